@@ -1,0 +1,175 @@
+"""What a Sagitta dataset is: Arrow columns, class names, provenance, and the errors a person can mend.
+
+A dataset is a folder in Hugging Face's own layout, so other tools open it with no word of ours::
+
+    OUT/train/00000.parquet ...   OUT/val/...   OUT/test/...
+    OUT/sagitta.json              written last: a folder without it is not a finished dataset
+    OUT/quarantine.parquet        the files left out, each with its reason
+
+Errors::
+
+    SagittaError            anything a person can mend; the command line prints it as one line and exits with 2
+    |-- SourceError         what was given cannot be read as images with labels
+    |-- ImageError          one image cannot be decoded
+    |-- DatasetError        a converted dataset is missing, damaged or of another format
+    `-- ConfigError         an option, a model name or a checkpoint does not fit
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+INFO_FILE = "sagitta.json"
+QUARANTINE_FILE = "quarantine.parquet"
+
+
+class SagittaError(Exception):
+    """An error whose message says which file, what is wrong and what to do."""
+
+
+class SourceError(SagittaError):
+    """The given folder, file, archive or name cannot be read as labelled images."""
+
+
+class ImageError(SagittaError):
+    """One image cannot be decoded; the message is the reason."""
+
+
+class DatasetError(SagittaError):
+    """A dataset is missing, incomplete, damaged or of another format version."""
+
+
+class ConfigError(SagittaError):
+    """An option, a model name or a checkpoint does not fit the rest."""
+
+
+_COLUMNS: dict[str, tuple[pa.DataType, dict[str, Any]]] = {
+    "image": (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"}),
+    "label": (pa.int64(), {"_type": "ClassLabel"}),
+    "width": (pa.int32(), {"dtype": "int32", "_type": "Value"}),
+    "height": (pa.int32(), {"dtype": "int32", "_type": "Value"}),
+    "orientation": (pa.int8(), {"dtype": "int8", "_type": "Value"}),
+    "format": (pa.string(), {"dtype": "string", "_type": "Value"}),
+    "mode": (pa.string(), {"dtype": "string", "_type": "Value"}),
+    "content_hash": (pa.string(), {"dtype": "string", "_type": "Value"}),
+}
+"""Column name -> Arrow type and Hugging Face feature. ``width`` and ``height`` are those of the upright image;
+``orientation`` is the EXIF orientation (1-8) that decoding still has to apply; ``format`` and ``mode`` are Pillow's
+words; ``content_hash`` is :func:`content_hash` of the stored bytes."""
+
+QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
+
+
+def image_schema(class_names: Sequence[str]) -> pa.Schema:
+    """Return the Arrow schema of a shard, with Hugging Face's features (class names included) in its metadata."""
+    features = {name: dict(feature) for name, (_, feature) in _COLUMNS.items()}
+    features["label"]["names"] = list(class_names)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)}
+    return pa.schema([(name, kind) for name, (kind, _) in _COLUMNS.items()], metadata=metadata)
+
+
+def class_names_of(schema: pa.Schema, column: str = "label") -> tuple[str, ...] | None:
+    """Return the ClassLabel names that a Parquet file's schema carries for ``column``, or None where it has none."""
+    raw = (schema.metadata or {}).get(b"huggingface")
+    if raw is None:
+        return None
+    feature = json.loads(raw).get("info", {}).get("features", {}).get(column, {})
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(names) if names else None
+
+
+def content_hash(data: bytes | memoryview) -> str:
+    """Return the 128-bit BLAKE2b digest of ``data`` as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split: number of rows and shard paths relative to the dataset's folder, in row order."""
+
+    rows: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a dataset answers about itself.
+
+    Attributes:
+        class_names: label ``i`` means ``class_names[i]``, in every split.
+        channels: 1 when every image is grey without alpha, 3 otherwise.
+        splits: the splits that exist, of ``train``, ``val`` and ``test``.
+        mean: per channel, of pixel values scaled to 0..1, over training images.
+        std: likewise.
+        max_size: largest (height, width) of any upright image.
+        min_size: smallest height and smallest width of any upright image.
+        fingerprint: digest over class names, splits, labels and content hashes in row order.
+        provenance: how the data was prepared: source, layout, split rule, options, versions.
+        quarantined: number of rows of the quarantine table.
+    """
+
+    class_names: tuple[str, ...]
+    channels: int
+    splits: Mapping[str, SplitInfo]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    fingerprint: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    quarantined: int = 0
+
+    def to_json(self) -> str:
+        """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, root: Path) -> "DatasetInfo":
+        """Read ``root/sagitta.json``.
+
+        Raises:
+            DatasetError: the file is missing, is not JSON, or is of another format version.
+        """
+        path = root / INFO_FILE
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DatasetError(f"{root}: no {INFO_FILE}, so not a finished Sagitta dataset; make one with `sagitta convert SOURCE {root}`") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path}: not valid JSON ({error}); convert the source again") from None
+        version = fields.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise DatasetError(f"{path}: format version {version}, this Sagitta reads {FORMAT_VERSION}; convert the source again")
+        try:
+            fields["splits"] = {name: SplitInfo(split["rows"], tuple(split["files"])) for name, split in fields["splits"].items()}
+            for name in ("class_names", "mean", "std", "min_size", "max_size"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{path}: a field is missing or unknown ({error}); convert the source again") from None
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write ``data`` so that ``path`` holds either its former content or all of the new: temporary name, fsync, rename.
+
+    Raises:
+        OSError: the file cannot be written (no space, no permission); ``path`` is then unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

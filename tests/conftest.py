@@ -1,0 +1,39 @@
+"""Real small images for the tests: scikit-learn's digits and sample photos; SAGITTA_DATA adds the large real sets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real datasets; tests that need it are skipped without it (.ci/run sets it and fails if it is missing)."""
+    root = os.environ.get("SAGITTA_DATA")
+    if not root:
+        pytest.skip("SAGITTA_DATA is not set")
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, np.ndarray]:
+    """scikit-learn's two sample photos, (427, 640, 3) uint8."""
+    images = load_sample_images()
+    return dict(zip(("china", "flower"), images.images, strict=True))
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
+    """Class folders ``china`` and ``flower`` with 20 JPEGs each: random crops of the sample photos, 64 to 120 pixels a side."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name, pixels in photos.items():
+        (root / name).mkdir(parents=True)
+        for index in range(20):
+            height, width = rng.integers(64, 121, 2)
+            top, left = rng.integers(0, 427 - height), rng.integers(0, 640 - width)
+            Image.fromarray(pixels[top : top + height, left : left + width]).save(root / name / f"{index:03d}.jpg", quality=90)
+    return root
