@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real datasets; tests that need it are skipped without it (.ci/run sets it and fails if it is missing)."""
+    """The folder of real datasets; tests over them are skipped without (.ci/run sets it and fails if it is missing)."""
     root = os.environ.get("SAGITTA_DATA")
     if not root:
         pytest.skip("SAGITTA_DATA is not set")
@@ -27,7 +27,7 @@ def photos() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
-    """Class folders ``china`` and ``flower`` with 20 JPEGs each: random crops of the sample photos, 64 to 120 pixels a side."""
+    """Class folders ``china`` and ``flower`` of 20 JPEGs each: crops of the sample photos, 64 to 120 pixels a side."""
     rng = np.random.default_rng(0)
     root = tmp_path / "photos"
     for name, pixels in photos.items():
@@ -35,5 +35,7 @@ def photo_folder(tmp_path: Path, photos: dict[str, np.ndarray]) -> Path:
         for index in range(20):
             height, width = rng.integers(64, 121, 2)
             top, left = rng.integers(0, 427 - height), rng.integers(0, 640 - width)
-            Image.fromarray(pixels[top : top + height, left : left + width]).save(root / name / f"{index:03d}.jpg", quality=90)
+            Image.fromarray(pixels[top : top + height, left : left + width]).save(
+                root / name / f"{index:03d}.jpg", quality=90
+            )
     return root

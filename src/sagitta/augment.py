@@ -1,7 +1,7 @@
 """How pixels become model input: preprocessing that travels with the model, crop boxes, and batched augmentation.
 
-:class:`Preprocessing` is the one place for size, crop, interpolation and normalisation. Training crops are drawn from
-counter-based random numbers (:func:`sagitta.plan.uniform`), so a crop depends on (seed, epoch, row) and on nothing else.
+:class:`Preprocessing` is the one place for size, crop, interpolation and normalisation. Training crops are drawn
+from counter-based random numbers (:func:`sagitta.plan.uniform`): a crop depends on (seed, epoch, row) and nothing else.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class Preprocessing:
 
     @classmethod
     def of_dataset(cls, info: DatasetInfo, image_size: int | None = None) -> "Preprocessing":
-        """Return the preprocessing for training from scratch: thumbnails at their own size, photos at 224, data statistics."""
+        """Return that for training from scratch: thumbnails at their own size, photos at 224, data statistics."""
         thumbnails = max(info.max_size) <= THUMBNAIL
         native = info.max_size if thumbnails else (_PHOTO_SIZE, _PHOTO_SIZE)
         return cls(
@@ -74,16 +74,20 @@ class Preprocessing:
         try:
             return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
         except TypeError as error:
-            raise ConfigError(f"preprocessing in the checkpoint does not fit this version of Sagitta: {error}") from None
+            raise ConfigError(
+                f"preprocessing in the checkpoint does not fit this version of Sagitta: {error}"
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, for checkpoints and YAML."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return ``(images / 255 - mean) / std``: uint8 (B, C, H, W) of 0..255 to float32 of the same shape and device."""
+        """Return ``(images / 255 - mean) / std``: uint8 (B, C, H, W) to float32, same shape and device."""
         scale = torch.tensor([1 / (255 * s) for s in self.std], device=images.device).view(-1, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device).view(-1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device).view(
+            -1, 1, 1
+        )
         return torch.addcmul(shift, images.float(), scale)
 
     def denormalize(self, images: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class Augmentation:
         min_scale: photos: smallest share of the image's area that a crop may cover, 0 < min_scale <= 1.
         max_ratio: photos: a crop's width / height lies between 1 / max_ratio and max_ratio.
         shift: thumbnails: the image moves by up to this share of its size in each direction.
-        flip: probability of a horizontal flip; default: 0.5 for colour images, 0 for grey ones (digits, letters, scans).
+        flip: probability of a horizontal flip; by default 0.5 for colour images and 0 for grey ones (digits, letters).
     """
 
     min_scale: float = 0.35
@@ -113,7 +117,6 @@ class Augmentation:
         flip = self.flip or 0.0
         if not (0 < self.min_scale <= 1 <= self.max_ratio and 0 <= self.shift < 1 and 0 <= flip <= 1):
             raise ConfigError(f"augmentation out of range: {self}; see `sagitta fit --help`")
-
 
     def resolve(self, channels: int) -> "Augmentation":
         """Return the same with ``flip`` decided for images of so many channels."""
@@ -139,7 +142,10 @@ def crop_boxes(sizes: Ints, random: npt.NDArray[np.float64], augmentation: Augme
     fits = (crop_w >= 1) & (crop_h >= 1) & (crop_w <= width) & (crop_h <= height)
     first = np.argmax(fits, axis=1)[:, None]
     crop_w, crop_h = np.take_along_axis(crop_w, first, 1), np.take_along_axis(crop_h, first, 1)
-    left, top = np.floor(random[:, 20:21] * (width - crop_w + 1)), np.floor(random[:, 21:22] * (height - crop_h + 1))
+    left, top = (
+        np.floor(random[:, 20:21] * (width - crop_w + 1)),
+        np.floor(random[:, 21:22] * (height - crop_h + 1)),
+    )
 
     none = ~fits.any(axis=1, keepdims=True)
     whole_w = np.minimum(width, np.maximum(1, np.rint(height * augmentation.max_ratio)))
@@ -151,7 +157,14 @@ def crop_boxes(sizes: Ints, random: npt.NDArray[np.float64], augmentation: Augme
 
 
 def train_jobs(
-    sizes: Ints, orientations: Ints, rows: Ints, *, seed: int, epoch: int, size: tuple[int, int], augmentation: Augmentation
+    sizes: Ints,
+    orientations: Ints,
+    rows: Ints,
+    *,
+    seed: int,
+    epoch: int,
+    size: tuple[int, int],
+    augmentation: Augmentation,
 ) -> npt.NDArray[np.void]:
     """Return one decode job (B,) a row: random crop resized to ``size``, flipped with the given probability."""
     random = uniform(seed, epoch, rows, _CROP_OPERATION, 2 * _CROP_ATTEMPTS + 2)
@@ -186,7 +199,13 @@ def eval_jobs(sizes: Ints, orientations: Ints, preprocessing: Preprocessing) -> 
 
 
 def shift_and_flip(
-    padded: npt.NDArray[np.uint8], rows: Ints, *, seed: int, epoch: int, size: tuple[int, int], augmentation: Augmentation
+    padded: npt.NDArray[np.uint8],
+    rows: Ints,
+    *,
+    seed: int,
+    epoch: int,
+    size: tuple[int, int],
+    augmentation: Augmentation,
 ) -> npt.NDArray[np.uint8]:
     """Return randomly shifted and flipped thumbnails (B, C, H, W).
 

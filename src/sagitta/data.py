@@ -19,7 +19,7 @@ from sagitta.sources import SourceOptions, open_source
 
 
 def default_cache() -> Path:
-    """Return where conversions and downloads are kept: ``$SAGITTA_CACHE``, or ``sagitta`` in the user's cache folder."""
+    """Return the folder of conversions and downloads: ``$SAGITTA_CACHE``, or ``sagitta`` in the user's cache."""
     if root := os.environ.get("SAGITTA_CACHE"):
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagitta"
@@ -73,9 +73,9 @@ class ImageData(pl.LightningDataModule):
         batch_size: int = 64,
         *,
         image_size: int | None = None,
-        augmentation: Augmentation | None = None,
-        convert: ConvertOptions | None = None,
-        layout: SourceOptions | None = None,
+        augmentation: Augmentation = Augmentation(),
+        convert: ConvertOptions = ConvertOptions(),
+        layout: SourceOptions = SourceOptions(),
         threads: int | None = None,
         seed: int = 0,
         class_names: Sequence[str] | None = None,
@@ -90,9 +90,9 @@ class ImageData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self._image_size = image_size
-        self._augmentation = augmentation or Augmentation()
-        self._convert = convert or ConvertOptions()
-        self._layout = layout or SourceOptions()
+        self._augmentation = augmentation
+        self._convert = convert
+        self._layout = layout
         self._threads = threads
         self._wanted_names = None if class_names is None else tuple(class_names)
         self._wanted_preprocessing = preprocessing
@@ -133,7 +133,7 @@ class ImageData(pl.LightningDataModule):
         return self._wanted_preprocessing or Preprocessing.of_dataset(self.info, self._image_size)
 
     def answers(self) -> dict[str, Any]:
-        """Answer the four questions, in plain lists, numbers and strings: splits, transforms, normalisation, preparation."""
+        """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
         preprocessing = self.preprocessing.to_dict()
         normalisation = {name: preprocessing.pop(name) for name in ("mean", "std")}
         augmentation = self._augmentation.resolve(self.preprocessing.channels)

@@ -1,7 +1,7 @@
 """Batches: plan + shards + decode, by a few threads, in an order and with pixels that do not depend on them.
 
-A batch is a pure function of (dataset, seed, epoch, batch number), so the number of threads or ranks changes nothing but
-the speed, and the state of a loader is two numbers.
+A batch is a pure function of (dataset, seed, epoch, batch number), so the number of threads or ranks changes nothing
+but the speed, and the state of a loader is two numbers.
 """
 
 import os
@@ -48,14 +48,18 @@ class EncodedPixels:
         seed: of the random crops.
     """
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int
+    ) -> None:
         self._split = split
         self._preprocessing = preprocessing
         self._augmentation = augmentation
         self._seed = seed
         names = ("height", "width", "orientation")
         columns = [split.column(name) for name in names]
-        self._geometry = None if any(column is None for column in columns) else np.stack(columns, axis=1).astype(np.int64)  # type: ignore[arg-type]
+        self._geometry = (
+            None if any(column is None for column in columns) else np.stack(columns, axis=1).astype(np.int64)
+        )  # type: ignore[arg-type]
 
     def batch(self, rows: Ints, epoch: int) -> npt.NDArray[np.uint8]:
         """Return the rows' pixels, (B, C, H, W) uint8, channels last in memory.
@@ -71,7 +75,13 @@ class EncodedPixels:
             jobs = eval_jobs(sizes, orientations, self._preprocessing)
         else:
             jobs = train_jobs(
-                sizes, orientations, rows, seed=self._seed, epoch=epoch, size=(height, width), augmentation=self._augmentation
+                sizes,
+                orientations,
+                rows,
+                seed=self._seed,
+                epoch=epoch,
+                size=(height, width),
+                augmentation=self._augmentation,
             )
         out = np.empty((len(rows), height, width, self._preprocessing.channels), np.uint8)
         interpolation = self._preprocessing.interpolation if self._augmentation is None else "bilinear"
@@ -82,7 +92,7 @@ class EncodedPixels:
         return out.transpose(0, 3, 1, 2)
 
     def _read_geometry(self, rows: Ints, images: Sequence[memoryview]) -> Ints:
-        """Return (B, 3) height, width, orientation from the images' own headers: Parquet of others has no such columns."""
+        """Return (B, 3) height, width, orientation from the images' headers: other tools' Parquet has no such columns."""
         geometry = np.empty((len(rows), 3), np.int64)
         for index, image in enumerate(images):
             try:
@@ -94,7 +104,8 @@ class EncodedPixels:
 
     def _error(self, row: int, error: ImageError) -> DatasetError:
         return DatasetError(
-            f"{self._split.path(int(row))} ({self._split.name} row {row}): {error}; convert the source again to quarantine it"
+            f"{self._split.path(int(row))} ({self._split.name} row {row}): {error}; "
+            "convert the source again to quarantine it"
         )
 
 
@@ -108,12 +119,17 @@ class CachedPixels:
         seed: of the random shifts and flips.
     """
 
-    def __init__(self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int
+    ) -> None:
         self._size = preprocessing.size
         self._augmentation = augmentation
         self._seed = seed
         whole = EncodedPixels(split, preprocessing, None, seed)
-        chunks = [whole.batch(np.arange(start, min(start + _CACHE_CHUNK, len(split))), 0) for start in range(0, len(split), _CACHE_CHUNK)]
+        chunks = [
+            whole.batch(np.arange(start, min(start + _CACHE_CHUNK, len(split))), 0)
+            for start in range(0, len(split), _CACHE_CHUNK)
+        ]
         images = np.ascontiguousarray(np.concatenate(chunks))
         if augmentation is not None:
             pad = [round(augmentation.shift * side) for side in self._size]
@@ -145,7 +161,7 @@ class Loader:
         preprocessing: size, crop, normalisation; by default that of the dataset.
         augmentation: of training images.
         class_names: the label order wanted; labels are matched by name.
-        transform: torchvision v2 transform of one uint8 image (C, H, W), applied after decode; seeded by (seed, epoch, row).
+        transform: torchvision v2 transform of one uint8 image (C, H, W) after decoding; seeded by (seed, epoch, row).
         seed: determines order and augmentation.
         threads: decoding threads; 0 decodes in the caller's thread, None takes every core of this process.
         normalize: float32 normalised images, or uint8.
@@ -163,7 +179,7 @@ class Loader:
         *,
         train: bool | None = None,
         preprocessing: Preprocessing | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation = Augmentation(),
         class_names: Sequence[str] | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
@@ -185,7 +201,7 @@ class Loader:
         self._labels = match_labels(rows.labels, self.shards.info.class_names, class_names)
         self._transform = transform
         self._normalize = normalize
-        resolved = (augmentation or Augmentation()).resolve(self.preprocessing.channels) if self.train else None
+        resolved = augmentation.resolve(self.preprocessing.channels) if self.train else None
         self._pixels = _open_pixels(rows, self.shards.info.max_size, self.preprocessing, resolved, seed)
         self._epoch = 0
         self._delivered = 0  # batches of this epoch that the consumer has been given
@@ -234,14 +250,23 @@ class Loader:
             ConfigError: the state belongs to another dataset, seed or global batch size.
         """
         mine = self.state_dict()
-        for key, name in (("fingerprint", "dataset"), ("seed", "seed"), ("global_batch", "global batch size")):
+        for key, name in (
+            ("fingerprint", "dataset"),
+            ("seed", "seed"),
+            ("global_batch", "global batch size"),
+        ):
             if state[key] != mine[key]:
                 raise ConfigError(
-                    f"cannot resume: the {name} was {state[key]} and is now {mine[key]}; resume with what the run began with"
+                    f"cannot resume: the {name} was {state[key]} and is now {mine[key]}; "
+                    "resume with what the run began with"
                 )
         self._epoch = state["epoch"]
         self._delivered = state["samples"] // state["global_batch"]
         self._resumed = True
+
+    def take(self, rows: Ints) -> Batch:
+        """Return the given rows as one batch, outside of the plan; uint8 images."""
+        return torch.from_numpy(self._pixels.batch(rows, 0)), torch.from_numpy(self._labels[rows])
 
     def _plan(self) -> Plan:
         _, world = _rank_and_world()
@@ -302,16 +327,24 @@ def match_labels(labels: Ints, own: Sequence[str], wanted: Sequence[str] | None)
     missing = [name for name in own if name not in wanted]
     if missing:
         raise ConfigError(
-            f"the dataset has {len(missing)} classes that the model does not know: {', '.join(missing[:10])}"
-            f"{', …' if len(missing) > 10 else ''}; the model knows {', '.join(wanted[:10])}{', …' if len(wanted) > 10 else ''}"
+            f"the dataset has {len(missing)} classes that the model does not know: {_shorten(missing)}; "
+            f"the model knows {_shorten(wanted)}"
         )
     position = {name: index for index, name in enumerate(wanted)}
     table = np.array([position[name] for name in own], np.int64)
     return table[labels]
 
 
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
 def _open_pixels(
-    split: Split, max_size: tuple[int, int], preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int
+    split: Split,
+    max_size: tuple[int, int],
+    preprocessing: Preprocessing,
+    augmentation: Augmentation | None,
+    seed: int,
 ) -> Pixels:
     thumbnails = 0 < max(max_size) <= THUMBNAIL and max(preprocessing.size) <= THUMBNAIL
     size = len(split) * preprocessing.channels * preprocessing.size[0] * preprocessing.size[1]

@@ -1,11 +1,11 @@
-"""Metrics of a classifier, by torchmetrics: exact over many devices, since their states are summed before they are divided."""
+"""Metrics by torchmetrics: exact over many devices, since their states are summed before they are divided."""
 
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Return micro accuracy (``acc``, the share of images classified rightly) and macro F1 (``f1``, the mean over classes).
+    """Return micro accuracy (``acc``, the share of images that are right) and macro F1 (``f1``, the mean over classes).
 
     Both take logits (B, num_classes) and labels int64 (B,).
 

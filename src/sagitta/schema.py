@@ -129,7 +129,15 @@ class DatasetInfo:
 
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""
-        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return (
+            json.dumps(
+                {"format_version": FORMAT_VERSION, **asdict(self)},
+                indent=2,
+                sort_keys=True,
+                ensure_ascii=False,
+            )
+            + "\n"
+        )
 
     @classmethod
     def read(cls, root: Path) -> "DatasetInfo":
@@ -142,14 +150,20 @@ class DatasetInfo:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise DatasetError(f"{root}: no {INFO_FILE}, so not a finished Sagitta dataset; make one with `sagitta convert SOURCE {root}`") from None
+            raise DatasetError(
+                f"{root}: no {INFO_FILE}, so not a finished dataset; make one with `sagitta convert SOURCE {root}`"
+            ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path}: not valid JSON ({error}); convert the source again") from None
         version = fields.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise DatasetError(f"{path}: format version {version}, this Sagitta reads {FORMAT_VERSION}; convert the source again")
+            raise DatasetError(
+                f"{path}: format version {version}, this Sagitta reads {FORMAT_VERSION}; convert the source again"
+            )
         try:
-            fields["splits"] = {name: SplitInfo(split["rows"], tuple(split["files"])) for name, split in fields["splits"].items()}
+            fields["splits"] = {
+                name: SplitInfo(split["rows"], tuple(split["files"])) for name, split in fields["splits"].items()
+            }
             for name in ("class_names", "mean", "std", "min_size", "max_size"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)

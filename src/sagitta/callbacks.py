@@ -1,0 +1,170 @@
+"""What a person watches while a model trains: predictions on sample images, and one line an epoch."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sagitta.augment import Preprocessing
+
+_TILE = 160  # pixels a side of one image in the grid
+_CAPTION = 36
+_RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
+
+
+class PredictionImages(pl.Callback):
+    """Shows what the model says of the same few validation images after every epoch.
+
+    Writes ``predictions/epoch=05.png`` (truth, prediction and probability under each image; a green frame is right, a
+    red one wrong) into the run directory, and sends the same to TensorBoard as an image and to Weights & Biases as a
+    table.
+    Works with any LightningModule whose ``forward`` returns logits.
+
+    Args:
+        count: how many images, spread evenly over the validation split.
+        folder: where to write; by default ``predictions`` in the trainer's ``default_root_dir``.
+    """
+
+    def __init__(self, count: int = 16, folder: str | Path | None = None) -> None:
+        self.count = count
+        self.folder = None if folder is None else Path(folder)
+        self._sample: tuple[Tensor, Tensor] | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first batch where the DataModule cannot choose a sample itself."""
+        if self._sample is None and not hasattr(getattr(trainer, "datamodule", None), "sample"):
+            images, labels = batch
+            self._sample = images[: self.count].detach().cpu(), labels[: self.count].cpu()
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Predict the sample and show it, on the first rank only."""
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        if self._sample is None and hasattr(data, "sample"):
+            self._sample = data.sample("val", self.count)
+        if self._sample is None:
+            return
+        images, labels = self._sample
+        preprocessing = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
+        model_input = preprocessing.normalize(images) if images.dtype == torch.uint8 else images
+        # Lightning has put the module into evaluation mode for the whole validation.
+        probabilities = pl_module(model_input.to(pl_module.device)).float().softmax(dim=1).cpu()
+        pixels = _as_pixels(images, preprocessing)
+        names = getattr(data, "class_names", None) or [str(label) for label in range(probabilities.shape[1])]
+        rows = [
+            (image, names[int(label)], names[int(best)], float(probability))
+            for image, label, probability, best in zip(pixels, labels, *probabilities.max(dim=1), strict=True)
+        ]
+        self._show(trainer, rows)
+
+    def _show(self, trainer: pl.Trainer, rows: list[tuple[Image.Image, str, str, float]]) -> None:
+        folder = self.folder or Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        grid = prediction_grid(rows)
+        grid.save(folder / f"epoch={trainer.current_epoch:02d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("predictions", np.asarray(grid), trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                _log_wandb_table(logger, rows)
+
+
+def _log_wandb_table(logger: WandbLogger, rows: list[tuple[Image.Image, str, str, float]]) -> None:
+    import wandb
+
+    logger.log_table(
+        "predictions",
+        columns=["image", "truth", "prediction", "probability"],
+        data=[[wandb.Image(image), *rest] for image, *rest in rows],
+    )
+
+
+def _as_pixels(images: Tensor, preprocessing: Preprocessing | None) -> list[Image.Image]:
+    """Return a Pillow image for each of (B, 1 or 3, H, W): uint8, or float that was normalised."""
+    if images.dtype != torch.uint8:
+        if preprocessing is not None:
+            images = preprocessing.denormalize(images)
+        else:  # somebody's own normalisation: stretch what there is
+            low, high = images.amin(), images.amax()
+            images = ((images - low) / (high - low).clamp(min=1e-8) * 255).to(torch.uint8)
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB") for array in arrays]
+
+
+def prediction_grid(rows: list[tuple[Image.Image, str, str, float]]) -> Image.Image:
+    """Draw ``(image, truth, prediction, probability)`` as a grid with captions, about square."""
+    columns = max(1, round(len(rows) ** 0.5))
+    lines = -(-len(rows) // columns)
+    grid = Image.new("RGB", (columns * (_TILE + 8), lines * (_TILE + _CAPTION + 8)), "white")
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(12)
+    for index, (image, truth, prediction, probability) in enumerate(rows):
+        left, top = index % columns * (_TILE + 8) + 4, index // columns * (_TILE + _CAPTION + 8) + 4
+        colour = _RIGHT if truth == prediction else _WRONG
+        scale = (_TILE - 6) / max(image.size)
+        small = image.resize(
+            [max(1, round(side * scale)) for side in image.size],
+            Image.Resampling.NEAREST if scale > 1 else None,
+        )
+        draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill="gainsboro", outline=colour, width=3)
+        grid.paste(small, (left + (_TILE - small.width) // 2, top + (_TILE - small.height) // 2))
+        draw.text(
+            (left, top + _TILE + 2),
+            _fit(draw, font, f"{prediction} {probability:.0%}"),
+            fill=colour,
+            font=font,
+        )
+        if truth != prediction:
+            draw.text((left, top + _TILE + 17), _fit(draw, font, f"is {truth}"), fill="black", font=font)
+    return grid
+
+
+def _fit(draw: ImageDraw.ImageDraw, font: Any, text: str) -> str:
+    """Shorten ``text`` until it is no wider than a tile."""
+    while draw.textlength(text, font=font) > _TILE and len(text) > 2:
+        text = text[:-2] + "…"
+    return text
+
+
+class EpochLines(pl.Callback):
+    """Prints one line an epoch: losses, validation accuracy, seconds. Reads well in a file, unlike a progress bar."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the line, on the first rank only."""
+        if not trainer.is_global_zero:
+            return
+        values = trainer.callback_metrics
+        shown = "  ".join(
+            f"{name} {float(values[key]):.4f}"
+            for name, key in (
+                ("train_loss", "train_loss_epoch"),
+                ("val_loss", "val_loss"),
+                ("val_acc", "val_acc"),
+            )
+            if key in values
+        )
+        seconds = time.monotonic() - self._began
+        print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {seconds:.1f} s", flush=True)

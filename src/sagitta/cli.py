@@ -1,0 +1,326 @@
+"""The command line. Heavy imports happen inside the command that needs them, so that `--help` is instant."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sagitta import __version__
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_DATA_HELP = """what you have: a converted dataset; class folders, also under train/ val/ test/; files named
+cat.0.jpg; a CSV, TSV or Parquet manifest; a .tar or .zip of these; WebDataset tars; MNIST idx files; CIFAR batches;
+Hugging Face image Parquet (folder or hf://user/name); or digits, mnist, fashion-mnist, cifar10, cifar100, imagenette"""
+
+_FIT_SHORT = {
+    "--model": "--model.name",
+    "--lr": "--model.lr",
+    "--epochs": "--trainer.max_epochs",
+    "--batch-size": "--data.batch_size",
+    "--image-size": "--data.image_size",
+    "--val": "--data.convert.val",
+    "--test": "--data.convert.test",
+    "--group": "--data.layout.group_column",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 2 for an error that a person can mend, told in one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments[:1])
+    command: Callable[[list[str]], None] | None = getattr(options, "run", None)
+    if command is None:
+        parser.print_help()
+        return 0
+    from sagitta.schema import SagittaError
+
+    try:
+        command(rest + arguments[1:])
+    except SagittaError as error:
+        return _complain(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _complain(f"{error.filename or ''}: {error.strerror}".lstrip(": "))
+    except KeyboardInterrupt:
+        return _complain("interrupted; what was finished is kept, and the same command goes on from there", code=130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"sagitta: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sagitta",
+        description="From a folder of photos to an evaluated image classifier.",
+        epilog="`sagitta COMMAND --help` explains a command. Begin with: sagitta fit digits",
+    )
+    parser.add_argument("--version", action="version", version=f"sagitta {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, run, text in (
+        ("convert", _convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
+        ("inspect", _inspect, "what a dataset holds and how it was prepared"),
+        ("fit", _fit, "train, validate and test a classifier on anything you have"),
+        ("validate", _validate, "evaluate a run on validation data"),
+        ("test", _test, "evaluate a run on test data"),
+        ("predict", _predict, "classify image files with a run"),
+    ):
+        commands.add_parser(name, help=text, add_help=False).set_defaults(run=run)
+    return parser
+
+
+def _command(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"sagitta {name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _convert(argv: list[str]) -> None:
+    from sagitta.convert import ConvertOptions, convert
+    from sagitta.data import default_cache
+    from sagitta.sources import LAYOUTS, SourceOptions, open_source
+
+    parser = _command("convert", "Turn images into a dataset of standard Parquet that every tool opens.")
+    parser.add_argument("source", metavar="SRC", help=_DATA_HELP)
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
+    parser.add_argument("--val", type=float, help="share of rows for val where the source has none (0.1)")
+    parser.add_argument("--test", type=float, help="likewise for test (0.1 where no split is given)")
+    parser.add_argument("--seed", type=int, default=0, help="of the stratified split")
+    parser.add_argument("--group", metavar="COLUMN", help="manifest column whose equal values stay in one split")
+    parser.add_argument("--layout", choices=LAYOUTS, help="how the source is laid out, where the detection is wrong")
+    parser.add_argument("--label-column", help="manifest column with the class")
+    parser.add_argument("--path-column", help="manifest column with the file")
+    parser.add_argument("--split-column", help="manifest column with the split")
+    parser.add_argument("--resize", type=int, metavar="PIXELS", help="make the shorter side so long; never enlarges")
+    parser.add_argument("--quality", type=int, help="JPEG quality 1-100 of re-encoded images (90 with --resize)")
+    parser.add_argument("--shard-size", type=_size, default=ConvertOptions().shard_size, help="bytes, or 256M, 1G")
+    parser.add_argument("--workers", type=int, help="processes (all cores); never changes the output")
+    parser.add_argument(
+        "--on-bad",
+        choices=("quarantine", "fail"),
+        default="quarantine",
+        help="what to do with unreadable images",
+    )
+    a = parser.parse_args(argv)
+    layout = SourceOptions(
+        layout=a.layout,
+        label_column=a.label_column,
+        path_column=a.path_column,
+        split_column=a.split_column,
+        group_column=a.group,
+    )
+    options = ConvertOptions(
+        val=a.val, test=a.test, seed=a.seed, resize=a.resize, quality=a.quality,
+        shard_size=a.shard_size, workers=a.workers, on_bad=a.on_bad,
+    )  # fmt: skip
+    source = open_source(a.source, layout, cache=default_cache())
+    print(source.describe())
+    info = convert(source, a.out, options, progress=True)
+    counts = ", ".join(f"{name} {split.rows}" for name, split in info.splits.items())
+    print(
+        f"{a.out}: {len(info.class_names)} classes, {counts}, {info.quarantined} quarantined. Next: sagitta fit {a.out}"
+    )
+
+
+def _size(text: str) -> int:
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    if not number.isdigit() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give bytes, or such as 256M or 1G")
+    return int(number) * unit
+
+
+def _inspect(argv: list[str]) -> None:
+    from sagitta.inspection import contact_sheet, summarise
+
+    parser = _command("inspect", "Show classes, splits, sizes, formats and how a dataset was prepared.")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="a converted dataset")
+    parser.add_argument(
+        "--contact-sheet", type=Path, metavar="PNG", help="also write a picture of some images of each class"
+    )
+    a = parser.parse_args(argv)
+    print(summarise(a.dataset))
+    if a.contact_sheet:
+        contact_sheet(a.dataset, a.contact_sheet)
+        print(f"contact sheet: {a.contact_sheet}")
+
+
+def _fit(argv: list[str]) -> None:
+    import lightning.pytorch as pl
+
+    from sagitta import train
+    from sagitta.data import ImageData
+    from sagitta.model import Classifier
+    from sagitta.run import CONFIG_FILE, new_run_directory, save_config
+
+    train.quiet()
+    parser = _fit_parser()
+    config = _parse_fit(parser, argv)
+    out, resumed = config.pop("out"), config.pop("resume")
+    objects = parser.instantiate(config)
+    data = ImageData(config.source, seed=config.seed, verbose=True, **vars(objects.data))
+    data.prepare_data()
+    data.setup("fit")
+    trainer = vars(objects.trainer)
+    if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and trainer["max_time"] is None:
+        trainer["max_epochs"] = config.trainer.max_epochs = train.default_epochs(len(data.shards.splits["train"]))
+    pl.seed_everything(config.seed, verbose=False)
+    classifier = Classifier(
+        **vars(objects.model), class_names=data.class_names, preprocessing=data.preprocessing.to_dict()
+    )
+    run = resumed or new_run_directory(out, config.source)
+    if not resumed:
+        save_config(run / CONFIG_FILE, parser.dump(config))
+    options = train.FitOptions(
+        run,
+        config.seed,
+        tuple(config.logger.split(",")),
+        config.patience,
+        resumed and run / "checkpoints" / "last.ckpt",
+    )
+    train.print_beginning(data, classifier, trainer["max_epochs"], run)
+    train.print_result(run, train.fit(data, classifier, trainer, options))
+
+
+def _fit_parser() -> "ArgumentParser":
+    import lightning.pytorch as pl
+    from jsonargparse import ArgumentParser
+
+    from sagitta.data import ImageData
+    from sagitta.model import Classifier
+
+    short = ", ".join(f"{name} = {long}" for name, long in _FIT_SHORT.items())
+    parser = ArgumentParser(
+        prog="sagitta fit DATA",
+        description=f"Train, validate and test a classifier. DATA is {_DATA_HELP}.",
+        epilog=f"Short forms: {short}. Every setting of Lightning's Trainer is a --trainer.SETTING.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--source", metavar="DATA", help="the same as DATA in front, for YAML")
+    parser.add_argument("--config", action="config", help="YAML with any of these settings, such as RUN/config.yaml")
+    parser.add_argument("--out", type=Path | None, metavar="DIR", help="run directory to make (runs/NAME-1, -2, …)")
+    parser.add_argument(
+        "--resume", type=Path | None, metavar="RUN", help="continue an interrupted run in its directory"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--logger", default="csv", help="csv, tensorboard, wandb, or several with commas")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=10,
+        help="epochs without a better val_loss before stopping; 0: never stop early",
+    )
+    found = {"seed", "class_names", "preprocessing", "verbose"}
+    parser.add_class_arguments(ImageData, "data", skip={"source", *found}, instantiate=False)
+    parser.add_class_arguments(Classifier, "model", skip={"num_classes", *found}, instantiate=False)
+    parser.add_class_arguments(pl.Trainer, "trainer", skip={"logger", "default_root_dir"}, instantiate=False)
+    return parser
+
+
+def _parse_fit(parser: "ArgumentParser", argv: list[str]) -> Any:
+    """Parse after expanding the leading DATA, the short forms and ``--resume RUN`` (its configuration comes first)."""
+    from argparse import ArgumentError
+
+    arguments = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        arguments.append(_FIT_SHORT.get(name, name) + equals + value)
+    if arguments and not arguments[0].startswith("-"):
+        arguments.insert(0, "--source")
+    try:
+        config = parser.parse_args(arguments)
+        if config.resume is not None:
+            config = parser.parse_args(["--config", str(_resumable(config.resume)), *arguments])
+    except (ArgumentError, TypeError) as error:
+        raise _config_error(f"{error}; see sagitta fit --help") from None
+    if config.source is None:
+        raise _config_error("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
+    config.pop("config", None)
+    return config
+
+
+def _resumable(run: Path) -> Path:
+    from sagitta.run import CONFIG_FILE
+
+    for needed in (run / CONFIG_FILE, run / "checkpoints" / "last.ckpt"):
+        if not needed.is_file():
+            raise _config_error(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
+    return run / CONFIG_FILE
+
+
+def _config_error(message: str) -> Exception:
+    from sagitta.schema import ConfigError
+
+    return ConfigError(message)
+
+
+def _validate(argv: list[str]) -> None:
+    _evaluate(argv, "val")
+
+
+def _test(argv: list[str]) -> None:
+    _evaluate(argv, "test")
+
+
+def _evaluate(argv: list[str], split: str) -> None:
+    from sagitta import train
+
+    parser = _command(
+        "validate" if split == "val" else split,
+        f"Evaluate a run's best checkpoint on the {split} split; classes are matched by name.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("source", nargs="?", metavar="DATA", help="other data (default: what the run was trained on)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a device and batch")
+    parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
+    a = parser.parse_args(argv)
+    train.quiet()
+    settings: dict[str, Any] = {"batch_size": a.batch_size, "verbose": True}
+    if a.source is None:
+        from sagitta.run import CONFIG_FILE
+
+        if not (a.run / CONFIG_FILE).is_file():
+            raise _config_error(f"{a.run}: no {CONFIG_FILE} that names the data; give DATA")
+        fitted = _parse_fit(fit_parser := _fit_parser(), ["--config", str(a.run / CONFIG_FILE)])
+        objects = fit_parser.instantiate(fitted)
+        a.source = fitted.source
+        settings |= {"convert": objects.data.convert, "layout": objects.data.layout}
+    metrics = train.evaluate(a.run, a.source, split, devices=a.devices, **settings)
+    for name, value in metrics.items():
+        print(f"{name:<12} {value:.4f}")
+
+
+def _predict(argv: list[str]) -> None:
+    from sagitta import train
+    from sagitta.predict import predict, write_predictions
+
+    parser = _command("predict", "Classify image files; one row a file with class, probability and the runners-up.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
+    )
+    parser.add_argument("--top-k", type=int, default=5, help="how many classes a row")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a batch")
+    a = parser.parse_args(argv)
+    train.quiet()
+    table = predict(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size)
+    write_predictions(table, a.output)
+    unreadable = table.num_rows - table["error"].null_count
+    if unreadable:
+        print(
+            f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
+            file=sys.stderr,
+        )

@@ -1,0 +1,323 @@
+"""Classifier: any network by name, as a plain LightningModule with one shared step.
+
+The checkpoint carries the class names and the preprocessing as hyper-parameters, so whoever opens it knows what an
+output means and what the input has to be.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+
+from sagitta.augment import THUMBNAIL, Preprocessing
+from sagitta.metrics import classification_metrics
+from sagitta.schema import ConfigError
+
+Schedule = Literal["one-cycle", "constant"]
+_SIMPLE_CNN = "simple-cnn"
+_POOLED = 7  # side of simple-cnn's last feature map
+
+
+class SimpleCNN(nn.Sequential):
+    """Two convolutions and two linear layers for any input size, (B, channels, H, W) to logits (B, num_classes)."""
+
+    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (28, 28)) -> None:
+        halve = min(size) >= 2 * _POOLED  # smaller images have no pixels to give away
+        super().__init__(
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2) if halve else nn.Identity(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(_POOLED),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(64 * _POOLED**2, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, num_classes),
+        )
+
+
+def build_network(
+    name: str, num_classes: int, channels: int, size: tuple[int, int], *, pretrained: bool = False
+) -> nn.Module:
+    """Build a network that maps (B, channels, H, W) to logits (B, num_classes).
+
+    Args:
+        name: ``simple-cnn``; a timm name; a torchvision name; or a class path such as ``my_package.MyNet``, which is
+            called with ``num_classes``.
+        num_classes: number of outputs.
+        channels: 1 or 3.
+        size: (height, width) of the input, pixels.
+        pretrained: begin with the published weights, all but the last layer; timm models only.
+
+    Raises:
+        ConfigError: no such model (names the nearest ones), or its weights cannot be had.
+    """
+    import timm
+    import torchvision
+
+    if name == _SIMPLE_CNN:
+        return SimpleCNN(num_classes, channels, size)
+    if timm.is_model(name):
+        return _build_timm(name, num_classes, channels, pretrained)
+    if pretrained:
+        raise ConfigError(f"model {name!r}: pretrained weights are known for timm's models only")
+    torchvision_names = torchvision.models.list_models(module=torchvision.models)
+    if name in torchvision_names:
+        if channels != 3:
+            raise ConfigError(
+                f"model {name!r} of torchvision takes colour images only; the images are grey: use a timm model"
+            )
+        return cast(nn.Module, torchvision.models.get_model(name, num_classes=num_classes))
+    if "." in name:
+        return _build_class(name, num_classes)
+    near = difflib.get_close_matches(name, [_SIMPLE_CNN, *timm.list_models(), *torchvision_names], n=5)
+    hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
+    raise ConfigError(f"no model {name!r}{hint}")
+
+
+def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # what the hub's client raises without a network or without weights
+        repository = timm.get_pretrained_cfg_value(name, "hf_hub_id")
+        raise ConfigError(
+            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); without a network, copy "
+            f"the hub's folder of {repository or name} from another machine into $HF_HOME/hub, or train without pretrained"
+        ) from None
+    return network
+
+
+def pretrained_preprocessing(name: str) -> Preprocessing | None:
+    """Return the preprocessing that a timm model's published weights were trained for; None for other models."""
+    import timm
+    from timm.data import resolve_data_config
+
+    if not timm.is_model(name):
+        return None
+    config = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    return Preprocessing(
+        size=tuple(config["input_size"][1:]),
+        crop_pct=config["crop_pct"],
+        interpolation="bicubic" if config["interpolation"] == "bicubic" else "bilinear",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _build_class(path: str, num_classes: int) -> nn.Module:
+    module, _, attribute = path.rpartition(".")
+    try:
+        network = getattr(importlib.import_module(module), attribute)(num_classes=num_classes)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"model {path!r}: {error}; a class path must import and accept num_classes") from None
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"model {path!r} is not a torch.nn.Module")
+    return network
+
+
+class Classifier(pl.LightningModule):
+    """An image classifier for any DataModule or DataLoader of ``(images, labels)``.
+
+    Number of classes, class names, channels and preprocessing are taken from the DataModule where it knows them
+    (``ImageData`` does); with ordinary DataLoaders give ``num_classes``.
+
+    Args:
+        name: see :func:`build_network`; ``auto`` takes simple-cnn for thumbnails and resnet18 for photos.
+        pretrained: begin with timm's published weights and a new head.
+        optimizer: any name that timm's optimizer factory knows: adamw, adam, sgd, lamb, muon …
+        lr: learning rate; the highest one with the one-cycle schedule.
+        weight_decay: not applied to biases and normalisation layers.
+        schedule: ``one-cycle`` (Smith & Topin 2018: warm-up, then cosine to zero) or ``constant``.
+        num_classes: number of outputs, at least 2.
+        class_names: what each output means.
+        preprocessing: :meth:`Preprocessing.to_dict`, what the network's input has to be.
+
+    Raises:
+        ConfigError: a value is out of range, there is no such model, or (when training begins) the number of classes is
+            nowhere to be found.
+    """
+
+    def __init__(
+        self,
+        name: str = "auto",
+        *,
+        pretrained: bool = False,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: Schedule = "one-cycle",
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if lr <= 0:
+            raise ConfigError(f"learning rate {lr}: must be above 0")
+        if num_classes is None and class_names is not None:
+            num_classes = len(class_names)
+        self.save_hyperparameters(
+            {
+                "name": name,
+                "pretrained": pretrained,
+                "optimizer": optimizer,
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "schedule": schedule,
+                "num_classes": num_classes,
+                "class_names": None if class_names is None else list(class_names),
+                "preprocessing": None if preprocessing is None else dict(preprocessing),
+            }
+        )
+        self.network: nn.Module | None = None
+        self.metrics = nn.ModuleDict()
+        if num_classes is not None and (preprocessing is not None or name != "auto"):
+            self._build()
+
+    @property
+    def class_names(self) -> list[str]:
+        """What each output means; the label's number where no names are known."""
+        return self.hparams["class_names"] or [str(label) for label in range(self.hparams["num_classes"])]
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the network's input has to be, where it is known."""
+        fields = self.hparams["preprocessing"]
+        return None if fields is None else Preprocessing.from_dict(fields)
+
+    def configure_model(self) -> None:
+        """Build the network from what the DataModule knows; called by Lightning before training and testing."""
+        data = getattr(self._trainer, "datamodule", None)
+        if self.hparams["class_names"] is None and (names := getattr(data, "class_names", None)) is not None:
+            self.hparams["class_names"] = list(names)
+        if self.hparams["num_classes"] is None:
+            self.hparams["num_classes"] = getattr(data, "num_classes", None)
+        found = getattr(data, "preprocessing", None)
+        if self.hparams["preprocessing"] is None and isinstance(found, Preprocessing):
+            self.hparams["preprocessing"] = found.to_dict()
+        if self.network is None:
+            self._build()
+
+    def _build(self) -> None:
+        num_classes = self.hparams["num_classes"]
+        if num_classes is None:
+            raise ConfigError("the number of classes is not known: give Classifier(num_classes=…) or an ImageData")
+        size, channels = (
+            (self.preprocessing.size, self.preprocessing.channels) if self.preprocessing else ((224, 224), 3)
+        )
+        if self.hparams["name"] == "auto":
+            self.hparams["name"] = _SIMPLE_CNN if max(size) <= THUMBNAIL else "resnet18"
+        self.network = build_network(
+            self.hparams["name"], num_classes, channels, size, pretrained=self.hparams["pretrained"]
+        )
+        for stage in ("train", "val", "test"):
+            self.metrics[stage] = classification_metrics(num_classes, f"{stage}_")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of normalised float images (B, C, H, W)."""
+        if self.network is None:
+            self.configure_model()
+        assert self.network is not None
+        logits: Tensor = self.network(images)
+        return logits
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        metrics = self.metrics[stage]
+        assert isinstance(metrics, MetricCollection)
+        metrics.update(logits, labels)
+        training = stage == "train"
+        self.log(
+            f"{stage}_loss",
+            loss,
+            on_step=training,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(labels),
+            sync_dist=not training,
+        )
+        self.log_dict(
+            dict(metrics.items()), on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels)
+        )
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy of a batch and log ``train_loss``, ``train_acc``, ``train_f1``."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``val_loss``, ``val_acc``, ``val_f1`` over the epoch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``test_loss``, ``test_acc``, ``test_f1`` over the epoch."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return class probabilities (B, num_classes) of a batch of images, with or without labels."""
+        images = batch[0] if isinstance(batch, list | tuple) else batch
+        return self(images).softmax(dim=1)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer, with its schedule stepping every batch.
+
+        Raises:
+            ConfigError: timm's factory does not know the optimizer.
+        """
+        from timm.optim import create_optimizer_v2, list_optimizers
+
+        name = self.hparams["optimizer"]
+        if name not in list_optimizers():
+            near = difflib.get_close_matches(name, list_optimizers(), n=5)
+            raise ConfigError(f"no optimizer {name!r}; near: {', '.join(near)}")
+        optimizer = create_optimizer_v2(
+            self, opt=name, lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+        )
+        steps = self.trainer.estimated_stepping_batches
+        if self.hparams["schedule"] == "constant" or steps == float("inf"):
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.hparams["lr"], total_steps=int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Open a checkpoint of a :class:`Classifier`, on the CPU, in evaluation mode; nothing in it is executed.
+
+    Raises:
+        ConfigError: there is no such file, it is damaged, or it is a checkpoint of another model.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch.load names no exception types for damaged files
+        raise ConfigError(f"{path}: not a readable checkpoint ({type(error).__name__}); is it complete?") from None
+    fields = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
+    if not {"name", "num_classes", "class_names", "preprocessing"} <= set(fields):
+        raise ConfigError(
+            f"{path}: a checkpoint of another model, not of sagitta.Classifier; load it with the code that wrote it"
+        )
+    classifier = Classifier(**{**fields, "pretrained": False})  # its weights follow at once
+    try:
+        classifier.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"{path}: the weights do not fit model {fields['name']!r}: {str(error).splitlines()[0]}"
+        ) from None
+    return classifier.eval()

@@ -1,0 +1,195 @@
+"""A run directory: made once, never overwritten; what it records, how it is opened again, and how it reads.
+
+::
+
+    RUN/config.yaml            the resolved configuration; `sagitta fit --config` on it repeats the run
+    RUN/run.json               versions, hardware, seed, dataset, command, result
+    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt (the best three) and last.ckpt
+    RUN/lightning_logs/        version_N/metrics.csv
+    RUN/predictions/           epoch=05.png
+    RUN/test_logs.csv          one line for each test
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from sagitta.schema import ConfigError, write_atomic
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
+_RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 40
+
+
+def new_run_directory(out: Path | None, source: str) -> Path:
+    """Make and return the run directory: ``out``, or the first free one of ``runs/NAME-1``, ``runs/NAME-2`` and so on.
+
+    Every rank gets the same path, and only the first one makes it.
+
+    Raises:
+        ConfigError: ``out`` exists and is not an empty folder, or it cannot be made.
+    """
+    if out is None and (made := os.environ.get(_RUN_VARIABLE)):
+        return Path(made)
+    if rank_zero_only.rank:
+        return out or Path("runs")
+    try:
+        run = _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
+    except OSError as error:
+        raise ConfigError(f"{out or 'runs'}: cannot make the run directory: {error.strerror}") from None
+    if out is None:
+        os.environ[_RUN_VARIABLE] = str(run)
+    return run
+
+
+def _run_name(source: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().stem if os.sep in source else source).strip("-.") or "run"
+
+
+def _claim(out: Path) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"{out}: exists already, and a run is never overwritten; name another --out, or go on with --resume {out}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _claim_numbered(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        run = parent / f"{name}-{number}"
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return run
+
+
+def find_checkpoint(run: Path) -> Path:
+    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss.
+
+    Raises:
+        ConfigError: there is no such run, or it has no checkpoint.
+    """
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise ConfigError(f"{run}: no such run directory or checkpoint")
+    best = read_record(run).get("best_checkpoint")
+    candidates = [run / best] if best else []
+    candidates.append(run / "checkpoints" / "last.ckpt")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"{run}: no checkpoint in it; a run directory has checkpoints/*.ckpt")
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Return ``run.json`` as a dictionary, empty where a run has not written it yet.
+
+    Raises:
+        ConfigError: the file is not valid JSON.
+    """
+    try:
+        record: dict[str, Any] = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{run / RUN_FILE}: not valid JSON: {error}") from None
+    return record
+
+
+@rank_zero_only
+def write_record(run: Path, **fields: Any) -> None:
+    """Add ``fields`` to ``run.json``; the first call also records versions, hardware and the command."""
+    record = read_record(run) or {
+        "command": " ".join(["sagitta", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version()}
+        | {
+            name: version(name)
+            for name in ("sagitta", "torch", "torchvision", "lightning", "timm", "pyarrow", "pillow", "numpy")
+        },
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        },
+    }
+    write_atomic(run / RUN_FILE, json.dumps(record | fields, indent=2, ensure_ascii=False) + "\n")
+
+
+@rank_zero_only
+def save_config(path: Path, text: str) -> None:
+    """Write the resolved configuration, on the first rank only."""
+    write_atomic(path, text)
+
+
+def read_metrics(run: Path) -> dict[str, list[float]]:
+    """Return every logged metric of a run as its values in the order of the steps, over all its ``version_N`` logs."""
+    values: dict[str, dict[int, float]] = {}
+    for path in sorted(
+        (run / "lightning_logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:])
+    ):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("epoch", "step"):
+                        values.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: [steps[step] for step in sorted(steps)] for name, steps in values.items()}
+
+
+@rank_zero_only
+def append_test_log(run: Path, dataset: str, checkpoint: Path, metrics: Mapping[str, float]) -> None:
+    """Add one line to ``test_logs.csv``: which data, which checkpoint, every metric."""
+    path = run / "test_logs.csv"
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    rows.append({"dataset": dataset, "checkpoint": checkpoint.name, **metrics})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
+    """Draw at most ``width`` bars between the smallest and the largest value; longer series are averaged in bins."""
+    finite = [value for value in values if value == value and abs(value) != float("inf")]
+    if not finite:
+        return ""
+    count = min(width, len(finite))
+    edges = [round(index * len(finite) / count) for index in range(count + 1)]
+    bins = [sum(finite[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(bins), max(bins)
+    span = (high - low) or 1.0
+    return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in bins)
+
+
+def history(run: Path, result: Mapping[str, float]) -> str:
+    """Return the run history (a sparkline a metric) and the run summary (final values) as text."""
+    metrics = {name: values for name, values in sorted(read_metrics(run).items()) if not name.startswith("lr-")}
+    width = max((len(name) for name in [*metrics, *result]), default=0)
+    lines = ["", "Run history"]
+    lines += [f"  {name:<{width}}  {sparkline(values)}" for name, values in metrics.items() if len(values) > 1]
+    lines += ["", "Run summary"]
+    lines += [f"  {name:<{width}}  {value:.4f}" for name, value in result.items()]
+    return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""`sagitta fit` and `sagitta test`: data, model, callbacks, loggers and the Trainer, together in a run directory."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sagitta.callbacks import EpochLines, PredictionImages
+from sagitta.data import ImageData
+from sagitta.model import Classifier, load_classifier
+from sagitta.run import (
+    CHECKPOINT_NAME,
+    append_test_log,
+    find_checkpoint,
+    history,
+    read_metrics,
+    write_record,
+)
+from sagitta.schema import ConfigError
+
+LOGGERS = ("csv", "tensorboard", "wandb")
+_SAMPLES = 100_000  # a default run shows the model about so many images, in 10 to 50 epochs
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a run needs besides data, model and trainer.
+
+    Attributes:
+        run: the run directory.
+        seed: of weights, order and augmentation.
+        loggers: of ``LOGGERS``; csv is always written.
+        patience: stop after so many epochs without a better val_loss; 0 never stops early.
+        checkpoint: continue from this file.
+    """
+
+    run: Path
+    seed: int
+    loggers: tuple[str, ...]
+    patience: int
+    checkpoint: Path | None = None
+
+
+def default_epochs(rows: int) -> int:
+    """Return 10 to 50 epochs, the more the fewer training rows there are."""
+    return min(50, max(10, round(_SAMPLES / max(rows, 1))))
+
+
+def quiet() -> None:
+    """Silence what Lightning says about this machine and about DataLoader settings that we do not use."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*lower value for log_every_n_steps.*",
+        ".*Checkpoint directory .* exists.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def fit(
+    data: ImageData, classifier: Classifier, trainer_arguments: Mapping[str, Any], options: FitOptions
+) -> dict[str, float]:
+    """Train, then test the best checkpoint; returns the final metrics by their logged names.
+
+    Raises:
+        SagittaError: data, model and options do not fit together.
+    """
+    arguments = dict(trainer_arguments)
+    best = ModelCheckpoint(
+        options.run / "checkpoints",
+        CHECKPOINT_NAME,
+        monitor="val_loss",
+        save_top_k=3,
+        save_last=True,
+        enable_version_counter=True,
+    )
+    trainer = pl.Trainer(
+        default_root_dir=options.run,
+        logger=list(_loggers(options)),
+        callbacks=[best, *_callbacks(options.patience), *(arguments.pop("callbacks", None) or [])],
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty() and arguments.pop("enable_progress_bar", None) is not False,
+        **arguments,
+    )
+    write_record(options.run, seed=options.seed, dataset=data.answers())
+    trainer.fit(classifier, data, ckpt_path=options.checkpoint, weights_only=True)
+    if trainer.fast_dev_run:
+        return {}
+    checkpoint = Path(best.best_model_path or best.last_model_path)
+    tested = trainer.test(classifier, data, ckpt_path=checkpoint, verbose=False, weights_only=True)[0]
+    append_test_log(options.run, data.source, checkpoint, tested)
+    result = {**_validated(options.run), **{name: float(value) for name, value in tested.items()}}
+    write_record(
+        options.run,
+        best_checkpoint=str(checkpoint.relative_to(options.run)),
+        epochs=trainer.current_epoch,
+        result=result,
+    )
+    return result
+
+
+def evaluate(run: Path, source: str, split: str, devices: str = "auto", **settings: Any) -> dict[str, float]:
+    """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test adds to ``test_logs.csv``.
+
+    Args:
+        run: run directory or checkpoint file.
+        source: the data; its labels are matched to the model's classes by name.
+        split: ``val`` or ``test``.
+        devices: as Lightning's Trainer takes it.
+        settings: further arguments of :class:`ImageData`.
+
+    Raises:
+        ConfigError: there is no such run, or the data has classes that the model does not know.
+        SagittaError: the data cannot be read.
+    """
+    checkpoint = find_checkpoint(run)
+    classifier = load_classifier(checkpoint)
+    data = ImageData(source, class_names=classifier.class_names, preprocessing=classifier.preprocessing, **settings)
+    trainer = pl.Trainer(
+        devices=devices,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    evaluate_split = trainer.test if split == "test" else trainer.validate
+    metrics = evaluate_split(classifier, data, verbose=False)[0]
+    if split == "test" and run.is_dir():
+        append_test_log(run, source, checkpoint, metrics)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@rank_zero_only
+def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
+    """Say in two lines what is trained on what, and where it goes."""
+    size = "x".join(str(side) for side in (data.preprocessing.channels, *data.preprocessing.size))
+    counts = ", ".join(f"{name} {len(split)}" for name, split in data.shards.splits.items())
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+    print(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
+    print(
+        f"model: {classifier.hparams['name']}, {parameters / 1e6:.2f} M parameters; up to {epochs} epochs; run {run}",
+        flush=True,
+    )
+
+
+@rank_zero_only
+def print_result(run: Path, result: Mapping[str, float]) -> None:
+    """Print run history, run summary and where everything is."""
+    print(history(run, result))
+    print(f"\nEverything is in {run}: best checkpoint {find_checkpoint(run).relative_to(run)}")
+    print(f"Next: sagitta predict {run} PHOTOS…   or   sagitta test {run} OTHER_DATA")
+
+
+def _validated(run: Path) -> dict[str, float]:
+    """Return the last training metrics and the validation metrics of the epoch with the lowest ``val_loss``."""
+    metrics = read_metrics(run)
+    result = {
+        name: values[-1] for name, values in metrics.items() if name.startswith("train_") and not name.endswith("_step")
+    }
+    losses = metrics.get("val_loss", [])
+    best = min(range(len(losses)), key=losses.__getitem__, default=None)
+    if best is not None:
+        result |= {
+            name: values[best]
+            for name, values in metrics.items()
+            if name.startswith("val_") and len(values) == len(losses)
+        }
+    return result
+
+
+def _callbacks(patience: int) -> Iterable[pl.Callback]:
+    yield PredictionImages()
+    yield EpochLines()
+    if patience:
+        yield EarlyStopping("val_loss", patience=patience)
+    if sys.stderr.isatty():
+        yield TQDMProgressBar(leave=False)
+
+
+def _loggers(options: FitOptions) -> Iterable[Logger]:
+    unknown = set(options.loggers) - set(LOGGERS)
+    if unknown:
+        raise ConfigError(f"logger {', '.join(sorted(unknown))}: choose from {', '.join(LOGGERS)}")
+    yield CSVLogger(options.run, "lightning_logs")
+    try:
+        if "tensorboard" in options.loggers:
+            yield TensorBoardLogger(options.run, "tensorboard")
+        if "wandb" in options.loggers:
+            yield WandbLogger(options.run.name, save_dir=options.run, project="sagitta")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger: {error.name} is not installed; pip install 'sagitta[tensorboard,wandb]'") from None
