@@ -27,17 +27,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import ceil, floor
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sagitta.schema import ImageError
+from sagitta import _native
+from sagitta.schema import ConfigError, ImageError
 
 Bytes = bytes | memoryview
 Pixels = npt.NDArray[np.uint8]
 Filter = Literal["bilinear", "bicubic"]
+Profile = Literal["exact", "fast"]
+Box = tuple[float, float, float, float]
 
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for decompression bombs, about 358 MB of decoded pixels."""
@@ -46,9 +51,8 @@ JOB = np.dtype(
     [("box", "<i4", 4), ("resized", "<i4", 2), ("window", "<i4", 2), ("flip", "u1"), ("orientation", "u1")],
     align=True,
 )
-"""What to do with one image: take ``box`` (left, top, right, bottom; pixels of the upright image), resize it
-to ``resized`` (height, width), take the window of the output's size at ``window`` (top, left) and mirror it if
-``flip``. ``orientation`` is the EXIF orientation (1-8) that decoding has to apply."""
+"""What to do with one image: take ``box`` (left, top, right, bottom; pixels of the upright image), resize it to
+``resized`` (height, width), take the window of the output's size at ``window`` (top, left), mirror it if ``flip``. ``orientation`` is the EXIF orientation (1-8) that decoding has to apply."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -159,17 +163,21 @@ def decode_batch(
     out: Pixels,
     *,
     filter: Filter = "bilinear",
+    profile: Profile = "exact",
     threads: int = 1,
 ) -> None:
-    """Decode, crop, resize and mirror a batch into ``out``, equal to Pillow bit for bit.
+    """Decode, crop, resize and mirror a batch into ``out``; the pixels do not depend on threads or engine.
 
-    That is ``upright.crop(box).resize((width, height), filter)``, then the window, then the mirror.
+    ``exact`` equals Pillow bit for bit: ``upright.crop(box).resize((width, height), filter)``, then the window, then
+    the mirror. ``fast`` decodes a JPEG at 1/2, 1/4 or 1/8, the smallest at which the box still has the pixels that
+    are wanted, and resizes from there.
 
     Args:
         images: the encoded files.
         jobs: (B,) of ``JOB``, what to do with each.
         out: (B, H, W, C) uint8, C-contiguous, C 1 or 3; every pixel is written.
         filter: Pillow's antialiased filter.
+        profile: exact, or pixels for speed on large photos.
         threads: how many threads share the batch.
 
     Raises:
@@ -177,18 +185,55 @@ def decode_batch(
         ValueError: the arguments' shapes or types do not fit together.
     """
     _check_batch(images, jobs, out)
+    core = _native.library()
+    if core is None:
+        left = range(len(images))
+    else:
+        options = {"bicubic": filter == "bicubic", "fast": profile == "fast", "threads": threads}
+        done = _native.decode_batch(core, images, jobs, out, **options)
+        left = np.flatnonzero(~done).tolist()
 
     def run(index: int) -> BatchError | None:
         try:
-            out[index] = _decode_job(images[index], jobs[index], out.shape[1:], filter)
+            out[index] = _decode_job(images[index], jobs[index], out.shape[1:], filter, profile)
         except ImageError as error:
             return BatchError(index, str(error))
         return None
 
-    with ThreadPoolExecutor(threads) as pool:
-        errors = [error for error in pool.map(run, range(len(images))) if error is not None]
-    if errors:
-        raise errors[0]
+    if left:
+        with ThreadPoolExecutor(threads) as pool:
+            errors = [error for error in pool.map(run, left) if error is not None]
+        if errors:
+            raise errors[0]
+
+
+def add_restart_markers(data: Bytes) -> bytes:
+    """Return a JPEG with a restart marker after every row of blocks, so that a crop decodes only its rows.
+
+    Lossless: the coefficients are read back and compared, and metadata is kept. A progressive file becomes sequential,
+    which also decodes faster. What is no grey, YCbCr or RGB JPEG, is damaged, or holds a second picture, is returned
+    as it is.
+
+    Raises:
+        ConfigError: the native core is not there.
+    """
+    core = _native.library()
+    if core is None:
+        raise ConfigError(f"restart markers need the native core; {engine()}")
+    return _native.add_restart_markers(core, data) or bytes(data)
+
+
+def engine() -> str:
+    """Return one line: which decoder is used, and how to get the fast one where it is not."""
+    core = _native.library()
+    if core is not None:
+        return f"native core with libjpeg-turbo {_native.libjpeg(core)}; Pillow {PIL.__version__} for other formats"
+    if _native.switched_off():
+        return f"Pillow {PIL.__version__}; the native core is switched off: unset SAGITTA_NATIVE"
+    return (
+        f"Pillow {PIL.__version__}; the native core is not built: install a C++ compiler and libjpeg-turbo's headers "
+        "(libjpeg-turbo8-dev, libjpeg62-turbo-dev or libjpeg-turbo-devel), then install sagitta again"
+    )
 
 
 def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixels) -> None:
@@ -200,24 +245,48 @@ def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixel
         raise ValueError("out must be C-contiguous and writable")
 
 
-def _decode_job(data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filter) -> Pixels:
+def _decode_job(
+    data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filter, profile: Profile
+) -> Pixels:
     """Do one job with Pillow; returns (H, W, C) uint8 of ``shape``."""
-    left, top, right, bottom = (int(edge) for edge in job["box"])
     height, width = (int(side) for side in job["resized"])
     with _refusal(data):
-        image = _upright(_open(data), int(job["orientation"]))
-        if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-            raise ImageError(
-                f"box {left, top, right, bottom} is not inside {image.width}x{image.height} pixels"
-            )
-        pixels = _array(
-            image.crop((left, top, right, bottom)).resize((width, height), _FILTERS[filter]), shape[2]
-        )
+        image = _open(data)
+        orientation = int(job["orientation"])
+        box = _checked_box(job, image.size[::-1] if orientation >= 5 else image.size)
+        if profile == "fast" and image.format in ("JPEG", "MPO"):
+            box = _reduce(image, box, orientation, (width, height))
+        region = (floor(box[0]), floor(box[1]), ceil(box[2]), ceil(box[3]))
+        crop = _upright(image, orientation).crop(region)
+        within = tuple(edge - region[i % 2] for i, edge in enumerate(box))
+        pixels = _array(crop.resize((width, height), _FILTERS[filter], box=within), shape[2])
     top, left = (int(edge) for edge in job["window"])
     if not (0 <= top <= height - shape[0] and 0 <= left <= width - shape[1]):
         raise ImageError(f"a window of {shape[1]}x{shape[0]} at {left, top} is not inside {width}x{height}")
     window = pixels[top : top + shape[0], left : left + shape[1]]
     return window[:, ::-1] if job["flip"] else window
+
+
+def _checked_box(job: np.void, size: tuple[int, int]) -> Box:
+    left, top, right, bottom = (int(edge) for edge in job["box"])
+    if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+        raise ImageError(f"box {left, top, right, bottom} is not inside {size[0]}x{size[1]} pixels")
+    return left, top, right, bottom
+
+
+def _reduce(image: Image.Image, box: Box, orientation: int, wanted: tuple[int, int]) -> Box:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 where ``box`` stays at least as large as ``wanted``; returns it there.
+
+    Reduced pixels are counted from the stored image's corner, so a mirrored axis is shifted by the last one's rest.
+    """
+    wide, high = (box[2] - box[0]) / wanted[0], (box[3] - box[1]) / wanted[1]
+    scale = next((scale for scale in (8, 4, 2) if min(wide, high) >= scale), 1)
+    width, height = image.size[::-1] if orientation >= 5 else image.size
+    shift_x = -(-width // scale) - width / scale if orientation in (2, 3, 6, 7) else 0.0
+    shift_y = -(-height // scale) - height / scale if orientation in (3, 4, 7, 8) else 0.0
+    image.draft(None, (image.width // scale, image.height // scale))
+    left, top, right, bottom = (edge / scale for edge in box)
+    return left + shift_x, top + shift_y, right + shift_x, bottom + shift_y
 
 
 def _array(image: Image.Image, channels: int) -> Pixels:

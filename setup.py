@@ -1,0 +1,18 @@
+"""Builds the native core. It is optional: without a compiler or libjpeg-turbo the install goes on without it."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "sagitta._native.core",
+            sources=[f"src/sagitta/_native/{name}.cpp" for name in ("batch", "jpeg", "resample", "restart", "splice")],
+            depends=["src/sagitta/_native/core.h", "src/sagitta/_native/jpeg.h"],
+            libraries=["jpeg"],
+            # No contraction: a fused multiply-add would round resize weights in another way than Pillow's.
+            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-pthread"],
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+    ]
+)

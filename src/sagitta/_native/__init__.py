@@ -1,0 +1,107 @@
+"""The compiled core behind ``decode``: a plain C library, called through ctypes so that it runs without the GIL.
+
+``setup.py`` builds it where a C++ compiler and libjpeg-turbo's header are found. Without it, or with the environment
+variable ``SAGITTA_NATIVE=0``, ``decode`` gives the same pixels through Pillow.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+_POINTER = ctypes.c_void_p
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the loaded core, or None where it is not built, does not load or is switched off."""
+    return None if switched_off() else _load()
+
+
+def switched_off() -> bool:
+    """Return whether the environment forbids the core."""
+    return os.environ.get("SAGITTA_NATIVE") == "0"
+
+
+@cache
+def _load() -> ctypes.CDLL | None:
+    for path in (Path(__file__).with_name(f"core{suffix}") for suffix in EXTENSION_SUFFIXES):
+        if path.exists():
+            try:
+                return _declare(ctypes.CDLL(str(path)))
+            except OSError:  # built against a libjpeg that this machine lacks
+                return None
+    return None
+
+
+def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
+    core.sagitta_decode_batch.argtypes = [ctypes.c_int64, *[_POINTER] * 4, *[ctypes.c_int] * 7, _POINTER]
+    core.sagitta_decode_batch.restype = None
+    core.sagitta_add_restart_markers.argtypes = [_POINTER, ctypes.c_uint64, _POINTER]
+    core.sagitta_add_restart_markers.restype = ctypes.c_uint64
+    core.sagitta_free.argtypes = [_POINTER]
+    core.sagitta_free.restype = None
+    core.sagitta_libjpeg.restype = ctypes.c_char_p
+    return core
+
+
+def decode_batch(
+    core: ctypes.CDLL,
+    images: Sequence[bytes | memoryview],
+    jobs: npt.NDArray[np.void],
+    out: npt.NDArray[np.uint8],
+    *,
+    bicubic: bool,
+    fast: bool,
+    threads: int,
+) -> npt.NDArray[np.bool_]:
+    """Do the jobs of ``decode.decode_batch`` that the core can do.
+
+    Returns:
+        (B,) bool: True where ``out`` is written, False where the image is left to Pillow, which decodes or refuses it.
+    """
+    views = [np.frombuffer(image, np.uint8) for image in images]
+    files = np.array([view.__array_interface__["data"][0] for view in views], np.uint64)
+    sizes = np.array([view.size for view in views], np.uint64)
+    jobs = np.ascontiguousarray(jobs)
+    done = np.zeros(len(views), np.bool_)
+    _, height, width, channels = out.shape
+    core.sagitta_decode_batch(
+        len(views),
+        files.ctypes.data,
+        sizes.ctypes.data,
+        jobs.ctypes.data,
+        out.ctypes.data,
+        height,
+        width,
+        channels,
+        int(bicubic),
+        int(fast),
+        int(PIL.__version__.partition(".")[0]),
+        threads,
+        done.ctypes.data,
+    )
+    return done
+
+
+def add_restart_markers(core: ctypes.CDLL, data: bytes | memoryview) -> bytes | None:
+    """Return ``data`` with one restart interval per row of MCUs, or None where that cannot be proven lossless."""
+    view = np.frombuffer(data, np.uint8)
+    out = ctypes.c_void_p()
+    size = core.sagitta_add_restart_markers(view.ctypes.data, view.size, ctypes.byref(out))
+    if not size:
+        return None
+    try:
+        return ctypes.string_at(out, size)
+    finally:
+        core.sagitta_free(out)
+
+
+def libjpeg(core: ctypes.CDLL) -> str:
+    """Return the version of libjpeg-turbo that the core was compiled against."""
+    return str(core.sagitta_libjpeg().decode())

@@ -1,0 +1,80 @@
+// The native core: JPEG bytes and a job in, the pixels that Pillow would give out. Plain C interface in batch.cpp.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace sagitta {
+
+struct Bytes {
+    const uint8_t* data;
+    size_t size;
+};
+
+struct Box {  // pixels; right and bottom are exclusive
+    int left, top, right, bottom;
+    int width() const { return right - left; }
+    int height() const { return bottom - top; }
+};
+
+struct Pixels {  // interleaved samples, `stride` bytes from row to row
+    const uint8_t* data;
+    size_t stride;
+    int width, height, channels;
+};
+
+enum class Filter : int { bilinear = 0, bicubic = 1 };
+
+// One dimension of a resize: output i is the weighted sum of `taps` source samples from starts[i] on, counted
+// from `first`. Weights are fixed point with 22 fractional bits; low and high are their signed 16-bit halves,
+// weight = high * 65536 + low.
+struct Axis {
+    int first, end;  // the source samples that any output needs
+    int taps;        // a multiple of 4, filled up with zero weights
+    std::vector<int> starts;
+    std::vector<int32_t> weights;
+    std::vector<int16_t> low, high;
+};
+
+struct AxisSpec {
+    int size;         // source samples
+    double from, to;  // the part of the source that is resized
+    int resized;      // outputs of the whole resize
+    int window, count;  // the outputs that are wanted: [window, window + count)
+    bool reversed;      // last output first
+};
+
+Axis make_axis(const AxisSpec& spec, Filter filter);
+
+// Bytes behind the last row that a resize may read; it multiplies them by zero or drops them.
+inline size_t slack(const Axis& across) { return size_t(across.taps) * 3 + 32; }
+
+class Resizer {
+  public:
+    // Resizes `source`, which starts at (down.first, across.first), to (down.starts.size(), across.starts.size(),
+    // channels) bytes at out. The order of the passes matters, since samples are rounded in between.
+    void resize(const Pixels& source, const Axis& across, const Axis& down, bool down_first, int channels, uint8_t* out);
+
+  private:
+    std::vector<uint8_t> first_, second_;
+};
+
+// Where the parts of a JPEG lie whose restart intervals are whole rows of MCUs.
+struct Intervals {
+    size_t height_at;           // offset of the height in the frame header
+    size_t scan_at;             // offset of the first entropy-coded byte
+    int rows;                   // pixel rows of one interval
+    std::vector<size_t> starts; // offset of each interval's first byte; the last entry is the offset of EOI + 2
+};
+
+// Finds them; false where the file is not of that kind or any marker is not as it should be.
+bool find_intervals(Bytes file, Intervals& intervals);
+
+// Writes a JPEG of the intervals [first, end) only, `height` pixels high.
+void splice(Bytes file, const Intervals& intervals, int first, int end, int height, std::vector<uint8_t>& out);
+
+// Rewrites a JPEG with one restart interval per row of MCUs, coefficients unchanged. False where that cannot be
+// proven for this file.
+bool add_restart_markers(Bytes file, std::vector<uint8_t>& out);
+
+}  // namespace sagitta

@@ -1,0 +1,135 @@
+#include "jpeg.h"
+
+#include <algorithm>
+
+namespace sagitta {
+
+namespace {
+
+constexpr int64_t max_pixels = 89'478'485;  // as in decode.py
+constexpr int margin = 8;  // columns; upsampling looks at its neighbours, and at a cut it would not find them
+
+void leave(j_common_ptr info) { std::longjmp(reinterpret_cast<JpegErrors*>(info->err)->jump, 1); }
+
+void leave_if_warning(j_common_ptr info, int level) {
+    if (level < 0) leave(info);
+}
+
+bool is_supported(const jpeg_decompress_struct& info) {
+    const bool grey = info.num_components == 1 && info.jpeg_color_space == JCS_GRAYSCALE;
+    const bool colour =
+        info.num_components == 3 && (info.jpeg_color_space == JCS_YCbCr || info.jpeg_color_space == JCS_RGB);
+    return info.data_precision == 8 && (grey || colour) &&
+           int64_t(info.image_width) * info.image_height <= max_pixels;
+}
+
+}  // namespace
+
+JpegErrors::JpegErrors() {
+    jpeg_std_error(&manager);
+    manager.error_exit = leave;
+    manager.emit_message = leave_if_warning;
+}
+
+// A file cut off somewhere must be refused even where the box lies before the cut, as Pillow refuses it.
+bool ends_with_image(Bytes file) {
+    if (file.size < 4 || file.data[0] != 0xFF || file.data[1] != 0xD8 || file.data[2] != 0xFF) return false;
+    for (size_t at = file.size - 2; at > 2; at--) {
+        if (file.data[at] != 0xFF) continue;
+        if (file.data[at + 1] == 0xD9) return true;
+        if (file.data[at + 1] == 0xDA) return false;  // the last scan's header: what follows has no end
+    }
+    return false;
+}
+
+// Where scans of a progressive file are missing, libjpeg smooths, each version differently.
+bool is_fully_refined(const jpeg_decompress_struct& info) {
+    if (!info.coef_bits) return true;
+    const int* first = info.coef_bits[0];
+    return std::all_of(first, first + info.num_components * DCTSIZE2, [](int missing) { return missing == 0; });
+}
+
+template <class Work> bool Decoder::guarded(Work work) {
+    if (setjmp(errors_.jump)) {
+        if (created_) jpeg_abort_decompress(&info_);
+        return false;
+    }
+    return work();
+}
+
+Decoder::Decoder() {
+    info_.err = &errors_.manager;
+    created_ = guarded([this] {
+        jpeg_create_decompress(&info_);
+        return true;
+    });
+}
+
+Decoder::~Decoder() {
+    if (created_) jpeg_destroy_decompress(&info_);
+}
+
+bool Decoder::read_header(Bytes file) {
+    return created_ && guarded([this, file] {
+        jpeg_abort_decompress(&info_);
+        jpeg_mem_src(&info_, file.data, file.size);
+        return jpeg_read_header(&info_, TRUE) == JPEG_HEADER_OK && is_supported(info_);
+    });
+}
+
+bool Decoder::open(Bytes file) {
+    if (!ends_with_image(file) || !read_header(file)) return false;
+    file_ = file;
+    width_ = int(info_.image_width);
+    height_ = int(info_.image_height);
+    return true;
+}
+
+bool Decoder::read(Box box, int scale, size_t slack, Pixels& pixels) {
+    Bytes file = file_;
+    const Box narrowed = narrow(box, scale, file);
+    if (file.data != file_.data && !read_header(file)) return false;
+    return read_region(narrowed, scale, slack, pixels);
+}
+
+// Where restart intervals allow it, replaces `file` by one with only the rows that the box needs, and the rows
+// before and after them; returns the box in the new file.
+Box Decoder::narrow(Box box, int scale, Bytes& file) {
+    if (info_.restart_interval == 0 || !find_intervals(file, intervals_)) return box;
+    const int rows = intervals_.rows, total = int(intervals_.starts.size()) - 1;
+    const int first = std::max(0, box.top * scale / rows - 1);
+    const int end = std::min(total, (box.bottom * scale - 1) / rows + 2);
+    if (first == 0 && end == total) return box;
+    const int height = (end == total ? height_ : end * rows) - first * rows;
+    splice(file, intervals_, first, end, height, spliced_);
+    file = {spliced_.data(), spliced_.size()};
+    const int shift = first * rows / scale;
+    return {box.left, box.top - shift, box.right, box.bottom - shift};
+}
+
+bool Decoder::read_region(Box box, int scale, size_t slack, Pixels& pixels) {
+    return guarded([&, this] {
+        info_.scale_num = 1;
+        info_.scale_denom = unsigned(scale);
+        info_.out_color_space = info_.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
+        jpeg_start_decompress(&info_);
+        if (!is_fully_refined(info_)) return false;
+        JDIMENSION left = JDIMENSION(std::max(0, box.left - margin));
+        JDIMENSION width = std::min(info_.output_width, JDIMENSION(box.right + margin)) - left;
+        jpeg_crop_scanline(&info_, &left, &width);
+        if (box.top > 0) jpeg_skip_scanlines(&info_, JDIMENSION(box.top));
+        const size_t stride = size_t(width) * info_.output_components;
+        const size_t size = stride * box.height() + slack;
+        if (buffer_.size() < size) buffer_.resize(size);
+        while (int(info_.output_scanline) < box.bottom) {
+            JSAMPROW row = buffer_.data() + (info_.output_scanline - box.top) * stride;
+            jpeg_read_scanlines(&info_, &row, 1);
+        }
+        const size_t offset = (box.left - left) * size_t(info_.output_components);
+        pixels = {buffer_.data() + offset, stride, box.width(), box.height(), info_.output_components};
+        jpeg_abort_decompress(&info_);
+        return true;
+    });
+}
+
+}  // namespace sagitta
