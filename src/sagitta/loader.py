@@ -92,7 +92,7 @@ class EncodedPixels:
         return out.transpose(0, 3, 1, 2)
 
     def _read_geometry(self, rows: Ints, images: Sequence[memoryview]) -> Ints:
-        """Return (B, 3) height, width, orientation from the images' headers: other tools' Parquet has no such columns."""
+        """Return (B, 3) height, width, orientation from the images' headers: other Parquet has no such columns."""
         geometry = np.empty((len(rows), 3), np.int64)
         for index, image in enumerate(images):
             try:

@@ -96,7 +96,7 @@ def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) ->
     ) as error:  # what the hub's client raises without a network or without weights
         repository = timm.get_pretrained_cfg_value(name, "hf_hub_id")
         raise ConfigError(
-            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); without a network, copy "
+            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); offline, copy "
             f"the hub's folder of {repository or name} from another machine into $HF_HOME/hub, or train without pretrained"
         ) from None
     return network
@@ -225,7 +225,7 @@ class Classifier(pl.LightningModule):
             self.hparams["name"], num_classes, channels, size, pretrained=self.hparams["pretrained"]
         )
         for stage in ("train", "val", "test"):
-            self.metrics[stage] = classification_metrics(num_classes, f"{stage}_")
+            self.metrics[f"{stage}_metrics"] = classification_metrics(num_classes, f"{stage}_")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised float images (B, C, H, W)."""
@@ -239,7 +239,7 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
-        metrics = self.metrics[stage]
+        metrics = self.metrics[f"{stage}_metrics"]
         assert isinstance(metrics, MetricCollection)
         metrics.update(logits, labels)
         training = stage == "train"

@@ -1,0 +1,123 @@
+"""Preprocessing and crops: boxes inside the image, evaluation geometry as torchvision's, randomness by row alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from sagitta.augment import Augmentation, Preprocessing, crop_boxes, eval_jobs, shift_and_flip, train_jobs
+from sagitta.schema import ConfigError, DatasetInfo
+
+IMAGENET = Preprocessing((224, 224), 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+sides = st.integers(1, 5000)
+
+
+def info(max_size: tuple[int, int], channels: int = 3) -> DatasetInfo:
+    return DatasetInfo(("a", "b"), channels, {}, (0.5,) * channels, (0.2,) * channels, (1, 1), max_size, "f")
+
+
+@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=20), st.floats(0.01, 1), st.floats(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_crop_boxes_lie_inside_the_image(sizes: list[tuple[int, int]], min_scale: float, max_ratio: float) -> None:
+    random = np.random.default_rng(0).random((len(sizes), 22))
+    boxes = crop_boxes(np.array(sizes), random, Augmentation(min_scale, max_ratio))
+    left, top, right, bottom = boxes.T
+    height, width = np.array(sizes).T
+    assert (left >= 0).all() and (top >= 0).all() and (left < right).all() and (top < bottom).all()
+    assert (right <= width).all() and (bottom <= height).all()
+
+
+def test_crop_boxes_keep_area_and_ratio() -> None:
+    sizes = np.tile([400, 600], (2000, 1))
+    boxes = crop_boxes(sizes, np.random.default_rng(0).random((2000, 22)), Augmentation(0.25, 4 / 3))
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    share, ratio = width * height / 240_000, width / height
+    assert 0.24 < share.min() < 0.27 and 0.85 < share.max() <= 8 / 9  # the largest 4:3 crop of a 3:2 image
+    assert 0.74 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.35
+    assert len(np.unique(boxes[:, 0])) > 100 and len(np.unique(boxes[:, 1])) > 50
+
+
+def test_an_image_too_narrow_for_any_ratio_gets_its_largest_centre_crop() -> None:
+    boxes = crop_boxes(np.array([[1000, 10]]), np.full((1, 22), 0.99), Augmentation(1.0, 4 / 3))
+    assert boxes.tolist() == [[0, 493, 10, 506]]
+
+
+def test_jobs_depend_on_seed_epoch_and_row_only() -> None:
+    rows = np.arange(50)
+    arguments = {"size": (224, 224), "augmentation": Augmentation(flip=0.5)}
+    sizes, upright = np.tile([375, 500], (50, 1)), np.ones(50, np.int64)
+    jobs = train_jobs(sizes, upright, rows, seed=1, epoch=2, **arguments)  # type: ignore[arg-type]
+    part = train_jobs(sizes[:7], upright[:7], rows[30:37], seed=1, epoch=2, **arguments)  # type: ignore[arg-type]
+    other = train_jobs(sizes, upright, rows, seed=1, epoch=3, **arguments)  # type: ignore[arg-type]
+    assert (jobs[30:37] == part).all()
+    assert (jobs["box"] != other["box"]).any(axis=1).mean() > 0.9
+    assert 0.2 < jobs["flip"].mean() < 0.8
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([(224, 0.875), (224, 0.95), (160, 1.0), (32, 1.0)]))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_geometry_is_torchvisions(height: int, width: int, setting: tuple[int, float]) -> None:
+    size, crop_pct = setting
+    preprocessing = Preprocessing((size, size), crop_pct, "bilinear", (0.5,), (0.5,))
+    job = eval_jobs(np.array([[height, width]]), np.array([1]), preprocessing)[0]
+    resized = v2.functional.resize(Image.new("L", (width, height)), [int(size / crop_pct)])
+    ramp = torch.arange(resized.height * resized.width).view(1, resized.height, resized.width)
+    corner = divmod(int(v2.functional.center_crop(ramp, [size, size])[0, 0, 0]), resized.width)
+    assert tuple(job["resized"]) == (resized.height, resized.width)
+    assert tuple(job["window"]) == corner
+    assert tuple(job["box"]) == (0, 0, width, height)
+
+
+@pytest.mark.parametrize("shape", [(100, 300), (300, 100), (50, 50)])
+def test_a_wide_input_is_covered(shape: tuple[int, int]) -> None:
+    job = eval_jobs(np.array([shape]), np.array([1]), Preprocessing((64, 96), 0.875, "bilinear", (0.5,), (0.5,)))[0]
+    assert job["resized"][0] >= 64 and job["resized"][1] >= 96 and (job["window"] >= 0).all()
+
+
+def test_thumbnails_keep_their_size_and_photos_become_224() -> None:
+    assert Preprocessing.of_dataset(info((8, 8), 1)).size == (8, 8)
+    assert Preprocessing.of_dataset(info((8, 8), 1)).channels == 1
+    assert Preprocessing.of_dataset(info((500, 375))).size == (224, 224)
+    assert Preprocessing.of_dataset(info((500, 375)), 128).size == (128, 128)
+
+
+def test_preprocessing_survives_plain_values() -> None:
+    assert Preprocessing.from_dict(IMAGENET.to_dict()) == IMAGENET
+    with pytest.raises(ConfigError, match="preprocessing in the checkpoint"):
+        Preprocessing.from_dict({"size": [1, 1], "colour": "no"})
+
+
+def test_normalize_is_the_fields_formula_and_inverts() -> None:
+    images = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
+    normal = IMAGENET.normalize(images)
+    expected = v2.functional.normalize(images.float() / 255, list(IMAGENET.mean), list(IMAGENET.std))
+    assert normal.dtype == torch.float32
+    torch.testing.assert_close(normal, expected, atol=2e-6, rtol=1e-5)
+    assert torch.equal(IMAGENET.denormalize(normal), images)
+
+
+def test_shift_and_flip_moves_by_at_most_the_padding() -> None:
+    padded = np.zeros((40, 1, 12, 12), np.uint8)
+    padded[:, 0, 5, 4] = 255  # one bright pixel of the 8x8 image inside a padding of 2
+    arguments = {"seed": 0, "epoch": 0, "size": (8, 8)}
+    batch = shift_and_flip(padded, np.arange(40), **arguments, augmentation=Augmentation(flip=0.0))  # type: ignore[arg-type]
+    positions = {tuple(np.argwhere(image[0])[0].tolist()) for image in batch}
+    assert batch.shape == (40, 1, 8, 8) and batch.sum() == 40 * 255
+    assert positions <= {(y, x) for y in range(1, 6) for x in range(0, 5)} and len(positions) > 12
+    flipped = shift_and_flip(padded, np.arange(40), **arguments, augmentation=Augmentation(flip=1.0))  # type: ignore[arg-type]
+    assert (flipped == batch[:, :, :, ::-1]).all()
+
+
+@pytest.mark.parametrize("wrong", [{"min_scale": 0.0}, {"max_ratio": 0.5}, {"shift": 1.0}, {"flip": 1.5}])
+def test_augmentation_refuses_what_is_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="out of range"):
+        Augmentation(**wrong)
+
+
+def test_flip_is_decided_by_colour() -> None:
+    assert Augmentation().resolve(3).flip == 0.5
+    assert Augmentation().resolve(1).flip == 0.0
+    assert Augmentation(flip=0.0).resolve(3).flip == 0.0
