@@ -52,7 +52,8 @@ JOB = np.dtype(
     align=True,
 )
 """What to do with one image: take ``box`` (left, top, right, bottom; pixels of the upright image), resize it to
-``resized`` (height, width), take the window of the output's size at ``window`` (top, left), mirror it if ``flip``. ``orientation`` is the EXIF orientation (1-8) that decoding has to apply."""
+``resized`` (height, width), take the window of the output's size at ``window`` (top, left), mirror it if ``flip``.
+``orientation`` is the EXIF orientation (1-8) that decoding has to apply."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -128,6 +129,7 @@ def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pi
     """
     with _refusal(data):
         image = _open(data)
+        _load(image)
         upright = _upright(image, _orientation(image) if orientation is None else orientation)
         return _array(upright, channels).copy()
 
@@ -146,6 +148,7 @@ def reencode(data: Bytes, *, size: int | None, quality: int) -> bytes:
     """
     with _refusal(data):
         image = _open(data)
+        _load(image)
         mode = "L" if image.mode in _GREY_MODES else "RGB"
         upright = _upright(image, _orientation(image)).convert(mode)
         shorter = min(upright.size)
@@ -185,13 +188,10 @@ def decode_batch(
         ValueError: the arguments' shapes or types do not fit together.
     """
     _check_batch(images, jobs, out)
-    core = _native.library()
-    if core is None:
-        left = range(len(images))
-    else:
-        options = {"bicubic": filter == "bicubic", "fast": profile == "fast", "threads": threads}
-        done = _native.decode_batch(core, images, jobs, out, **options)
-        left = np.flatnonzero(~done).tolist()
+    done = np.zeros(len(images), np.bool_)
+    if core := _native.library():
+        bicubic, fast = filter == "bicubic", profile == "fast"
+        done = _native.decode_batch(core, images, jobs, out, bicubic=bicubic, fast=fast, threads=threads)
 
     def run(index: int) -> BatchError | None:
         try:
@@ -200,11 +200,10 @@ def decode_batch(
             return BatchError(index, str(error))
         return None
 
-    if left:
-        with ThreadPoolExecutor(threads) as pool:
-            errors = [error for error in pool.map(run, left) if error is not None]
-        if errors:
-            raise errors[0]
+    with ThreadPoolExecutor(threads) as pool:  # starts a thread only when there is something left to do
+        errors = [error for error in pool.map(run, np.flatnonzero(~done).tolist()) if error is not None]
+    if errors:
+        raise errors[0]
 
 
 def add_restart_markers(data: Bytes) -> bytes:
@@ -217,16 +216,14 @@ def add_restart_markers(data: Bytes) -> bytes:
     Raises:
         ConfigError: the native core is not there.
     """
-    core = _native.library()
-    if core is None:
+    if (core := _native.library()) is None:
         raise ConfigError(f"restart markers need the native core; {engine()}")
     return _native.add_restart_markers(core, data) or bytes(data)
 
 
 def engine() -> str:
     """Return one line: which decoder is used, and how to get the fast one where it is not."""
-    core = _native.library()
-    if core is not None:
+    if core := _native.library():
         return f"native core with libjpeg-turbo {_native.libjpeg(core)}; Pillow {PIL.__version__} for other formats"
     if _native.switched_off():
         return f"Pillow {PIL.__version__}; the native core is switched off: unset SAGITTA_NATIVE"
@@ -245,9 +242,7 @@ def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixel
         raise ValueError("out must be C-contiguous and writable")
 
 
-def _decode_job(
-    data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filter, profile: Profile
-) -> Pixels:
+def _decode_job(data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filter, profile: Profile) -> Pixels:
     """Do one job with Pillow; returns (H, W, C) uint8 of ``shape``."""
     height, width = (int(side) for side in job["resized"])
     with _refusal(data):
@@ -257,8 +252,9 @@ def _decode_job(
         if profile == "fast" and image.format in ("JPEG", "MPO"):
             box = _reduce(image, box, orientation, (width, height))
         region = (floor(box[0]), floor(box[1]), ceil(box[2]), ceil(box[3]))
+        _load(image)
         crop = _upright(image, orientation).crop(region)
-        within = tuple(edge - region[i % 2] for i, edge in enumerate(box))
+        within = (box[0] - region[0], box[1] - region[1], box[2] - region[0], box[3] - region[1])
         pixels = _array(crop.resize((width, height), _FILTERS[filter], box=within), shape[2])
     top, left = (int(edge) for edge in job["window"])
     if not (0 <= top <= height - shape[0] and 0 <= left <= width - shape[1]):
@@ -306,6 +302,13 @@ def _open(data: Bytes) -> Image.Image:
     return image
 
 
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except SyntaxError:  # the pixels of a PNG are there, but metadata behind them is damaged
+        image.load()
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
@@ -324,14 +327,13 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Return the first frame as upright RGB or L."""
+    """Return the loaded first frame as upright RGB or L."""
     flat = _flatten(image)
     return flat.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else flat
 
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Return the first frame as RGB or L by the rules in the module's docstring."""
-    image.load()
     if image.mode == "F":
         raise ImageError("floating-point pixels have no agreed range; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -78,8 +78,8 @@ struct Side {
         first = int(from);
         end = to > int(to) ? int(to) + 1 : int(to);
     }
-    AxisSpec axis(int resized, int window, int count, bool reversed) const {
-        return {end - first, from - first, to - first, resized, window, count, reversed};
+    AxisSpec axis(int resized, int window, int count, bool reversed, int group) const {
+        return {end - first, from - first, to - first, resized, window, count, reversed, group};
     }
 };
 
@@ -97,8 +97,8 @@ class Worker {
         const Side x(job.box[0], job.box[2], width, way.mirrored_x, scale);
         const Side y(job.box[1], job.box[3], height, way.mirrored_y, scale);
         const Axis across =
-            make_axis(x.axis(job.resized[1], job.window[1], batch_.width, job.flip != 0), batch_.filter);
-        const Axis down = make_axis(y.axis(job.resized[0], job.window[0], batch_.height, false), batch_.filter);
+            make_axis(x.axis(job.resized[1], job.window[1], batch_.width, job.flip != 0, 4), batch_.filter);
+        const Axis down = make_axis(y.axis(job.resized[0], job.window[0], batch_.height, false, 2), batch_.filter);
         const Box box{x.first + across.first, y.first + down.first, x.first + across.end, y.first + down.end};
         const Box stored = to_stored(box, way, (width + scale - 1) / scale, (height + scale - 1) / scale);
         Pixels pixels;

@@ -30,7 +30,7 @@ enum class Filter : int { bilinear = 0, bicubic = 1 };
 // weight = high * 65536 + low.
 struct Axis {
     int first, end;  // the source samples that any output needs
-    int taps;        // a multiple of 4, filled up with zero weights
+    int taps;        // a multiple of AxisSpec.group, filled up with zero weights
     std::vector<int> starts;
     std::vector<int32_t> weights;
     std::vector<int16_t> low, high;
@@ -42,6 +42,7 @@ struct AxisSpec {
     int resized;      // outputs of the whole resize
     int window, count;  // the outputs that are wanted: [window, window + count)
     bool reversed;      // last output first
+    int group;          // 4 for the pass across, 2 for the pass down: how many taps are taken at once
 };
 
 Axis make_axis(const AxisSpec& spec, Filter filter);
@@ -53,7 +54,8 @@ class Resizer {
   public:
     // Resizes `source`, which starts at (down.first, across.first), to (down.starts.size(), across.starts.size(),
     // channels) bytes at out. The order of the passes matters, since samples are rounded in between.
-    void resize(const Pixels& source, const Axis& across, const Axis& down, bool down_first, int channels, uint8_t* out);
+    void resize(const Pixels& source, const Axis& across, const Axis& down, bool down_first, int channels,
+                uint8_t* out);
 
   private:
     std::vector<uint8_t> first_, second_;

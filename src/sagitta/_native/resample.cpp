@@ -160,40 +160,42 @@ Axis make_axis(const AxisSpec& spec, Filter filter) {
     const double filter_scale = std::max(scale, 1.0);
     const double support = (filter == Filter::bilinear ? 1.0 : 2.0) * filter_scale;
     const double step = 1.0 / filter_scale;
-    const size_t count = size_t(spec.count);
-    Axis axis;
-    axis.taps = (int(std::ceil(support)) * 2 + 1 + 3) / 4 * 4;
-    axis.starts.resize(count);
-    axis.weights.assign(count * size_t(axis.taps), 0);
-    axis.first = spec.size;
-    axis.end = 0;
+    auto centre = [&](int i) {
+        const int output = spec.window + (spec.reversed ? spec.count - 1 - i : i);
+        return spec.from + (output + 0.5) * scale;
+    };
+    Axis axis{spec.size, 0, 0, {}, {}, {}, {}};
+    for (int i = 0; i < spec.count; i++) {
+        const int start = std::max(0, int(centre(i) - support + 0.5));
+        const int end = std::min(spec.size, int(centre(i) + support + 0.5));
+        axis.starts.push_back(start);
+        axis.first = std::min(axis.first, start);
+        axis.end = std::max(axis.end, end);
+        axis.taps = std::max(axis.taps, end - start);
+    }
+    axis.taps = (axis.taps + spec.group - 1) / spec.group * spec.group;
+    axis.weights.assign(size_t(spec.count) * size_t(axis.taps), 0);
     std::vector<double> values(size_t(axis.taps));
-    for (size_t i = 0; i < count; i++) {
-        const int output = spec.window + (spec.reversed ? spec.count - 1 - int(i) : int(i));
-        const double centre = spec.from + (output + 0.5) * scale;
-        const int start = std::max(0, int(centre - support + 0.5));
-        const int end = std::min(spec.size, int(centre + support + 0.5));
+    for (int i = 0; i < spec.count; i++) {
+        int& start = axis.starts[size_t(i)];
+        const int end = std::min(spec.size, int(centre(i) + support + 0.5));
         double sum = 0.0;
         for (int x = start; x < end; x++) {
-            const double at = (x - centre + 0.5) * step;
+            const double at = (x - centre(i) + 0.5) * step;
             sum += values[size_t(x - start)] = filter == Filter::bilinear ? bilinear(at) : bicubic(at);
         }
-        int32_t* weights = &axis.weights[i * size_t(axis.taps)];
         for (int x = start; x < end; x++) {
             double value = values[size_t(x - start)];
             if (sum != 0.0) value /= sum;
-            weights[x - start] = int32_t(value * (1 << precision) + (value < 0 ? -0.5 : 0.5));
+            axis.weights[size_t(i) * size_t(axis.taps) + size_t(x - start)] =
+                int32_t(value * (1 << precision) + (value < 0 ? -0.5 : 0.5));
         }
-        axis.starts[i] = start;
-        axis.first = std::min(axis.first, start);
-        axis.end = std::max(axis.end, end);
+        start -= axis.first;
     }
-    for (int& start : axis.starts) start -= axis.first;
-    axis.low.resize(axis.weights.size());
-    axis.high.resize(axis.weights.size());
-    for (size_t i = 0; i < axis.weights.size(); i++) {
-        axis.low[i] = int16_t(uint16_t(axis.weights[i]));
-        axis.high[i] = int16_t((axis.weights[i] - axis.low[i]) >> 16);
+    for (const int32_t weight : axis.weights) {
+        const int16_t low = int16_t(uint16_t(weight));
+        axis.low.push_back(low);
+        axis.high.push_back(int16_t((weight - low) >> 16));
     }
     return axis;
 }
