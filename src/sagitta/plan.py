@@ -1,0 +1,216 @@
+"""Which rows, in which order: pure functions of (rows, seed, epoch, batch, rank, world), with numpy only.
+
+Random numbers are *counters put through a hash*, never a generator with a state: SplitMix64's output function
+(Steele, Lea, Flood 2014) over (seed, epoch, operation, row, index). A shuffle is a *keyed bijection* of ``[0,
+rows)``, computed for the positions asked for and nothing else: a Feistel network (Luby, Rackoff 1988) over
+two digits of about ``sqrt(rows)`` values each, with cycle-walking (Black, Rogaway 2002) for the few points
+outside. So a plan needs no memory, and any batch of any epoch costs the same.
+
+A global batch of 8 rows over 3 ranks; ``np.array_split`` decides who gets more, the first ranks::
+
+    position in the epoch   0 1 2 3 4 5 6 7 | 8 9 ...
+    global batch            0 0 0 0 0 0 0 0 | 1 1 ...
+    rank                    0 0 0 1 1 1 2 2 | 0 0 ...
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sagitta.schema import ConfigError
+
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = 8
+_TINY = 256
+_TINY_ROUNDS = 24  # digits of a few values mix slowly: with 8 rounds the orders of five rows are measurably uneven
+_ROWS, _BLOCKS, _INSIDE, _DRAW = range(1, 5)  # what a key is for, so that no two uses share a stream
+
+
+def uniform(seed: int, epoch: int, rows: Ints, operation: int, count: int) -> npt.NDArray[np.float64]:
+    """Return the random numbers of some rows, each a pure function of (seed, epoch, row, operation, index).
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch.
+        rows: (N,) row numbers.
+        operation: what the numbers are for; different operations get independent numbers.
+        count: how many numbers a row.
+
+    Returns:
+        (N, count) float64 in [0, 1), multiples of 2**-53.
+    """
+    start = _mix(_mix(np.asarray(rows).astype(np.uint64)) ^ _key(seed, epoch, _DRAW, operation))
+    counters = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    bits = _mix(start[:, None] + counters)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of one split's rows, and how global batches and ranks share them.
+
+    *Training* (``drop_last``): global batch ``b`` holds positions ``[bG, (b+1)G)`` of the epoch's order. The
+    ``rows % G`` rows at the end are dropped, other ones each epoch. Fewer rows than ``G`` make one batch of
+    all of them, so a set that is not empty never gives an epoch without batches.
+
+    *Evaluation* (not ``drop_last``): every row exactly once over all ranks. With ``B`` batches, batch ``b``
+    gets ``rows // B`` rows, the first ``rows % B`` one more. A rank's slice is not empty as long as ``rows //
+    B >= world``, that is ``B <= rows // world``; no batch exceeds ``G`` as long as ``B >= ceil(rows / G)``.
+    Both hold for ``B = ceil(rows / G)`` when ``G >= 2 * world``: with ``B >= 2``, ``rows > (B-1) G`` gives
+    ``rows / B > G / 2``. Otherwise (one image a rank) ``B = rows // world``, and some slices hold two rows:
+    better than an empty one, whose mean loss is not a number. Only with fewer rows than ranks are there empty
+    slices.
+
+    Attributes:
+        rows: number of rows.
+        global_batch: rows a batch over all ranks, G.
+        seed: of the shuffle.
+        shuffle: permute the rows, in another order each epoch.
+        drop_last: training's batches, or evaluation's.
+        block: shuffle blocks of that many adjacent rows, and the rows within each block, rather than all
+            rows: for data of which a distant row costs a request. Take a block of many global batches; a
+            batch draws on one or two.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    rows: int
+    global_batch: int
+    seed: int = 0
+    shuffle: bool = True
+    drop_last: bool = True
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("rows", self.rows, 0),
+            ("global batch size", self.global_batch, 1),
+            ("block", self.block, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} {value}: must be at least {least}")
+
+    def batches(self, world: int = 1) -> int:
+        """Return the number of global batches of an epoch; ``world`` matters only to evaluation one by one."""
+        if self.drop_last:
+            return max(self.rows // self.global_batch, min(self.rows, 1))
+        return min(-(-self.rows // self.global_batch), max(self.rows // world, min(self.rows, 1)))
+
+    def batch_rows(self, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Ints:
+        """Return the rows of one rank's slice of a global batch, in order.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            batch: number of the global batch, below ``batches(world)``.
+            rank: of this process, below ``world``.
+            world: number of processes.
+
+        Returns:
+            (n,) int64 row numbers; n differs by at most one between ranks.
+
+        Raises:
+            IndexError: no such batch or rank.
+            ConfigError: training with fewer images a global batch than ranks.
+        """
+        batches = self.batches(world)
+        if not (0 <= batch < batches and 0 <= rank < world):
+            raise IndexError(f"batch {batch} of {batches}, rank {rank} of {world}")
+        if self.drop_last and self.global_batch < world:
+            raise ConfigError(
+                f"global batch size {self.global_batch} is below the {world} processes; each needs an image"
+            )
+        if self.drop_last:
+            start = batch * self.global_batch
+            size = min(self.global_batch, self.rows)
+        else:
+            start, size = _share(self.rows, batches, batch)
+        offset, own = _share(size, world, rank)
+        positions = np.arange(start + offset, start + offset + own, dtype=np.int64)
+        return self._order(epoch, positions) if self.shuffle else positions
+
+    def _order(self, epoch: int, positions: Ints) -> Ints:
+        if self.block is not None and self.block < self.rows:
+            return self._block_order(epoch, positions, self.block)
+        return permute(positions, self.rows, _key(self.seed, epoch, _ROWS))
+
+    def _block_order(self, epoch: int, positions: Ints, block: int) -> Ints:
+        """Permute the blocks, then the rows inside each; the last block may be short, wherever it comes."""
+        blocks = -(-self.rows // block)
+        short = self.rows - (blocks - 1) * block
+        key = _key(self.seed, epoch, _BLOCKS)
+        short_at = block * int(permute(np.array([blocks - 1]), blocks, key, inverse=True)[0])
+        # As if the short block were full: positions after it move up by what it lacks.
+        aligned = np.where(positions < short_at + short, positions, positions + block - short)
+        numbers = permute(aligned // block, blocks, key)
+        inside = aligned % block
+        for size, mine in ((block, numbers < blocks - 1), (short, numbers == blocks - 1)):
+            inside[mine] = permute(
+                inside[mine], size, _mix(numbers[mine].astype(np.uint64)) ^ _key(self.seed, epoch, _INSIDE)
+            )
+        out: Ints = numbers * block + inside
+        return out
+
+
+def permute(positions: Ints, size: int, key: Words, *, inverse: bool = False) -> Ints:
+    """Return where a keyed permutation of ``[0, size)`` sends some positions.
+
+    Args:
+        positions: (N,) int64 in ``[0, size)``.
+        size: of the domain, below 2**62.
+        key: () or (1,), or (N,) uint64: a permutation for each position.
+        inverse: go back.
+
+    Returns:
+        (N,) int64 in ``[0, size)``.
+    """
+    key = np.broadcast_to(key, positions.shape)
+    out = _feistel(positions, size, key, inverse)
+    while (outside := np.flatnonzero(out >= size)).size:  # ends: walking a cycle from a point inside comes back inside
+        out[outside] = _feistel(out[outside], size, key[outside], inverse)
+    return out
+
+
+def _feistel(positions: Ints, size: int, key: Words, inverse: bool) -> Ints:
+    """Permute a near-square that holds ``size``: each round adds a hash of one digit to the other."""
+    # Even: with two odd moduli every round, and so every shuffle, would be an even permutation.
+    high = 2 * int(np.ceil(np.sqrt(size) / 2))
+    low = -(-size // high)
+    rounds = range(_TINY_ROUNDS if size < _TINY else _ROUNDS)
+    moduli = (np.uint64(high), np.uint64(low))
+    digits = list(np.divmod(positions.astype(np.uint64), np.uint64(low)))
+    for number in reversed(rounds) if inverse else rounds:
+        changed = number % 2
+        modulus = moduli[changed]
+        salt = np.uint64((number + 1) * _GOLDEN & _MASK)
+        # A 32-bit hash times the modulus, shifted back: a number below the modulus without a division.
+        step = ((_mix((key + salt) ^ digits[1 - changed]) >> np.uint64(32)) * modulus) >> np.uint64(32)
+        digits[changed] = (digits[changed] + (modulus - step if inverse else step)) % modulus
+    out: Ints = (digits[0] * moduli[1] + digits[1]).astype(np.int64)
+    return out
+
+
+def _share(total: int, parts: int, part: int) -> tuple[int, int]:
+    """Return start and size of one of ``parts`` adjacent shares of ``total``; the first may have one more."""
+    size, larger = divmod(total, parts)
+    return part * size + min(part, larger), size + (part < larger)
+
+
+def _key(*words: int) -> Words:
+    """Return a (1,) uint64 hash of some integers, negative ones included."""
+    key = np.zeros(1, np.uint64)
+    for word in words:
+        key = _mix((key + np.uint64(_GOLDEN)) ^ np.uint64(word & _MASK))
+    return key
+
+
+def _mix(words: Words) -> Words:
+    """Return SplitMix64's output function of some words: a bijection that mixes every bit with every bit."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
