@@ -219,7 +219,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return self._plan().batches()
+        return self._plan().batches(_rank_and_world()[1])
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch, or the rest of a resumed one."""
@@ -234,7 +234,7 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Return where this loader stands: plain JSON, by samples delivered to the consumer."""
         plan = self._plan()
-        finished = self._delivered >= plan.batches()
+        finished = self._delivered >= len(self)
         return {
             "fingerprint": self.shards.info.fingerprint,
             "seed": self.seed,
@@ -275,7 +275,7 @@ class Loader:
     def _produce(self, plan: Plan, epoch: int, start: int) -> Iterator[Batch]:
         """Yield batches in order; up to ``_PREFETCH_BYTES`` of them are decoded ahead, each by one thread."""
         rank, world = _rank_and_world()
-        numbers = range(start, plan.batches())
+        numbers = range(start, plan.batches(world))
         if self.threads == 0:
             for number in numbers:
                 yield self._finish(*self._load(plan.batch_rows(epoch, number, rank, world), epoch), epoch)

@@ -1,0 +1,250 @@
+"""The real command line, end to end, in its own process: what a person types, sees and finds on disk."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+Command = "subprocess.CompletedProcess[str]"
+
+
+def sagitta(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sagitta", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "SAGITTA_CACHE": str(cwd / "cache"), "WANDB_MODE": "offline", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert one clear line on standard error and exit code 2."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("sagitta: "), result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def run(work: Path) -> Path:
+    """A finished run on the digits, two epochs."""
+    result = sagitta("fit", "digits", "--epochs", 2, "--out", "run", "--logger", "csv,tensorboard", cwd=work)
+    assert result.returncode == 0, result.stderr
+    (work / "output.txt").write_text(result.stdout)
+    return work / "run"
+
+
+def test_help_is_instant_and_names_every_command(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    result = sagitta("--help", cwd=tmp_path)
+    seconds = time.perf_counter() - began
+    assert result.returncode == 0 and seconds < 5  # a slow machine may take longer than the 0.5 s of a quiet one
+    for command in ("convert", "inspect", "fit", "validate", "test", "predict"):
+        assert command in result.stdout
+    code = "import sys; from sagitta.cli import main; main(['--help']); print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.endswith("False False\n")
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "fit", "validate", "test", "predict"])
+def test_every_command_has_its_help(tmp_path: Path, command: str) -> None:
+    result = sagitta(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0 and f"sagitta {command}" in result.stdout and len(result.stdout) > 300
+
+
+def test_fit_leaves_everything_in_the_run_directory(run: Path) -> None:
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert "last.ckpt" in names and any(name.startswith("image-classifier-epoch=0") for name in names)
+    assert (run / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+    assert any((run / "tensorboard").rglob("events.out*"))
+    assert {path.name for path in (run / "predictions").iterdir()} == {"epoch=00.png", "epoch=01.png"}
+    record = json.loads((run / "run.json").read_text())
+    assert {"train_loss_epoch", "val_loss", "val_acc", "test_loss", "test_acc", "test_f1"} <= set(record["result"])
+    assert record["seed"] == 0 and record["command"].startswith("sagitta fit digits")
+    assert record["dataset"]["splits"].keys() == {"train", "val", "test"} and record["dataset"]["fingerprint"]
+    (row,) = csv.DictReader((run / "test_logs.csv").open())
+    assert float(row["test_acc"]) == pytest.approx(record["result"]["test_acc"])
+
+
+def test_fit_ends_with_history_and_summary(run: Path, work: Path) -> None:
+    text = (work / "output.txt").read_text()
+    for word in (
+        "Run history",
+        "Run summary",
+        "train_loss_step",
+        "val_acc",
+        "test_acc",
+        "epoch   2/2",
+        "sagitta predict",
+    ):
+        assert word in text, text
+
+
+def test_the_saved_configuration_repeats_the_run_exactly(run: Path, work: Path) -> None:
+    result = sagitta("fit", "--config", run / "config.yaml", "--out", "again", cwd=work)
+    assert result.returncode == 0, result.stderr
+    first, second = (json.loads((path / "run.json").read_text())["result"] for path in (run, work / "again"))
+    assert first == second
+
+
+def test_evaluation_repeats_the_result(run: Path, work: Path) -> None:
+    record = json.loads((run / "run.json").read_text())["result"]
+    for command, name in (("validate", "val_acc"), ("test", "test_acc")):
+        result = sagitta(command, run, cwd=work)
+        assert result.returncode == 0, result.stderr
+        assert f"{name:<12} {record[name]:.4f}" in result.stdout
+    assert len(list(csv.DictReader((run / "test_logs.csv").open()))) == 2
+
+
+def test_classes_are_remapped_by_name_or_refused(run: Path, work: Path) -> None:
+    """A folder with some of the digits under other positions, and one with a class that the model does not know."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for name, names in (("some", {7: "7", 3: "3"}), ("strange", {7: "7", 3: "drei"})):
+        for label, folder in names.items():
+            (work / name / folder).mkdir(parents=True)
+            for index in [i for i in range(400) if labels[i] == label]:
+                pixels = (images[index].reshape(8, 8) * 255 / 16).round().astype("uint8")
+                Image.fromarray(pixels).save(work / name / folder / f"{index}.png")
+    result = sagitta("test", run, "some", cwd=work)
+    assert result.returncode == 0, result.stderr
+    accuracy = float(result.stdout.split("test_acc")[1].split()[0])
+    assert accuracy > 0.6
+    refused(sagitta("test", run, "strange", cwd=work), "drei", "does not know")
+
+
+def test_predict_writes_csv_and_parquet(run: Path, work: Path) -> None:
+    folder = work / "new"
+    folder.mkdir()
+    for index in range(3):
+        Image.new("L", (8, 8), 80 * index).save(folder / f"{index}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    result = sagitta("predict", run, folder, "-o", "out.csv", "--top-k", 2, cwd=work)
+    assert result.returncode == 0 and "1 of 4 files could not be read" in result.stderr
+    rows = list(csv.DictReader((work / "out.csv").open()))
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "2.png", "broken.png"]
+    assert rows[0]["class"] in "0123456789" and float(rows[0]["probability"]) >= float(rows[0]["probability_2"])
+    assert rows[3]["class"] == "" and rows[3]["error"]
+    assert sagitta("predict", run, folder, "-o", "out.parquet", cwd=work).returncode == 0
+    table = pq.read_table(work / "out.parquet")
+    assert table.num_rows == 4 and "class_5" in table.column_names and table["class"][0].as_py() == rows[0]["class"]
+
+
+def test_wandb_offline(work: Path) -> None:
+    result = sagitta("fit", "digits", "--epochs", 1, "--out", "wandb-run", "--logger", "wandb", cwd=work)
+    assert result.returncode == 0, result.stderr
+    files = list((work / "wandb-run" / "wandb").glob("offline-run-*"))
+    assert files and any(files[0].rglob("*.table.json"))
+
+
+def test_convert_inspect_and_fit_on_a_dataset(work: Path, photo_folder: Path) -> None:
+    result = sagitta("convert", photo_folder, "dataset", "--val", 0.2, "--test", 0.2, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "class folders" in result.stdout and "train 24, val 8, test 8" in result.stdout
+    result = sagitta("inspect", "dataset", "--contact-sheet", "sheet.png", cwd=work)
+    assert result.returncode == 0 and "china" in result.stdout and "JPEG" in result.stdout
+    with Image.open(work / "sheet.png") as sheet:
+        assert sheet.width > 200
+    arguments = ("--epochs", 1, "--image-size", 32, "--batch-size", 8, "--trainer.limit_train_batches", 2)
+    result = sagitta("fit", "dataset", *arguments, cwd=work)
+    assert result.returncode == 0 and (work / "runs" / "dataset-1" / "run.json").is_file(), result.stderr
+
+
+def test_an_interrupted_run_is_resumed(work: Path) -> None:
+    """Three epochs in one go, and two epochs plus one after a resume, end with the same weights and metrics."""
+    assert (
+        sagitta("fit", "digits", "--epochs", 3, "--model.schedule", "constant", "--out", "whole", cwd=work).returncode
+        == 0
+    )
+    assert (
+        sagitta("fit", "digits", "--epochs", 2, "--model.schedule", "constant", "--out", "parts", cwd=work).returncode
+        == 0
+    )
+    result = sagitta("fit", "--resume", "parts", "--epochs", 3, cwd=work)
+    assert result.returncode == 0, result.stderr
+    whole, parts = (json.loads((work / name / "run.json").read_text())["result"] for name in ("whole", "parts"))
+    assert whole == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "missing-folder"], ["missing-folder"]),
+        (["fit", "digits", "--batch-size", "0"], ["batch size 0"]),
+        (["fit", "digits", "--model", "resnet5O"], ["resnet5O", "near", "resnet50"]),
+        (["fit", "digits", "--modle", "resnet50"], ["--modle"]),
+        (["fit", "digits", "--trainer.max_epoch", "3"], ["max_epoch"]),
+        (["fit", "digits", "--logger", "comet"], ["comet", "wandb"]),
+        (["fit", "digits", "--val", "1.5"], ["val"]),
+        (["fit"], ["no DATA given"]),
+        (["fit", "--resume", "nowhere"], ["nowhere", "cannot be resumed"]),
+        (["test", "nowhere"], ["nowhere"]),
+        (["predict", "nowhere", "x.jpg"], ["x.jpg"]),
+        (["inspect", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    refused(sagitta(*arguments, cwd=tmp_path), *words)
+
+
+def test_bad_sources_are_one_line_and_nothing_is_written(tmp_path: Path, photo_folder: Path) -> None:
+    def convert(source: object, *options: object) -> subprocess.CompletedProcess[str]:
+        return sagitta("convert", source, "out", *options, cwd=tmp_path)
+
+    (tmp_path / "empty").mkdir()
+    refused(convert("empty"), "empty")
+    one = tmp_path / "one" / "cats"
+    one.mkdir(parents=True)
+    for index in range(4):
+        Image.new("RGB", (9, 9), (index, 0, 0)).save(one / f"{index}.png")
+    refused(convert("one"), "one class", "cats")
+    (single := tmp_path / "one" / "dogs").mkdir()
+    Image.new("RGB", (9, 9)).save(single / "0.png")
+    refused(convert("one"), "dogs", "one readable image")
+    for name in ("a", "b"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "x.jpg").write_bytes(b"not an image")
+    refused(convert("bad"), "no", "image")
+    (tmp_path / "labels.csv").write_text("path,colour\nx.jpg,red\n")
+    refused(convert("labels.csv"), "label", "colour")
+    (tmp_path / "taken").mkdir()
+    refused(sagitta("convert", photo_folder, "taken", cwd=tmp_path), "taken", "exists")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_key_in_the_configuration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("source: digits\nmodel:\n  learning_rate: 0.1\n")
+    refused(sagitta("fit", "--config", "run.yaml", cwd=tmp_path), "learning_rate")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {}, "hyper_parameters": {}}, tmp_path / "other.ckpt")
+    refused(sagitta("test", "other.ckpt", "digits", cwd=tmp_path), "other.ckpt", "another model")
+
+
+def test_a_corrupt_shard_is_named_with_its_row(work: Path, photo_folder: Path) -> None:
+    assert sagitta("convert", photo_folder, "damaged", cwd=work).returncode == 0
+    (shard,) = (work / "damaged" / "train").glob("*.parquet")
+    data = bytearray(shard.read_bytes())
+    start = data.find(b"\xff\xd8\xff") + 300
+    data[start : start + 3000] = bytes(3000)
+    shard.write_bytes(data)
+    result = sagitta("fit", "damaged", "--epochs", 1, "--image-size", 32, "--batch-size", 4, cwd=work)
+    refused(result, "row")
