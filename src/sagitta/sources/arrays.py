@@ -1,0 +1,236 @@
+"""Images stored as arrays of pixels: MNIST's idx files and CIFAR's batches. Each row is encoded as a PNG when read."""
+
+import gzip
+import io
+import math
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from sagitta.schema import SourceError
+from sagitta.sources.base import Reader, Source, SourceOptions, class_order, make_source, rows_table, split_of
+from sagitta.sources.tree import Tree
+
+Pixels = npt.NDArray[np.uint8]
+
+_IDX_IMAGES = re.compile(r"(?P<before>.*?)images?(?P<between>[-.])idx3(?P<after>[-.]ubyte(?:\.gz)?)$", re.IGNORECASE)
+_CIFAR10 = re.compile(r"(?:data_batch_\d+|test_batch)$")
+_CIFAR100 = ("train", "test")
+
+
+class ArrayReader:
+    """Reads ``PART/NUMBER.png``: image ``NUMBER`` of the array ``PART``, as PNG.
+
+    One part at a time is held in memory, in each process anew.
+    """
+
+    def __init__(self, load: Callable[[str], Pixels]):
+        """Take ``load``: part -> (N, H, W) or (N, H, W, 3) uint8; it must be picklable."""
+        self._load = load
+        self._held: tuple[str, Pixels] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_load": self._load, "_held": None}
+
+    def read(self, path: str) -> bytes:
+        """Return the image as PNG bytes, the same for the same pixels and Pillow; raises what ``load`` raises."""
+        part, _, name = path.rpartition("/")
+        held = self._held
+        if held is None or held[0] != part:
+            held = self._held = (part, self._load(part))
+        encoded = io.BytesIO()
+        Image.fromarray(held[1][int(name.removesuffix(".png"))]).save(encoded, "PNG", compress_level=6)
+        return encoded.getvalue()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array: its name, the label of each image, the bytes of one image and the split."""
+
+    name: str
+    labels: Sequence[str]
+    image_bytes: int
+    split: str | None
+
+
+def array_source(
+    location: str, layout: str, parts: Sequence[Part], load: Callable[[str], Pixels], class_names: Sequence[str]
+) -> Source:
+    """Return the source of all images of ``parts`` in natural order; ``load`` as for :class:`ArrayReader`."""
+    tables = [_part_rows(location, part) for part in parts]
+    return make_source(location, layout, pa.concat_tables(tables), ArrayReader(load), class_names=class_names)
+
+
+def _part_rows(location: str, part: Part) -> pa.Table:
+    count = len(part.labels)
+    digits = len(str(max(count - 1, 0)))
+    paths = [f"{part.name}/{index:0{digits}d}.png" for index in range(count)]
+    return rows_table(location, paths, part.labels, [part.image_bytes] * count, [part.split] * count)
+
+
+def idx(tree: Tree, _options: SourceOptions) -> Source | None:
+    """Return the images of MNIST's ``train-images-idx3-ubyte[.gz]`` and its like, or None where there are none.
+
+    Raises:
+        SourceError: labels are missing, a file is damaged, or the counts differ.
+    """
+    pairs = {found["before"]: found for name in sorted(tree.sizes) if (found := _IDX_IMAGES.fullmatch(name))}
+    if not pairs:
+        return None
+    files: dict[str, str] = {}
+    parts: list[Part] = []
+    for before, found in sorted(pairs.items(), key=lambda pair: (_idx_split(pair[0]) != "train", pair[0])):
+        split = _idx_split(before)
+        name = split or before.strip("-_./") or "images"
+        if name in files:
+            raise SourceError(f"{tree.location}: {files[name]} and {found.string} are both {name}; keep one of them")
+        files[name] = found.string
+        images = _load_idx(tree.reader, files, name)
+        labels = _idx_labels(tree, found)
+        if len(labels) != len(images):
+            raise SourceError(f"{tree.location}: {found.string} has {len(images)} images but {len(labels)} labels")
+        parts.append(Part(name, [str(label) for label in labels.tolist()], images[0].size if len(images) else 0, split))
+    names = class_order(label for part in parts for label in part.labels)
+    return array_source(tree.location, "MNIST idx files", parts, partial(_load_idx, tree.reader, files), names)
+
+
+def _idx_split(before: str) -> str | None:
+    words = re.findall(r"[a-z]+|t10k", before.lower().replace("t10k", "test"))
+    return next((split for word in words if (split := split_of(word))), None)
+
+
+def _load_idx(reader: Reader, files: Mapping[str, str], part: str) -> Pixels:
+    return _parse_idx(files[part], reader.read(files[part]), dimensions=3)
+
+
+def _idx_labels(tree: Tree, images: re.Match[str]) -> Pixels:
+    """Return the labels, (N,) uint8, of the file that belongs to an images file, packed or not."""
+    stem = f"{images['before']}labels{images['between']}idx1{images['after']}"
+    plain = stem.removesuffix(".gz")
+    name = next((name for name in (stem, plain, f"{plain}.gz") if name in tree.sizes), None)
+    if name is None:
+        raise SourceError(f"{tree.location}: {images.string} is there but {stem} is not; put it beside")
+    return _parse_idx(name, tree.reader.read(name), dimensions=1)
+
+
+def _parse_idx(name: str, data: bytes, dimensions: int) -> Pixels:
+    """Return the array of an idx file of unsigned bytes, packed with gzip or not."""
+    try:
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{name}: damaged gzip file ({error}); get it again") from error
+    start = 4 + 4 * dimensions
+    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < start:
+        raise SourceError(f"{name}: not an idx file of {dimensions} dimensions of bytes; get it again")
+    shape = [int(length) for length in np.frombuffer(data, ">u4", dimensions, offset=4)]
+    if len(data) - start != math.prod(shape):
+        raise SourceError(
+            f"{name}: {len(data) - start} bytes of data where {shape} needs {math.prod(shape)}; get it again"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def cifar(tree: Tree, _options: SourceOptions) -> Source | None:
+    """Return the images of CIFAR-10's or CIFAR-100's Python batches (fine labels), or None where there are none.
+
+    The batches are pickles; nothing in them is executed.
+
+    Raises:
+        SourceError: a batch is damaged or is a pickle of anything else.
+    """
+    if "batches.meta" in tree.sizes:
+        layout, meta, labels, names = "CIFAR-10 batches", "batches.meta", b"labels", b"label_names"
+        batches = [name for name in tree.sizes if _CIFAR10.match(name)]
+    elif "meta" in tree.sizes:
+        layout, meta, labels, names = "CIFAR-100 batches", "meta", b"fine_labels", b"fine_label_names"
+        batches = [name for name in _CIFAR100 if name in tree.sizes]
+    else:
+        return None
+    if not batches:
+        raise SourceError(f"{tree.location}: {meta} is there but no batch; put the batches beside it")
+    class_names = [bytes(name).decode() for name in _entry(meta, read_pickle(meta, tree.reader.read(meta)), names)]
+    parts = [_cifar_part(tree, batch, labels, class_names) for batch in batches]
+    return array_source(tree.location, layout, parts, partial(_load_cifar, tree.reader), class_names)
+
+
+def _cifar_part(tree: Tree, batch: str, key: bytes, class_names: Sequence[str]) -> Part:
+    fields = read_pickle(batch, tree.reader.read(batch))
+    labels = _entry(batch, fields, key)
+    count = len(_cifar_pixels(batch, fields))
+    if len(labels) != count:
+        raise SourceError(f"{batch}: {count} images but {len(labels)} labels; get it again")
+    if not all(isinstance(label, int) and 0 <= label < len(class_names) for label in labels):
+        raise SourceError(f"{batch}: a label is outside the {len(class_names)} class names; get it again")
+    split = "test" if batch.startswith("test") else "train"
+    return Part(batch, [class_names[label] for label in labels], 32 * 32 * 3, split)
+
+
+def _load_cifar(reader: Reader, batch: str) -> Pixels:
+    return _cifar_pixels(batch, read_pickle(batch, reader.read(batch)))
+
+
+def _cifar_pixels(batch: str, fields: Any) -> Pixels:
+    """Return (N, 32, 32, 3) uint8 of a batch that holds (N, 3072) bytes, channel by channel."""
+    data = _entry(batch, fields, b"data")
+    raw = data.state[-1] if isinstance(data, _Inert) and data.state else None
+    if not isinstance(raw, bytes) or len(raw) % 3072:
+        raise SourceError(f"{batch}: its data are not rows of 3,072 bytes; get it again")
+    return np.frombuffer(raw, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def _entry(name: str, fields: Any, key: bytes) -> Any:
+    if not isinstance(fields, dict) or key not in fields:
+        raise SourceError(f"{name}: not a CIFAR file, it has no {key.decode()!r}; get it again")
+    return fields[key]
+
+
+class _Inert:
+    """Stands for whatever numpy name a pickle calls: keeps the state it is given and does nothing."""
+
+    state: tuple[Any, ...] = ()
+
+    def __init__(self, *_arguments: Any):
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+
+class _InertUnpickler(pickle.Unpickler):
+    _NAMES = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> type[_Inert]:
+        if (module, name) not in self._NAMES:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        # A new class each time: a pickle can set attributes of what it is given.
+        return type("_Inert", (_Inert,), {})
+
+
+def read_pickle(name: str, data: bytes) -> Any:
+    """Return what a pickle of plain values and numpy arrays holds, without running anything that it names.
+
+    No name in it is ever looked up: numpy's become inert records that keep an array's state, others are refused.
+
+    Raises:
+        SourceError: the pickle is damaged or asks for anything that is not numpy's array.
+    """
+    try:
+        return _InertUnpickler(io.BytesIO(data), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise SourceError(f"{name}: not a CIFAR batch, refused ({error}); get it from the original source") from error

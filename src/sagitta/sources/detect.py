@@ -1,0 +1,129 @@
+"""From what the user names to a source: a built-in, a Hub repository, a table, an archive or a folder."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sagitta.schema import SourceError
+from sagitta.sources.arrays import cifar, idx
+from sagitta.sources.base import Source, SourceOptions, suffix
+from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
+from sagitta.sources.images import filenames, folders
+from sagitta.sources.manifest import TABLE_SUFFIXES, manifest, open_table
+from sagitta.sources.parquet import image_column, parquet
+from sagitta.sources.tree import Tree, archive_tree, folder_tree
+from sagitta.sources.webdataset import webdataset
+
+Layout = Callable[[Tree, SourceOptions], Source | None]
+
+LAYOUTS: Mapping[str, Layout] = {
+    "cifar": cifar,
+    "idx": idx,
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "manifest": manifest,
+    "folders": folders,
+    "filenames": filenames,
+}
+"""Name -> function that returns the source where a tree is of that layout, else None. Where several would fit, the
+first is taken, and ``Source.describe`` says which."""
+
+_DETECT = SourceOptions()
+_EXPECTED = (
+    "class folders (CLASS/x.jpg), train/val/test folders of them, file names (cat.0.jpg, dog.0.jpg), "
+    "a CSV of file names and labels, WebDataset tars, MNIST idx files, CIFAR batches, image Parquet"
+)
+
+
+def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> Source:
+    """Return the labelled images at ``location``.
+
+    Args:
+        location: a folder, an archive, a table, ``hf://USER/NAME`` or one of ``BUILTIN``. A built-in's name means the
+            built-in; a folder of that name is written with a separator (``./digits``).
+        options: what to impose on detection.
+        cache: folder for downloads and decompressed archives, made if need be.
+
+    Raises:
+        SourceError: nothing is there, it cannot be read, or it holds no images with labels; the message says which.
+    """
+    if options.layout is not None and options.layout not in LAYOUTS:
+        raise SourceError(f"no layout {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
+    if location in BUILTIN:
+        return _checked(location, open_builtin(location, cache), options)
+    root = hub_folder(location, cache) if location.startswith("hf://") else Path(location).expanduser()
+    if not root.exists():
+        raise SourceError(_absent(location, root))
+    if root.is_file() and suffix(root.name) in TABLE_SUFFIXES:
+        return _open_file(location, root, options)
+    tree = folder_tree(location, root) if root.is_dir() else archive_tree(location, root, cache)
+    if tree is None:
+        raise SourceError(f"{location}: neither a folder, a tar, a zip nor a table; give the folder that holds it")
+    return _checked(location, _detect(tree, options), options)
+
+
+def _detect(tree: Tree, options: SourceOptions) -> Source:
+    """Return the source that the tree, or what lies in its only folder, is.
+
+    Raises:
+        SourceError: it is of no known layout, or not of the one that was asked for.
+    """
+    if not tree.sizes:
+        raise SourceError(f"{tree.location}: empty, no file in it; give the folder that holds the images")
+    source = _first(tree, options)
+    if source is not None:
+        return source
+    if options.layout is not None:
+        raise SourceError(
+            f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
+        )
+    raise SourceError(f"{tree.location}: no images with labels found; understood are {_EXPECTED}")
+
+
+def _first(tree: Tree, options: SourceOptions) -> Source | None:
+    # Inside first: an archive's or a download's top folder is a wrapper more often than the one class.
+    if (folder := tree.only_folder()) and (source := _first(tree.below(folder), options)) is not None:
+        return source
+    layouts = [LAYOUTS[options.layout]] if options.layout else LAYOUTS.values()
+    return next((source for layout in layouts if (source := layout(tree, options)) is not None), None)
+
+
+def _open_file(location: str, file: Path, options: SourceOptions) -> Source:
+    """Return the source of a table given by itself: image Parquet, or a manifest."""
+    folder = folder_tree(str(file.parent), file.parent)
+    if _holds_images(location, file):
+        size = file.stat().st_size
+        tree = Tree(str(file.parent), lambda: {file.name: size}, folder.reader, folder.root)
+        source = parquet(tree, options)
+        if source is not None:
+            return replace(source, location=location)
+    return replace(open_table(folder, file.name, options), location=location)
+
+
+def _holds_images(location: str, file: Path) -> bool:
+    if suffix(file.name) != ".parquet":
+        return False
+    try:
+        return image_column(pq.read_schema(file)) is not None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceError(f"{location}: cannot be read as Parquet ({error}); get it again") from error
+
+
+def _checked(location: str, source: Source, options: SourceOptions) -> Source:
+    if options.names_columns() and not source.layout.startswith(("files named in", "Parquet")):
+        raise SourceError(f"{location}: {source.layout} have no columns; a column can only be named for a table")
+    return source
+
+
+def _absent(location: str, path: Path) -> str:
+    """Return the message for a path that is not there, with names that are near it."""
+    near = [name for name in BUILTIN if "/" not in location]
+    if path.parent.is_dir():
+        near += [entry.name for entry in path.parent.iterdir()]
+    close = difflib.get_close_matches(path.name, near, n=3)
+    hint = f"did you mean {' or '.join(close)}" if close else f"give a path or a built-in: {', '.join(BUILTIN)}"
+    return f"{location}: no such file or folder; {hint}"

@@ -1,0 +1,281 @@
+"""Files of a folder, a tar or a zip under one view: names, sizes, bytes. Nothing is ever extracted.
+
+Hidden files and what operating systems leave behind are not seen. Names are '/'-separated; those that are absolute or
+contain ``..`` inside an archive are names and nothing more.
+"""
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from sagitta.schema import ImageError, SourceError
+from sagitta.sources.base import Reader
+
+_JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_DOCUMENTS = frozenset({"md", "txt", "rst", "html", "pdf", "license", "readme"})
+_OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7": lzma.open,
+}
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads files below ``root``."""
+
+    root: str
+
+    def read(self, path: str) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return Path(self.root, path).read_bytes()
+
+
+@dataclass(frozen=True)
+class TarReader:
+    """Reads members of an uncompressed tar by position: ``members`` maps a name to (offset, size) in bytes."""
+
+    file: str
+    members: Mapping[str, tuple[int, int]]
+
+    def read(self, path: str) -> bytes:
+        """Return the member's bytes.
+
+        Raises:
+            ImageError: the archive ends within the member.
+            OSError: the archive cannot be read.
+        """
+        offset, size = self.members[path]
+        with Path(self.file).open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise ImageError(f"{self.file} ends within this file")
+        return data
+
+
+@dataclass(frozen=True)
+class ZipReader:
+    """Reads members of a zip: ``members`` maps a name to the name as it is written in the zip."""
+
+    file: str
+    members: Mapping[str, str]
+
+    def read(self, path: str) -> bytes:
+        """Return the member's bytes.
+
+        Raises:
+            ImageError: the member is damaged, encrypted or compressed by an unknown method.
+            OSError: the zip cannot be read.
+        """
+        try:
+            return _opened_zip(self.file, os.getpid()).read(self.members[path])
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
+            raise ImageError(f"{self.file} does not give this file: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _opened_zip(file: str, _process: int) -> zipfile.ZipFile:
+    """Return the opened zip; the process's number is in the key because a forked child must not share the position."""
+    return zipfile.ZipFile(file)
+
+
+@dataclass(frozen=True)
+class BelowReader:
+    """Reads the names below ``prefix``."""
+
+    reader: Reader
+    prefix: str
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of ``prefix`` + ``path``; raises what the reader raises."""
+        return self.reader.read(self.prefix + path)
+
+
+class Tree:
+    """A view of files.
+
+    Attributes:
+        location: how messages name it.
+        reader: bytes of a file by its name.
+        root: the folder on disk, or None for an archive.
+    """
+
+    def __init__(self, location: str, listing: Callable[[], dict[str, int]], reader: Reader, root: str | None = None):
+        self.location = location
+        self.reader = reader
+        self.root = root
+        self._listing = listing
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Every file's name and size in bytes, in order of names; listed when first asked for."""
+        return dict(sorted(self._listing().items()))
+
+    def size(self, name: str) -> int | None:
+        """Return the size in bytes of the file ``name``, or None where there is none; lists nothing."""
+        if self.root is None:
+            return self.sizes.get(name)
+        try:
+            found = Path(self.root, name).stat()
+        except (OSError, ValueError):
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def only_folder(self) -> str | None:
+        """Return the folder that holds everything but documents such as a README, or None."""
+        tops = {name.partition("/")[0] for name in self.sizes if "/" in name or not _is_document(name)}
+        top = tops.pop() if len(tops) == 1 else ""
+        return top if top and top not in self.sizes else None
+
+    def below(self, folder: str) -> "Tree":
+        """Return the view of what lies in ``folder``."""
+        prefix = folder + "/"
+        sizes = {name.removeprefix(prefix): size for name, size in self.sizes.items() if name.startswith(prefix)}
+        if self.root is not None:
+            root = f"{self.root}/{folder}"
+            return Tree(self.location, lambda: sizes, FolderReader(root), root)
+        return Tree(self.location, lambda: sizes, BelowReader(self.reader, prefix))
+
+
+def folder_tree(location: str, root: Path) -> Tree:
+    """Return the view of a folder on disk; links are followed, loops of links are not."""
+    path = str(root)
+    return Tree(location, lambda: _scan(path), FolderReader(path), path)
+
+
+def archive_tree(location: str, file: Path, cache: Path) -> Tree | None:
+    """Return the view of a tar (compressed or not) or a zip, or None where ``file`` is neither.
+
+    A compressed tar is decompressed once, as a whole, into ``cache``.
+
+    Raises:
+        SourceError: the archive is damaged.
+    """
+    try:
+        # Tar first: a tar whose last file is a zip also looks like a zip.
+        if tarfile.is_tarfile(file):
+            return tar_tree(location, _uncompressed(file, cache))
+        if zipfile.is_zipfile(file):
+            return _zip_tree(location, file)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise SourceError(f"{location}: damaged archive ({error}); get it again") from error
+    return None
+
+
+def tar_tree(location: str, file: Path) -> Tree:
+    """Return the view of an uncompressed tar.
+
+    Raises:
+        SourceError: it is damaged or not an uncompressed tar.
+    """
+    members: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # else a million members take a gigabyte
+                name = _clean(member.name)
+                if member.isreg() and not _is_junk(name):
+                    members[name] = (member.offset_data, member.size)
+                elif member.islnk() and _clean(member.linkname) in members:
+                    members[name] = members[_clean(member.linkname)]
+    except tarfile.TarError as error:
+        raise SourceError(f"{location}: not a whole, uncompressed tar ({error}); get it again") from error
+    sizes = {name: size for name, (_, size) in members.items()}
+    return Tree(location, lambda: sizes, TarReader(str(file), members))
+
+
+def _zip_tree(location: str, file: Path) -> Tree:
+    with zipfile.ZipFile(file) as opened:
+        infos = {_clean(info.filename): info for info in opened.infolist() if not info.is_dir()}
+    infos = {name: info for name, info in infos.items() if not _is_junk(name)}
+    sizes = {name: info.file_size for name, info in infos.items()}
+    members = {name: info.filename for name, info in infos.items()}
+    return Tree(location, lambda: sizes, ZipReader(str(file), members))
+
+
+def _uncompressed(file: Path, cache: Path) -> Path:
+    """Return ``file``, or its decompressed copy in ``cache``, made now if there is none for this size and time."""
+    with file.open("rb") as opened:
+        decompress = _OPENERS.get(opened.read(2))
+    if decompress is None:
+        return file
+    state = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache / "archives" / f"{file.name.partition('.')[0]}-{key}.tar"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with decompress(file) as packed, temporary.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+                plain.flush()
+                os.fsync(plain.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def _scan(root: str) -> dict[str, int]:
+    """Return name -> size of every file below ``root``; a link that leads nowhere counts as a file of 0 bytes."""
+    sizes: dict[str, int] = {}
+    pending = [("", root, frozenset({_identity(root)}))]
+    while pending:
+        prefix, folder, above = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_junk(entry.name):
+                        continue
+                    if (size := _file_size(entry)) is not None:
+                        sizes[prefix + entry.name] = size
+                    elif entry.is_dir() and (identity := _identity(entry.path)) not in above:
+                        pending.append((f"{prefix}{entry.name}/", entry.path, above | {identity}))
+        except OSError as error:
+            raise SourceError(f"{folder}: cannot be listed ({error.strerror}); mend its permissions") from error
+    return sizes
+
+
+def _file_size(entry: os.DirEntry[str]) -> int | None:
+    """Return the size of a regular file, 0 for a dead link, None for folders and for pipes and devices."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None if entry.is_dir() or not _is_dead(entry) else 0
+    except OSError:
+        return 0
+
+
+def _is_dead(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not Path(entry.path).exists()
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    found = Path(folder).stat()
+    return found.st_dev, found.st_ino
+
+
+def _clean(name: str) -> str:
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _is_junk(name: str) -> bool:
+    return any((part.startswith(".") and part != "..") or part in _JUNK for part in name.split("/"))
+
+
+def _is_document(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _DOCUMENTS

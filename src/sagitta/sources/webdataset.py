@@ -1,0 +1,130 @@
+"""WebDataset: in tar shards, ``000123.jpg`` beside ``000123.cls`` (or a ``.json`` with a label)."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+from sagitta.schema import SourceError
+from sagitta.sources.base import (
+    IMAGE_SUFFIXES,
+    Reader,
+    Source,
+    SourceOptions,
+    make_source,
+    plural,
+    rows_table,
+    split_of_file,
+)
+from sagitta.sources.tree import Tree, tar_tree
+
+_NAMES_FILE = "classnames.txt"
+_JSON_KEYS = ("label", "class", "class_name", "cls")
+
+
+@dataclass(frozen=True)
+class ShardsReader:
+    """Reads ``SHARD/MEMBER`` through the shard's own reader."""
+
+    shards: Mapping[str, Reader]
+
+    def read(self, path: str) -> bytes:
+        """Return the member's bytes; raises what the shard's reader raises."""
+        heads = accumulate(path.split("/"), lambda head, part: f"{head}/{part}")
+        shard = next(head for head in heads if head in self.shards)
+        return self.shards[shard].read(path[len(shard) + 1 :])
+
+
+@dataclass
+class _Found:
+    paths: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    unlabelled: int = 0
+
+
+def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
+    """Return the labelled samples of ``tree``, or of the tar files that lie in it.
+
+    A shard whose name or folder begins with train, val or test gives its split. ``classnames.txt``, one name a line,
+    beside the shards or inside one, names integer labels.
+
+    Raises:
+        SourceError: a shard is damaged, or a label is outside ``classnames.txt``.
+    """
+    shards = _shards(tree)
+    names = next((_class_names(shard) for shard in [tree, *shards.values()] if _NAMES_FILE in shard.sizes), None)
+    found = _Found()
+    for shard, members in shards.items():
+        _collect(shard, members, names, found)
+    if not found.paths or found.unlabelled > len(found.paths):
+        return None
+    rows = rows_table(tree.location, found.paths, found.labels, found.sizes, found.splits).sort_by("path")
+    notes = [f"skipped {plural(found.unlabelled, 'sample')} without a label"] if found.unlabelled else []
+    reader = ShardsReader({shard: members.reader for shard, members in shards.items()})
+    layout = f"WebDataset, {plural(len(shards), 'shard')}"
+    return make_source(tree.location, layout, rows, reader, class_names=names, notes=notes)
+
+
+def _shards(tree: Tree) -> dict[str, Tree]:
+    """Return the tar files in the tree, or the tree itself where labels lie beside its images."""
+    if any(name.endswith((".cls", ".json")) for name in tree.sizes):
+        return {Path(tree.location).name: tree}
+    if tree.root is None:
+        return {}
+    tars = [name for name in tree.sizes if name.lower().endswith(".tar")]
+    if 2 * len(tars) < len(tree.sizes):
+        return {}
+    return {name: tar_tree(f"{tree.location}/{name}", Path(tree.root, name)) for name in tars}
+
+
+def _collect(shard: str, members: Tree, names: list[str] | None, found: _Found) -> None:
+    samples: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for name in members.sizes:
+        folder, slash, base = name.rpartition("/")
+        key, _, extension = base.partition(".")
+        samples[folder + slash + key][extension.lower()] = name
+    for sample in samples.values():
+        image = next((name for end, name in sample.items() if f".{end.rpartition('.')[2]}" in IMAGE_SUFFIXES), None)
+        if image is None:
+            continue
+        if (label := _label(members, sample, names)) is None:
+            found.unlabelled += 1
+            continue
+        found.paths.append(f"{shard}/{image}")
+        found.labels.append(label)
+        found.sizes.append(members.sizes[image])
+        found.splits.append(split_of_file(shard))
+
+
+def _label(members: Tree, sample: Mapping[str, str], names: list[str] | None) -> str | None:
+    if "cls" in sample:
+        label = members.reader.read(sample["cls"]).decode("utf-8", "replace").strip()
+    elif "json" in sample:
+        label = _json_label(members.reader.read(sample["json"]))
+    else:
+        return None
+    if names is None or not label.isdecimal():
+        return label or None
+    if int(label) >= len(names):
+        raise SourceError(
+            f"{members.location}: {next(iter(sample.values()))} has label {label}, "
+            f"but {_NAMES_FILE} has only {len(names)} lines; mend one of them"
+        )
+    return names[int(label)]
+
+
+def _json_label(data: bytes) -> str:
+    try:
+        fields = json.loads(data)
+    except ValueError:
+        return ""
+    value = next((fields[key] for key in _JSON_KEYS if key in fields), "") if isinstance(fields, dict) else ""
+    return str(value).strip() if isinstance(value, str | int) else ""
+
+
+def _class_names(tree: Tree) -> list[str]:
+    return tree.reader.read(_NAMES_FILE).decode("utf-8", "replace").strip().splitlines()
