@@ -6,12 +6,12 @@ setup(
     ext_modules=[
         Extension(
             "sagitta._native.core",
-            sources=[f"src/sagitta/_native/{name}.cpp" for name in ("batch", "jpeg", "resample", "restart", "splice")],
+            sources=[f"src/sagitta/_native/{name}.cpp" for name in ("batch", "jpeg", "layout", "resample", "restart")],
             depends=["src/sagitta/_native/core.h", "src/sagitta/_native/jpeg.h"],
             libraries=["jpeg"],
             # No contraction: a fused multiply-add would round resize weights in another way than Pillow's.
-            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-pthread"],
-            extra_link_args=["-pthread"],
+            extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-g0"],
+            extra_link_args=["-pthread", "-g0"],
             optional=True,
         )
     ]

@@ -104,6 +104,8 @@ def variants(pixels: Pixels) -> dict[str, bytes]:
         files[f"{name} restart 5 blocks"] = jpeg(pixels, subsampling=name, restart_marker_blocks=5)
     files["rgb"] = jpeg(pixels, subsampling="4:4:4", keep_rgb=True)
     files["grey"] = jpeg(pixels[..., 1])
+    frame = files["grey"].index(b"\xff\xc0")
+    files["grey, sampling 2x2"] = files["grey"][: frame + 11] + b"\x22" + files["grey"][frame + 12 :]
     files["grey progressive"] = jpeg(pixels[..., 1], progressive=True)
     if _native.library():
         files |= {f"{name} marked": add_restart_markers(data) for name, data in files.items()}
@@ -363,7 +365,7 @@ def test_damaged_files_are_treated_as_pillow_treats_them(kind: int, seed: int, d
     else:
         data[at:at] = rng.integers(0, 256, 5, np.uint8).tobytes()
     jobs = np.zeros(1, JOB)
-    jobs["box"], jobs["resized"], jobs["orientation"] = (0, 0, 70, 50), (20, 20), 1
+    jobs["box"], jobs["resized"], jobs["orientation"] = (0, 0, 70, rng.integers(1, 51)), (20, 20), 1
     results = []
     for native in ("1", "0"):
         with pytest.MonkeyPatch.context() as patch:

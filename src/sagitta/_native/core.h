@@ -61,19 +61,19 @@ class Resizer {
     std::vector<uint8_t> first_, second_;
 };
 
-// Where the parts of a JPEG lie whose restart intervals are whole rows of MCUs.
-struct Intervals {
-    size_t height_at;           // offset of the height in the frame header
-    size_t scan_at;             // offset of the first entropy-coded byte
-    int rows;                   // pixel rows of one interval
-    std::vector<size_t> starts; // offset of each interval's first byte; the last entry is the offset of EOI + 2
+// Where the parts of a JPEG lie.
+struct Layout {
+    size_t height_at;            // offset of the height in the frame header
+    int interval_rows;           // pixel rows of a restart interval, 0 where intervals are not whole rows
+    std::vector<size_t> starts;  // offset of each interval, in a single scan; the last is the offset behind EOI
 };
 
-// Finds them; false where the file is not of that kind or any marker is not as it should be.
-bool find_intervals(Bytes file, Intervals& intervals);
+// Reads it. False unless every marker up to the end of the image is one that should be there: Pillow reads all of a
+// file, and refuses one that is cut off or broken behind the rows that a crop needs.
+bool read_layout(Bytes file, Layout& layout);
 
 // Writes a JPEG of the intervals [first, end) only, `height` pixels high.
-void splice(Bytes file, const Intervals& intervals, int first, int end, int height, std::vector<uint8_t>& out);
+void splice(Bytes file, const Layout& layout, int first, int end, int height, std::vector<uint8_t>& out);
 
 // Rewrites a JPEG with one restart interval per row of MCUs, coefficients unchanged. False where that cannot be
 // proven for this file.

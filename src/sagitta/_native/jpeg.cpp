@@ -31,17 +31,6 @@ JpegErrors::JpegErrors() {
     manager.emit_message = leave_if_warning;
 }
 
-// A file cut off somewhere must be refused even where the box lies before the cut, as Pillow refuses it.
-bool ends_with_image(Bytes file) {
-    if (file.size < 4 || file.data[0] != 0xFF || file.data[1] != 0xD8 || file.data[2] != 0xFF) return false;
-    for (size_t at = file.size - 2; at > 2; at--) {
-        if (file.data[at] != 0xFF) continue;
-        if (file.data[at + 1] == 0xD9) return true;
-        if (file.data[at + 1] == 0xDA) return false;  // the last scan's header: what follows has no end
-    }
-    return false;
-}
-
 // Where scans of a progressive file are missing, libjpeg smooths, each version differently.
 bool is_fully_refined(const jpeg_decompress_struct& info) {
     if (!info.coef_bits) return true;
@@ -78,7 +67,7 @@ bool Decoder::read_header(Bytes file) {
 }
 
 bool Decoder::open(Bytes file) {
-    if (!ends_with_image(file) || !read_header(file)) return false;
+    if (!read_layout(file, layout_) || !read_header(file)) return false;
     file_ = file;
     width_ = int(info_.image_width);
     height_ = int(info_.image_height);
@@ -95,13 +84,13 @@ bool Decoder::read(Box box, int scale, size_t slack, Pixels& pixels) {
 // Where restart intervals allow it, replaces `file` by one with only the rows that the box needs, and the rows
 // before and after them; returns the box in the new file.
 Box Decoder::narrow(Box box, int scale, Bytes& file) {
-    if (info_.restart_interval == 0 || !find_intervals(file, intervals_)) return box;
-    const int rows = intervals_.rows, total = int(intervals_.starts.size()) - 1;
+    const int rows = layout_.interval_rows, total = int(layout_.starts.size()) - 1;
+    if (rows == 0) return box;
     const int first = std::max(0, box.top * scale / rows - 1);
     const int end = std::min(total, (box.bottom * scale - 1) / rows + 2);
     if (first == 0 && end == total) return box;
     const int height = (end == total ? height_ : end * rows) - first * rows;
-    splice(file, intervals_, first, end, height, spliced_);
+    splice(file, layout_, first, end, height, spliced_);
     file = {spliced_.data(), spliced_.size()};
     const int shift = first * rows / scale;
     return {box.left, box.top - shift, box.right, box.bottom - shift};

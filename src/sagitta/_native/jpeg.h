@@ -49,11 +49,10 @@ class Decoder {
     bool created_ = false;
     Bytes file_{};
     int width_ = 0, height_ = 0;
-    Intervals intervals_;
+    Layout layout_{};
     std::vector<uint8_t> spliced_, buffer_;
 };
 
-bool ends_with_image(Bytes file);
 bool is_fully_refined(const jpeg_decompress_struct& info);
 
 }  // namespace sagitta

@@ -124,7 +124,8 @@ bool same_coefficients(Reader& source, Bytes copy) {
 }  // namespace
 
 bool add_restart_markers(Bytes file, std::vector<uint8_t>& out) {
-    if (!ends_with_image(file)) return false;
+    Layout layout;
+    if (!read_layout(file, layout)) return false;
     Reader reader;
     Writer writer(out);
     return read_coefficients(reader, file, true) && reader.info.num_components <= 3 &&
