@@ -1,0 +1,401 @@
+"""Rows to a dataset of Parquet shards: verified, split and hashed, in parallel, atomically and resumably.
+
+A conversion works in ``.OUT.partial`` beside OUT and ends by renaming the finished dataset, so OUT never half exists::
+
+    .OUT.partial/lock                  held by the one process that converts
+    .OUT.partial/key                   digest of source and options: another one starts afresh
+    .OUT.partial/scan/00000.arrow ...  what each image is, or why it is left out; its new bytes where it is re-encoded
+    .OUT.partial/dataset/              the shards finished so far
+
+Every file is written under another name, synced and renamed. How rows are cut into parts, shards and row groups depends
+on their order and sizes only, so the result is the same bytes whatever the number of workers and interruptions.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import sagitta
+from sagitta.pool import Pool, follow, usable_cores
+from sagitta.schema import (
+    FORMAT_VERSION,
+    INFO_FILE,
+    QUARANTINE_FILE,
+    QUARANTINE_SCHEMA,
+    SPLITS,
+    ConfigError,
+    DatasetError,
+    DatasetInfo,
+    SagittaError,
+    SourceError,
+    SplitInfo,
+)
+from sagitta.sources import Source
+from sagitta.splits import SplitRule, assign, check_splits, split_rule
+from sagitta.stages import (
+    MeasureJob,
+    ScanJob,
+    ShardJob,
+    Task,
+    cut,
+    measure,
+    new_file,
+    read_part,
+    scan,
+    write_shard,
+)
+
+_PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
+_STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
+_PARALLEL_BYTES = 64 * 2**20  # below this, starting processes takes longer than it saves
+_GREY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        val: share of each class for ``val`` where the source has none; None means 0.1, and 0 none.
+        test: likewise; None means 0.1 where the source has no splits at all, otherwise none.
+        seed: of the split.
+        resize: length of the shorter side in pixels; smaller images are kept as they are.
+        quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
+        shard_size: bytes that a shard holds at most, give or take an image.
+        workers: processes; None means all cores. Never changes the output.
+        on_bad: what to do with images that cannot be decoded: leave them out and list them, or stop.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    resize: int | None = None
+    quality: int | None = None
+    shard_size: int = 256 * 2**20
+    workers: int | None = None
+    on_bad: Literal["quarantine", "fail"] = "quarantine"
+
+    def __post_init__(self) -> None:
+        for name, largest in (("resize", None), ("quality", 100), ("shard_size", None), ("workers", None)):
+            value = getattr(self, name)
+            if value is not None and (value < 1 or (largest and value > largest)):
+                raise ConfigError(f"{name} {value}: must be {f'1 to {largest}' if largest else 'at least 1'}")
+        if self.on_bad not in ("quarantine", "fail"):
+            raise ConfigError(f"on_bad {self.on_bad!r}: must be 'quarantine' or 'fail'")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the output, as plain values."""
+        return {name: value for name, value in asdict(self).items() if name not in ("workers", "on_bad")}
+
+
+def convert(
+    source: Source, out: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False
+) -> DatasetInfo:
+    """Convert a source into a dataset.
+
+    Killed at any moment it leaves no OUT, and the same call goes on from there.
+
+    Args:
+        source: the rows, and how to read them.
+        out: the folder to make; its parents are made too.
+        options: how.
+        progress: show rate and remaining time on standard error.
+
+    Raises:
+        DatasetError: ``out`` exists.
+        ConfigError: the shares of the splits do not fit.
+        SourceError: no image can be read, there are too few classes or images, training lacks a class, an image cannot
+            be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
+        SagittaError: the disk is full or a worker died; the same call goes on from there.
+    """
+    if out.exists():
+        raise _exists(out)
+    parallel = (pc.sum(source.rows["size"]).as_py() or 0) > _PARALLEL_BYTES
+    workers = (options.workers or usable_cores()) if parallel else 1
+    with _advice(source, out):
+        rule = split_rule(source.rows, options.val, options.test, options.seed)
+        with _work_folder(out, _key(source, options)) as folder:
+            task = Task(source.reader, folder, options.resize, options.quality)
+            with Pool(task, workers) as pool:
+                info = _Conversion(source, options, rule, pool, folder, progress).run()
+            (folder / "dataset").rename(out)
+    return info
+
+
+def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False) -> Path:
+    """Convert a source into the cache unless it is there; returns the dataset's folder.
+
+    The folder is named after the source and a digest of its listing (paths, labels, sizes, times of change) and of the
+    options. Of concurrent calls one converts and the others wait.
+
+    Raises:
+        SagittaError: as :func:`convert` does.
+    """
+    name = Path(source.location).stem or "dataset"
+    out = cache / "datasets" / f"{name}-{_key(source, options)[:16]}"
+    if not out.exists():
+        try:
+            convert(source, out, options, progress=progress)
+        except DatasetError:
+            if not out.exists():  # else another process was faster
+                raise
+    return out
+
+
+# Identity: what a conversion was made from.
+
+
+def _key(source: Source, options: ConvertOptions) -> str:
+    """Return a digest of everything that decides the output, but for bytes changed without a trace in the listing."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, source.rows.schema) as stream:
+        stream.write_table(source.rows.combine_chunks())
+    about = [
+        FORMAT_VERSION,
+        sagitta.__version__,
+        source.location,
+        source.layout,
+        source.class_names,
+        options.settings(),
+    ]
+    digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
+    digest.update(sink.getvalue())
+    for line in _changes(source):
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()
+
+
+def _changes(source: Source) -> Iterator[str]:
+    """Yield the time of change of each file of a source that lies on this machine."""
+    location = Path(source.location).expanduser()
+    if location.is_dir():
+        for folder, subfolders, files in os.walk(location):
+            subfolders.sort()
+            yield from (_change(Path(folder, name)) for name in sorted(files))
+    elif location.is_file():
+        yield _change(location)
+        yield from (_change(location.parent / path) for path in source.rows["path"].to_pylist())
+
+
+def _change(path: Path) -> str:
+    try:
+        return f"{path} {path.stat().st_mtime_ns}\n"
+    except OSError:
+        return f"{path}\n"  # a member of an archive, or a link that leads nowhere
+
+
+# The work folder and its files.
+
+
+@contextmanager
+def _work_folder(out: Path, key: str) -> Iterator[Path]:
+    """Yield the work folder of ``out``, held by this process alone; it goes once ``out`` is there."""
+    folder = out.with_name(f".{out.name}.partial")
+    with _locked(folder):
+        if out.exists():
+            shutil.rmtree(folder)
+            raise _exists(out)
+        if not (folder / "key").exists() or (folder / "key").read_text() != key:
+            shutil.rmtree(folder / "scan", ignore_errors=True)
+            shutil.rmtree(folder / "dataset", ignore_errors=True)
+            with new_file(folder, folder / "key") as temporary:
+                temporary.write_text(key)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Return the open lock file of ``folder``, which is made if need be; waits while another process holds it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (folder / "lock").open("w")
+        except FileNotFoundError:  # removed by a process that has just finished
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "lock").exists() and os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
+            return lock
+        lock.close()
+
+
+def _exists(out: Path) -> DatasetError:
+    return DatasetError(f"{out}: exists already; remove it or name another folder")
+
+
+@contextmanager
+def _advice(source: Source, out: Path) -> Iterator[None]:
+    """Name the source in its errors, and turn a full disk into an error that says how to go on."""
+    try:
+        yield
+    except SourceError as error:
+        if str(error).startswith(source.location):
+            raise
+        raise SourceError(f"{source.location}: {error}") from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise SagittaError(
+            f"{out}: no room left on the disk; what is finished is kept: make room and run the same command again"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One conversion, from the rows of a source to the finished folder ``dataset`` in ``folder``."""
+
+    source: Source
+    options: ConvertOptions
+    rule: SplitRule
+    pool: Pool[Task]
+    folder: Path
+    progress: bool
+
+    def run(self) -> DatasetInfo:
+        """Do what is not done yet; ``sagitta.json`` comes last."""
+        scanned = self._scan()
+        bad = pc.is_valid(scanned["reason"])
+        good = scanned.filter(pc.invert(bad))
+        quarantined = self._quarantine(scanned.filter(bad), good)
+        rows = self._split(good)
+        splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
+        splits = {name: table for name, table in splits.items() if table.num_rows}
+        files = self._write(splits)
+        channels = 1 if set(rows["mode"].unique().to_pylist()) <= set(_GREY) else 3
+        mean, std = self._statistics(splits["train"], channels)
+        info = DatasetInfo(
+            class_names=self.source.class_names,
+            channels=channels,
+            splits={name: SplitInfo(table.num_rows, files[name]) for name, table in splits.items()},
+            mean=mean,
+            std=std,
+            min_size=(pc.min(rows["height"]).as_py(), pc.min(rows["width"]).as_py()),
+            max_size=(pc.max(rows["height"]).as_py(), pc.max(rows["width"]).as_py()),
+            fingerprint=_fingerprint(self.source.class_names, splits),
+            provenance=self._provenance(),
+            quarantined=quarantined,
+        )
+        with new_file(self.folder, self.folder / "dataset" / INFO_FILE) as temporary:
+            temporary.write_text(info.to_json(), encoding="utf-8")
+        return info
+
+    def _scan(self) -> pa.Table:
+        """Return the source's rows with what the scan found, and ``part`` and ``place``: where it is noted."""
+        rows = self.source.rows
+        parts = cut(rows["size"].to_numpy(), _PART_BYTES, _PART_ROWS)
+        blocks = [rows[part] for part in parts]
+        jobs = (
+            ScanJob(number, block["path"].to_pylist(), block["size"].to_pylist()) for number, block in enumerate(blocks)
+        )
+        follow("verifying", self.pool.map(scan, jobs), rows.num_rows, show=self.progress)
+        found = pa.concat_tables(read_part(self.folder, number) for number in range(len(parts)))
+        found = found.drop_columns(["stored"])
+        rows = rows.drop_columns(["size"])
+        for name in found.column_names:
+            rows = rows.append_column(name, found[name])
+        lengths = [part.stop - part.start for part in parts]
+        rows = rows.append_column("part", pa.array(np.repeat(np.arange(len(parts)), lengths)))
+        return rows.append_column("place", pa.array(np.concatenate([np.arange(length) for length in lengths])))
+
+    def _quarantine(self, bad: pa.Table, good: pa.Table) -> int:
+        """Write the quarantine table; returns its number of rows.
+
+        Raises:
+            SourceError: there are bad images though none may be, or nothing else, in all or in a class.
+        """
+        bad = bad.sort_by("path")
+        if bad.num_rows:
+            first = f"the first is {bad['path'][0]}: {bad['reason'][0]}"
+            if self.options.on_bad == "fail":
+                raise SourceError(
+                    f"{bad.num_rows} of {self.source.rows.num_rows} images cannot be read, {first}; "
+                    "mend or remove them, or leave them out with --on-bad quarantine"
+                )
+            if not good.num_rows:
+                raise SourceError(f"no readable image among {bad.num_rows}; {first}")
+            if lost := set(bad["label"].to_pylist()) - set(good["label"].to_pylist()):
+                raise SourceError(f"class {min(lost)!r} has no readable image; mend its images or leave it out")
+        with new_file(self.folder, self.folder / "dataset" / QUARANTINE_FILE) as temporary:
+            pq.write_table(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA), str(temporary))
+        return int(bad.num_rows)
+
+    def _split(self, rows: pa.Table) -> pa.Table:
+        """Return the rows with labels as numbers and every split assigned.
+
+        Raises:
+            SourceError: the classes or splits are not fit for training.
+        """
+        names = self.source.class_names
+        labels = pc.index_in(rows["label"], pa.array(names)).cast(pa.int64()).to_numpy()
+        given, hashes, groups = (rows[name].to_pylist() for name in ("split", "source_hash", "group"))
+        splits = assign(self.rule, labels, given, hashes, groups)
+        check_splits(self.rule, names, labels, splits)
+        rows = rows.drop_columns(["label", "split", "reason", "source_hash", "group"])
+        return rows.append_column("label", pa.array(labels)).append_column("split", pa.array(splits.tolist()))
+
+    def _write(self, splits: dict[str, pa.Table]) -> dict[str, tuple[str, ...]]:
+        """Write the shards; returns their paths, by split and in row order."""
+        jobs = []
+        for name, rows in splits.items():
+            sizes = rows["size"].to_numpy()
+            shards = -(-int(sizes.sum()) // self.options.shard_size)
+            for number, block in enumerate(cut(sizes, -(-int(sizes.sum()) // shards), len(sizes))):
+                # `take` copies: a slice would carry the whole table to the worker.
+                own = rows.take(pa.array(range(block.start, block.stop)))
+                jobs.append(ShardJob(f"{name}/{number:05d}.parquet", self.source.class_names, own))
+        total = sum(rows.num_rows for rows in splits.values())
+        follow("writing", self.pool.map(write_shard, jobs), total, show=self.progress)
+        return {name: tuple(job.name for job in jobs if job.name.startswith(f"{name}/")) for name in splits}
+
+    def _statistics(self, train: pa.Table, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation per channel, over the training images of lowest content hash.
+
+        Each image weighs the same. The deviation is at least one grey level, so that it can be divided by.
+        """
+        lowest = pc.sort_indices(train["content_hash"])[:_STATISTICS_IMAGES]
+        rows = train.take(lowest)
+        starts = range(0, rows.num_rows, _STATISTICS_JOB)
+        jobs = (MeasureJob(channels, rows[start : start + _STATISTICS_JOB].combine_chunks()) for start in starts)
+        mean, square = np.concatenate(list(self.pool.map(measure, jobs))).mean(axis=0)
+        std = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))
+        return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "source": self.source.location,
+            "layout": self.source.layout,
+            "notes": list(self.source.notes),
+            "splits": str(self.rule),
+            "options": self.options.settings(),
+            "versions": {
+                "sagitta": sagitta.__version__,
+                **{package: version(package) for package in ("pyarrow", "pillow", "numpy")},
+            },
+        }
+
+
+def _fingerprint(class_names: tuple[str, ...], splits: Mapping[str, pa.Table]) -> str:
+    """Return a digest of the class names and of each split's labels and content hashes, in row order."""
+    digest = hashlib.blake2b(json.dumps(class_names).encode(), digest_size=16)
+    for name, rows in splits.items():
+        digest.update(f"{name} {rows.num_rows}\n".encode())
+        digest.update(rows["label"].to_numpy().astype("<i8").tobytes())
+        digest.update("".join(rows["content_hash"].to_pylist()).encode())
+    return digest.hexdigest()
