@@ -335,9 +335,11 @@ def test_the_first_bad_image_is_named(photos: dict[str, Pixels]) -> None:
 
 def test_arguments_that_do_not_fit(photos: dict[str, Pixels]) -> None:
     data, jobs, out = [jpeg(photos["china"])], np.zeros(1, JOB), np.zeros((1, 8, 8, 3), np.uint8)
+    jobs["orientation"] = 1
     bad: list[tuple[Any, Any]] = [
         (np.zeros(2, JOB), out),
         (np.zeros((1, 10), np.int32), out),
+        (np.zeros(1, JOB), out),
         (jobs, out.astype(np.float32)),
         (jobs, np.zeros((1, 8, 8, 2), np.uint8)),
         (jobs, np.zeros((1, 8, 16, 3), np.uint8)[:, :, ::2]),

@@ -173,7 +173,8 @@ def decode_batch(
 
     ``exact`` equals Pillow bit for bit: ``upright.crop(box).resize((width, height), filter)``, then the window, then
     the mirror. ``fast`` decodes a JPEG at 1/2, 1/4 or 1/8, the smallest at which the box still has the pixels that
-    are wanted, and resizes from there.
+    are wanted, and resizes from there. Where that is done, a value of 0..255 changes by 0.4 on average and 19 at most
+    on photos of 12 megapixels, by 1.3 and 51 on photos of 0.2 megapixels (whole photos to 224x224).
 
     Args:
         images: the encoded files.
@@ -238,6 +239,8 @@ def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixel
         raise ValueError(f"jobs must be ({len(images)},) of decode.JOB, not {jobs.shape} of {jobs.dtype}")
     if out.dtype != np.uint8 or out.ndim != 4 or len(out) != len(images) or out.shape[3] not in (1, 3):
         raise ValueError(f"out must be ({len(images)}, H, W, 1 or 3) uint8, not {out.shape} {out.dtype}")
+    if not ((jobs["orientation"] >= 1) & (jobs["orientation"] <= 8)).all():
+        raise ValueError("orientations must be 1 to 8; `read_header` gives an image's")
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out must be C-contiguous and writable")
 
