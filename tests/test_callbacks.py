@@ -1,5 +1,6 @@
 """Predictions on sample images: a grid a person can read, for any LightningModule."""
 
+import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from sagitta.callbacks import EpochLines, PredictionImages, prediction_grid
+from sagitta.callbacks import EpochLines, PredictionImages, Throughput, prediction_grid
 from sagitta.model import Classifier
 
 
@@ -44,3 +45,36 @@ def test_every_epoch_leaves_a_picture_and_a_line(tmp_path: Path, capsys: pytest.
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
     assert all(word in lines[0] for word in ("train_loss", "val_loss", "val_acc"))
+
+
+def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            time.sleep(0.05)
+            return torch.rand(3, 16, 16), index % 2
+
+    watch = Throughput()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[watch],
+    )
+    trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2))
+    assert watch.images == (12 - 5) * 2
+    assert watch.wait_share > 0.5
+    assert "the data is the bottleneck: give the DataLoader more workers" in capsys.readouterr().out
+
+
+def test_throughput_sees_when_the_model_is_slow() -> None:
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 0.01, 0.99, 50
+    assert watch.diagnosis(None).startswith("throughput: 50 images/s, 1% of the time waiting for data; the model")

@@ -64,7 +64,9 @@ def test_checkpoint_is_the_best_then_the_last(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_resumed_run_are_one_series(tmp_path: Path) -> None:
-    for number, text in enumerate(("epoch,step,val_loss\n0,9,0.9\n1,19,0.7\n", "epoch,step,val_loss,val_acc\n1,19,0.6,\n2,29,0.5,0.8\n")):
+    for number, text in enumerate(
+        ("epoch,step,val_loss\n0,9,0.9\n1,19,0.7\n", "epoch,step,val_loss,val_acc\n1,19,0.6,\n2,29,0.5,0.8\n")
+    ):
         (folder := tmp_path / "lightning_logs" / f"version_{number}").mkdir(parents=True)
         (folder / "metrics.csv").write_text(text)
     assert read_metrics(tmp_path) == {"val_loss": [0.9, 0.6, 0.5], "val_acc": [0.8]}

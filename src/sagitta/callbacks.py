@@ -1,5 +1,6 @@
-"""What a person watches while a model trains: predictions on sample images, and one line an epoch."""
+"""What a person watches while a model trains: predictions on sample images, a line an epoch, the bottleneck."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sagitta.augment import Preprocessing
+from sagitta.loader import Loader
 
 _TILE = 160  # pixels a side of one image in the grid
 _CAPTION = 36
+_WAIT_WORTH_MENTIONING = 0.1
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
 
 
@@ -168,3 +171,84 @@ class EpochLines(pl.Callback):
         )
         seconds = time.monotonic() - self._began
         print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {seconds:.1f} s", flush=True)
+
+
+class Throughput(pl.Callback):
+    """Measures how long training waits for data and how long it computes, and says what is the bottleneck.
+
+    Waiting is the time from the end of one training step to the start of the next, on the host's monotonic clock; the
+    first steps, which warm up caches and compilers, are left out. At the end of the fit one line says what to change.
+
+    Attributes:
+        waited: seconds spent waiting for batches.
+        computed: seconds spent in training steps.
+        images: how many images these steps have seen, on this rank.
+    """
+
+    _WARM_UP = 5  # steps
+
+    def __init__(self) -> None:
+        self.waited = self.computed = 0.0
+        self.images = 0
+        self._steps = 0
+        self._ended: float | None = None
+        self._began = 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the training time, 0 to 1, that went into waiting for data."""
+        total = self.waited + self.computed
+        return self.waited / total if total else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second on this rank, waiting included and validation left out."""
+        total = self.waited + self.computed
+        return self.images / total if total else 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a new epoch: what lies between two epochs is not waiting for data."""
+        self._ended = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long this batch was waited for."""
+        self._began = time.monotonic()
+        if self._ended is not None and self._steps >= self._WARM_UP:
+            self.waited += self._began - self._ended
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long the step took and how many images it had."""
+        self._ended = time.monotonic()
+        if self._steps >= self._WARM_UP:
+            self.computed += self._ended - self._began
+            self.images += len(batch[0])
+        self._steps += 1
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the line, on the first rank only."""
+        if trainer.is_global_zero and self.images:
+            print(self.diagnosis(trainer.train_dataloader), flush=True)
+
+    def diagnosis(self, loader: Any) -> str:
+        """Return the line: images a second, share of waiting, the bottleneck, and what to change."""
+        text = f"throughput: {self.images_per_second:.0f} images/s, {self.wait_share:.0%} of the time waiting for data"
+        if self.wait_share < _WAIT_WORTH_MENTIONING:
+            return f"{text}; the model is the bottleneck: a smaller model, mixed precision or another device would help"
+        return f"{text}; the data is the bottleneck: {'; '.join(_remedies(loader))}"
+
+
+def _remedies(loader: Any) -> list[str]:
+    """Return what would make a loader faster, the cheapest first."""
+    if not isinstance(loader, Loader):
+        return ["give the DataLoader more workers, or use sagitta.ImageData"]
+    remedies = []
+    if loader.threads < (cores := len(os.sched_getaffinity(0))):
+        remedies.append(f"use all {cores} cores (--data.threads {cores})")
+    height, width = loader.preprocessing.size
+    if min(loader.shards.info.max_size) > 2 * max(height, width):
+        remedies.append(f"store smaller images (sagitta convert --resize {round(1.5 * min(height, width))})")
+    return remedies or ["use a machine with more CPU cores, or a larger model for the same time"]

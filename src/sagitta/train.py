@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.callbacks import EpochLines, PredictionImages
+from sagitta.callbacks import EpochLines, PredictionImages, Throughput
 from sagitta.data import ImageData
 from sagitta.model import Classifier, load_classifier
 from sagitta.run import (
@@ -180,6 +180,7 @@ def _validated(run: Path) -> dict[str, float]:
 def _callbacks(patience: int) -> Iterable[pl.Callback]:
     yield PredictionImages()
     yield EpochLines()
+    yield Throughput()
     if patience:
         yield EarlyStopping("val_loss", patience=patience)
     if sys.stderr.isatty():
