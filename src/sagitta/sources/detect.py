@@ -62,7 +62,9 @@ def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path)
         return _open_file(location, root, options)
     tree = folder_tree(location, root) if root.is_dir() else archive_tree(location, root, cache)
     if tree is None:
-        raise SourceError(f"{location}: neither a folder, a tar, a zip nor a table; give the folder that holds it")
+        raise SourceError(
+            f"{location}: neither a folder, a whole tar or zip, nor a table; give the folder that holds it"
+        )
     return _checked(location, _detect(tree, options), options)
 
 

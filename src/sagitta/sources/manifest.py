@@ -115,7 +115,7 @@ def _parse(where: str, name: str, data: bytes) -> pa.Table:
     try:
         if suffix(name) == ".parquet":
             return pq.read_table(pa.BufferReader(data))
-        header = data[:65536].splitlines()[0] if data else b""
+        header = data[:65536].partition(b"\n")[0] + b"\n"
         delimiter = max(",;\t|", key=lambda mark: header.count(mark.encode()))
         parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
         names = pa.csv.read_csv(pa.BufferReader(header), parse_options=parse).column_names

@@ -1,0 +1,67 @@
+"""Makes small trees of real images and gives them to a test as a folder, a tar, a packed tar and a zip in turn."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagitta.sources import Source, SourceOptions, open_source
+
+Files = Mapping[str, bytes | str | None]
+"""Name -> content; None stands for some image, another for each name."""
+
+
+def image(seed: int) -> bytes:
+    """Return a PNG of 4x4 random pixels."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_files(root: Path, files: Files) -> Path:
+    for index, (name, content) in enumerate(files.items()):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = image(index) if content is None else content
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return root
+
+
+def pack(root: Path, kind: str) -> Path:
+    """Return an archive beside ``root`` that holds the folder itself (``zip``) or what is in it (tars)."""
+    target = root.with_name(f"{root.name}.{kind}")
+    if kind == "zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(root.rglob("*")):
+                packed.write(path, path.relative_to(root.parent))
+    elif kind != "folder":
+        with tarfile.open(target, f"w:{kind.removeprefix('tar').removeprefix('.')}") as tar:
+            tar.add(root, ".")
+    return root if kind == "folder" else target
+
+
+@pytest.fixture(params=["folder", "tar", "tar.gz", "zip"])
+def open_files(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Source]:
+    """A function that opens files given by name and content, once in each kind of container."""
+
+    def open_packed(files: Files, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  # frozen
+        location = pack(write_files(tmp_path / "given", files), request.param)
+        return open_source(str(location), options, cache=tmp_path / "cache")
+
+    return open_packed
+
+
+@pytest.fixture
+def open_folder(tmp_path: Path) -> Callable[..., Source]:
+    """As ``open_files``, in a folder only."""
+
+    def open_written(files: Files, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  # frozen
+        return open_source(str(write_files(tmp_path / "given", files)), options, cache=tmp_path / "cache")
+
+    return open_written

@@ -1,0 +1,155 @@
+import gzip
+import io
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sagitta.schema import SourceError
+from sagitta.sources import Source, open_source
+from sagitta.sources.arrays import read_pickle
+
+Open = Callable[..., Source]
+RNG = np.random.default_rng(0)
+TRAIN = RNG.integers(0, 256, (11, 5, 4), dtype=np.uint8)
+TEST = RNG.integers(0, 256, (3, 5, 4), dtype=np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def mnist(packed: bool) -> dict[str, bytes]:
+    files = {
+        "train-images-idx3-ubyte": idx(TRAIN),
+        "train-labels-idx1-ubyte": idx(np.arange(11)),
+        "t10k-images-idx3-ubyte": idx(TEST),
+        "t10k-labels-idx1-ubyte": idx(np.arange(3)),
+    }
+    return {f"{name}.gz": gzip.compress(data) for name, data in files.items()} if packed else files
+
+
+def pixels(source: Source, path: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(source.reader.read(path))))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_become_grey_png(open_files: Open, packed: bool) -> None:
+    source = open_files(mnist(packed))
+    paths = source.rows["path"].to_pylist()
+    assert paths == [f"train/{i:02d}.png" for i in range(11)] + [f"test/{i}.png" for i in range(3)]
+    assert source.rows["split"].to_pylist() == ["train"] * 11 + ["test"] * 3
+    assert source.class_names == tuple(str(i) for i in range(11))
+    read = pickle.loads(pickle.dumps(source))
+    assert all(np.array_equal(pixels(read, f"train/{i:02d}.png"), TRAIN[i]) for i in range(11))
+    assert np.array_equal(pixels(read, "test/2.png"), TEST[2])
+    assert len(pickle.dumps(source.reader)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"t10k-labels-idx1-ubyte": None}, r"t10k-images-idx3-ubyte is there but t10k-labels-idx1-ubyte is not"),
+        ({"t10k-labels-idx1-ubyte": idx(np.arange(4))}, r"t10k-images-idx3-ubyte has 3 images but 4 labels"),
+        ({"t10k-images-idx3-ubyte": idx(TEST)[:-1]}, r"59 bytes of data where \[3, 5, 4\] needs 60"),
+        ({"t10k-images-idx3-ubyte": idx(np.arange(3))}, r"t10k-images-idx3-ubyte: not an idx file of 3 dimensions"),
+        ({"t10k-images-idx3-ubyte": b""}, r"not an idx file"),
+        ({"train-images-idx3-ubyte": gzip.compress(idx(TRAIN))[:-9]}, r"train-images-idx3-ubyte: damaged gzip file"),
+    ],
+)
+def test_damaged_idx_files_are_named(open_folder: Open, files: dict[str, bytes | None], message: str) -> None:
+    given = {name: data for name, data in {**mnist(False), **files}.items() if data is not None}
+    with pytest.raises(SourceError, match=message):
+        open_folder(given)
+
+
+def test_mnist(data_dir: Path, tmp_path: Path) -> None:
+    source = open_source(str(data_dir / "mnist"), cache=tmp_path)
+    assert source.rows.num_rows == 70_000
+    assert source.class_names == tuple("0123456789")
+    assert source.rows["path"][0].as_py() == "train/00000.png"
+    assert pixels(source, "test/9999.png").shape == (28, 28)
+
+
+def cifar_batch(key: bytes, labels: list[int], data: np.ndarray) -> bytes:
+    return pickle.dumps({key: labels, b"data": data, b"filenames": []}, protocol=4)
+
+
+def test_cifar_batches(open_files: Open) -> None:
+    data = RNG.integers(0, 256, (3, 3072), dtype=np.uint8)
+    source = open_files(
+        {
+            "cifar-10-batches-py/batches.meta": pickle.dumps({b"label_names": [b"cat", b"ant"]}),
+            "cifar-10-batches-py/data_batch_1": cifar_batch(b"labels", [0, 1, 1], data),
+            "cifar-10-batches-py/data_batch_2": cifar_batch(b"labels", [1], data[:1]),
+            "cifar-10-batches-py/test_batch": cifar_batch(b"labels", [0, 1], data[1:]),
+        }
+    )
+    assert source.class_names == ("cat", "ant")
+    assert source.rows["label"].to_pylist() == ["cat", "ant", "ant", "ant", "cat", "ant"]
+    assert source.rows["split"].to_pylist() == ["train"] * 4 + ["test"] * 2
+    expected = data[2].reshape(3, 32, 32).transpose(1, 2, 0)
+    assert np.array_equal(pixels(source, "data_batch_1/2.png"), expected)
+    assert np.array_equal(pixels(source, "test_batch/1.png"), expected)
+
+
+def test_cifar100_uses_fine_labels(open_folder: Open) -> None:
+    data = np.zeros((2, 3072), np.uint8)
+    names = {b"fine_label_names": [b"a", b"b"], b"coarse_label_names": [b"z"]}
+    train, test = cifar_batch(b"fine_labels", [1, 0], data), cifar_batch(b"fine_labels", [0, 0], data)
+    source = open_folder({"meta": pickle.dumps(names), "train": train, "test": test})
+    assert source.rows["label"].to_pylist() == ["b", "a", "a", "a"]
+    assert source.rows["split"].to_pylist() == ["train", "train", "test", "test"]
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/sagitta-was-here",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_malicious_pickle_is_refused_and_not_run(open_folder: Open, protocol: int) -> None:
+    meta = pickle.dumps({"label_names": Malicious()}, protocol=protocol)
+    with pytest.raises(SourceError, match=r"batches\.meta: .*refused \(it asks for posix\.system\)"):
+        open_folder({"batches.meta": meta, "test_batch": b""})
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (b"", "test_batch: not a CIFAR batch"),
+        (pickle.dumps([1, 2]), "test_batch: not a CIFAR file, it has no 'labels'"),
+        (pickle.dumps({b"labels": [0], b"data": b"x" * 3072}), "its data are not rows of 3,072 bytes"),
+        (cifar_batch(b"labels", [0], np.zeros((2, 3072), np.uint8)), "2 images but 1 labels"),
+        (cifar_batch(b"labels", [7], np.zeros((1, 3072), np.uint8)), "a label is outside the 1 class names"),
+    ],
+)
+def test_damaged_cifar_batches_are_named(open_folder: Open, batch: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_folder({"batches.meta": pickle.dumps({b"label_names": [b"a"]}), "test_batch": batch})
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=st.integers(0, 300), noise=st.binary(min_size=1, max_size=8))
+def test_a_corrupt_pickle_raises_only_our_error(start: int, noise: bytes) -> None:
+    data = bytearray(cifar_batch(b"labels", [0, 1], np.zeros((2, 8), np.uint8)))
+    data[start : start + len(noise)] = noise
+    try:
+        read_pickle("x", bytes(data))
+    except SourceError as error:
+        assert str(error).startswith("x: ")
+
+
+def test_the_real_cifar10_test_batch(data_dir: Path, tmp_path: Path) -> None:
+    source = open_source(str(data_dir / "cifar-10-batches-py"), cache=tmp_path)
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert (source.rows.num_rows, source.class_names) == (10_000, names)
+    assert source.rows["split"].null_count == 10_000
+    assert pixels(source, "test_batch/0000.png").shape == (32, 32, 3)

@@ -1,0 +1,152 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sagitta.schema import SourceError
+from sagitta.sources import Source, SourceOptions, open_source
+
+from .conftest import image, write_files
+
+Open = Callable[..., Source]
+PHOTOS = {"img/a.jpg": None, "img/b.png": None, "img/c.webp": None}
+
+
+def rows(source: Source) -> list[tuple[str | None, ...]]:
+    names = ("path", "label", "split", "group")
+    return list(zip(*(source.rows[name].to_pylist() for name in names), strict=True))
+
+
+def test_a_table_beside_its_images(open_files: Open) -> None:
+    source = open_files(PHOTOS | {"labels.csv": "filename,label\nimg/a.jpg,cat\nimg/c.webp,dog\nimg/b.png,cat\n"})
+    assert source.layout == "files named in labels.csv"
+    assert rows(source) == [
+        ("img/a.jpg", "cat", None, None),
+        ("img/b.png", "cat", None, None),
+        ("img/c.webp", "dog", None, None),
+    ]
+    assert source.reader.read("img/b.png") == image(1)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "id,breed\na,cat\nb,dog\nc,cat\n",  # Kaggle's dog-breed
+        "Image;Species\r\na.jpg;cat\r\nb.png;dog\r\nc.webp;cat\r\n",
+        "\ufefffile_name,class\n./img/a.jpg,cat\nimg\\b.png,dog\n img/c.webp , cat \n",
+        'path,comment,target\na.jpg,"two\nlines",cat\nb.png,"a, b",dog\nc.webp,,cat\n',
+    ],
+)
+def test_spellings_of_paths_columns_and_separators(open_folder: Open, table: str) -> None:
+    source = open_folder(PHOTOS | {"labels.csv": table})
+    assert source.rows["label"].to_pylist() == ["cat", "dog", "cat"]
+
+
+def test_a_tsv_or_parquet_given_directly(tmp_path: Path) -> None:
+    write_files(tmp_path, PHOTOS | {"t.tsv": "path\tlabel\timg\na.jpg\t01\t5\nb.png\t1\t5\nc.webp\t10\t5\n"})
+    pd.DataFrame({"path": ["a.jpg", "b.png"], "label": [1, 0]}).to_parquet(tmp_path / "t.parquet")
+    source = open_source(str(tmp_path / "t.tsv"), cache=tmp_path)
+    assert (source.location, source.class_names) == (str(tmp_path / "t.tsv"), ("01", "1", "10"))
+    assert open_source(str(tmp_path / "t.parquet"), cache=tmp_path).rows["label"].to_pylist() == ["1", "0"]
+
+
+def test_splits_and_groups(open_folder: Open) -> None:
+    table = "path,label,split,patient\na,x,Train,p1\nb,y,validation,p2\nc,x,,p1\n"
+    source = open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(group_column="patient"))
+    assert [row[2:] for row in rows(source)] == [("train", "p1"), ("val", "p2"), (None, "p1")]
+
+
+def test_tables_named_after_splits_are_read_together(open_folder: Open) -> None:
+    files = dict.fromkeys(["train/1.jpg", "train/2.jpg", "test/1.jpg", "test/9.jpg"])
+    tables = {
+        "train.csv": "id,label\n1,cat\n2,dog\n",
+        "test.csv": "id,label\n1,dog\n",
+        "sample_submission.csv": "id,label\n9,cat\n",
+    }
+    source = open_folder(files | tables)
+    assert rows(source) == [
+        ("test/1.jpg", "dog", "test", None),
+        ("train/1.jpg", "cat", "train", None),
+        ("train/2.jpg", "dog", "train", None),
+    ]
+
+
+def test_a_table_that_is_not_used_is_named(open_folder: Open) -> None:
+    tables = {"labels.csv": "id,label\na,cat\nb,dog\n", "few.csv": "id,label\na,cat\n"}
+    assert open_folder(PHOTOS | tables).notes == ("not used: few.csv",)
+
+
+def test_tables_about_something_else_leave_the_folders_alone(open_folder: Open) -> None:
+    other = {"prices.csv": "id,label\n77,cheap\n", "broken.csv": "a,b\n1\n", "empty.csv": ""}
+    assert open_folder({"cat/1.png": None, "dog/2.png": None} | other).layout == "class folders"
+
+
+def test_files_outside_the_folder_of_a_table_on_disk(tmp_path: Path) -> None:
+    write_files(
+        tmp_path, {"pictures/a.png": None, "tables/t.csv": f"path,label\n../pictures/a.png,x\n{tmp_path}/b.png,y\n"}
+    )
+    write_files(tmp_path, {"b.png": None})
+    source = open_source(str(tmp_path / "tables/t.csv"), cache=tmp_path)
+    assert [len(source.reader.read(path)) > 0 for path in source.rows["path"].to_pylist()] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (
+            "path,label\na,x\n" + "".join(f"no{i}.jpg,x\n" for i in range(7)),
+            SourceOptions(),
+            r"labels\.csv: 7 of 8 rows name files that are missing: no0\.jpg, .*no4\.jpg, \.\.\.; put them beside",
+        ),
+        ("path,label\na,x\nb,\nc,\n", SourceOptions(), r"labels\.csv: row 2 \(and 1 more row\) has no label"),
+        ("path,label\na,x\n,y\n", SourceOptions(), r"row 2 has no file name"),
+        ("path,label\na,x\nimg/a.jpg,y\n", SourceOptions(), r"1 file named by more than one row: img/a\.jpg; keep one"),
+        (
+            "path,label\na,x\n",
+            SourceOptions(label_column="kind"),
+            r"no column 'kind'; its columns are path, label: .*--label",
+        ),
+        (
+            "path,sort\na,x\n",
+            SourceOptions(layout="manifest"),
+            r"no column called label, .*columns are path, sort: .*--label",
+        ),
+        (
+            "what,label\na,x\n",
+            SourceOptions(layout="manifest"),
+            r"no column called path, .*columns are what, label: .*--path",
+        ),
+        (
+            "path,label,s\na,x,dev\n",
+            SourceOptions(split_column="s"),
+            r"split column 's' holds dev; write train, val or test",
+        ),
+        (
+            "path,label\na\n",
+            SourceOptions(layout="manifest"),
+            r"labels\.csv: cannot be read as a table .*Expected 2 columns",
+        ),
+        ("", SourceOptions(layout="manifest"), r"labels\.csv: cannot be read as a table"),
+        (
+            b"path,label\na,\xff\xfe\n",
+            SourceOptions(layout="manifest"),
+            r"labels\.csv: cannot be read .*save it as UTF-8",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(open_folder: Open, table: str | bytes, options: SourceOptions, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_folder(PHOTOS | {"labels.csv": table}, options)
+
+
+def test_a_name_that_fits_several_files_is_refused(open_folder: Open) -> None:
+    with pytest.raises(
+        SourceError, match=r"row 2, '1', fits 2 files: x/1\.jpg, y/1\.jpg; write the path with its folder"
+    ):
+        open_folder({"x/1.jpg": None, "y/1.jpg": None, "x/2.jpg": None, "labels.csv": "id,label\n2,a\n1,b\n"})
+
+
+def test_a_column_of_other_values_called_split_is_passed_over(open_folder: Open) -> None:
+    source = open_folder(PHOTOS | {"labels.csv": "id,label,split\na,x,1\nb,y,2\n"})
+    assert source.rows["split"].null_count == 2
