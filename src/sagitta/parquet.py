@@ -1,0 +1,139 @@
+"""Parquet files as they are met: their identity, schema, columns and row groups, with errors that name the file."""
+
+import hashlib
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sagitta.schema import DatasetError
+
+_ROW_GROUP_BYTES = 256 * 2**20
+
+
+def identity(path: Path) -> tuple[int, str]:
+    """Return size and footer digest of a Parquet file.
+
+    Raises:
+        DatasetError: the file is missing, cut off, encrypted or not Parquet.
+    """
+    with readable(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 8, 0))
+        tail = file.read(8)
+        if tail[4:] == b"PARE":
+            raise DatasetError(f"{path}: encrypted Parquet, which Sagitta does not read; decrypt it first")
+        footer = int.from_bytes(tail[:4], "little")
+        if tail[4:] != b"PAR1" or footer + 12 > size:
+            raise DatasetError(f"{path}: not a complete Parquet file (no footer); fetch or convert it again")
+        file.seek(size - 8 - footer)
+        return size, hashlib.blake2b(file.read(footer), digest_size=16).hexdigest()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what reading a Parquet file raises into a DatasetError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: the file is missing; fetch or convert it again") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DatasetError(f"{path}: cannot be read ({reason}); fetch or convert it again") from None
+
+
+def read_metadata(path: Path) -> pq.FileMetaData:
+    """Return what the footer says.
+
+    Raises:
+        DatasetError: the file cannot be read.
+    """
+    with readable(path):
+        return pq.read_metadata(str(path))
+
+
+def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:
+    """Return one column of all files, or a struct's leaf as ``image.path``; None where a file has no such column.
+
+    Raises:
+        DatasetError: a file cannot be read.
+    """
+    chunks: list[pa.Array] = []
+    kind = None
+    column, *leaf = name.split(".")
+    for path in files:
+        with readable(path):
+            file = pq.ParquetFile(str(path))
+            if column not in file.schema_arrow.names:
+                return None
+            values = file.read(columns=[name], use_threads=False).column(0)
+            for part in leaf:
+                values = pc.struct_field(values, part)
+            kind = kind or values.type
+            chunks += values.cast(kind).chunks
+    return pa.chunked_array(chunks, kind)
+
+
+def as_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return a column as an array (N,); numbers without pyarrow's own conversion, which imports pandas (a second)."""
+    kind = column.type
+    if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.asarray(column.to_numpy())
+    chunks = [np.from_dlpack(chunk) for chunk in column.chunks]
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate(chunks) if chunks else np.empty(0, kind.to_pandas_dtype())
+
+
+class RowGroups:
+    """Images of rows that cannot be viewed, read by row group; the latest ones are kept, up to 256 MiB."""
+
+    def __init__(self, files: Sequence[Path], leaf: str) -> None:
+        self._files = files
+        self._leaf = leaf
+        self._open: dict[int, tuple[pq.ParquetFile, list[int]]] = {}
+        self._kept: OrderedDict[tuple[int, int], pa.ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, file: int, row: int) -> bytes | None:
+        """Return the image in a row of a file, or None where it is null.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
+        with self._lock, readable(self._files[file]):
+            parquet, ends = self._file(file)
+            group = bisect_right(ends, row)
+            column = self._group(parquet, file, group)
+        value = column[row - (ends[group - 1] if group else 0)].as_py()
+        for name in self._leaf.split(".")[1:]:
+            value = None if value is None else value[name]
+        image: bytes | None = value  # a copy: a view would keep the whole row group in memory
+        return image
+
+    def _file(self, file: int) -> tuple[pq.ParquetFile, list[int]]:
+        if file not in self._open:
+            parquet = pq.ParquetFile(str(self._files[file]))
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+            self._open[file] = parquet, np.cumsum(sizes).tolist()
+        return self._open[file]
+
+    def _group(self, parquet: pq.ParquetFile, file: int, group: int) -> pa.ChunkedArray:
+        key = file, group
+        if key not in self._kept:
+            column = parquet.read_row_group(group, columns=[self._leaf], use_threads=False).column(0)
+            self._kept[key] = column
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _ROW_GROUP_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
