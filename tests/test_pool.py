@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sagitta.pool import Pool, follow
+from sagitta.schema import SagittaError
+
+
+def scaled(state: int, job: int) -> tuple[int, int]:
+    return os.getpid(), state * job
+
+
+def died(_state: int, _job: int) -> None:
+    os._exit(3)
+
+
+def refused(_state: int, job: int) -> None:
+    raise OSError(28, f"job {job}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_from_so_many_processes(workers: int) -> None:
+    with Pool(10, workers) as pool:
+        found = list(pool.map(scaled, range(20)))
+        assert [value for _, value in found] == list(range(0, 200, 10))
+        assert ({process for process, _ in found} == {os.getpid()}) == (workers == 1)
+        with pytest.raises(OSError, match="job 0") as caught:
+            list(pool.map(refused, range(3)))
+    assert caught.value.errno == 28
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:
+    with Pool(0, 2) as pool, pytest.raises(SagittaError, match="a worker process died"):
+        list(pool.map(died, range(3)))
+
+
+_UNGUARDED = """
+import os, sys
+from sagitta.pool import Pool
+print("script")
+with Pool("xy", 2) as pool:
+    print(sum(pool.map(str.count, ["x"] * 5)))
+"""
+
+
+def test_a_script_without_the_main_guard_is_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_UNGUARDED)
+    result = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True)
+    assert (result.stdout, result.returncode) == ("script\n5\n", 0), result.stderr
+
+
+_ENDLESS = """
+import sys
+sys.path.append("FOLDER")
+import test_pool
+from sagitta.pool import Pool
+if __name__ == "__main__":
+    with Pool(0, 2) as pool:
+        print(*sorted({pid for pid, _ in pool.map(test_pool.scaled, range(200))}), flush=True)
+        list(pool.map(test_pool.sleep, [600, 600]))
+"""
+
+
+def sleep(_state: int, seconds: int) -> None:
+    time.sleep(seconds)
+
+
+def test_the_processes_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import test_pool{_ENDLESS}"
+    )
+    with subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert workers
+        assert all(alive(worker) for worker in workers)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    """Return whether the process runs; one that has ended and is not waited for does not."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_progress_is_on_standard_error_with_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    follow("writing", iter([3, 4]), 7, show=False)
+    assert capsys.readouterr() == ("", "")
+    follow("writing", iter([3, 4]), 7, show=True)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "7/7" in told.err
+    assert "images/s" in told.err
