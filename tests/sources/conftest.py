@@ -1,6 +1,9 @@
 """Makes small trees of real images and gives them to a test as a folder, a tar, a packed tar and a zip in turn."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,6 +17,13 @@ from sagitta.sources import Source, SourceOptions, open_source
 
 Files = Mapping[str, bytes | str | None]
 """Name -> content; None stands for some image, another for each name."""
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar.gz": gzip.compress,
+    "tar.bz2": bz2.compress,
+    "tar.xz": lzma.compress,
+}
 
 
 def image(seed: int) -> bytes:
@@ -41,8 +51,10 @@ def pack(root: Path, kind: str) -> Path:
             for path in sorted(root.rglob("*")):
                 packed.write(path, path.relative_to(root.parent))
     elif kind != "folder":
-        with tarfile.open(target, f"w:{kind.removeprefix('tar').removeprefix('.')}") as tar:
+        plain = io.BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as tar:
             tar.add(root, ".")
+        target.write_bytes(COMPRESS[kind](plain.getvalue()))
     return root if kind == "folder" else target
 
 
@@ -50,7 +62,7 @@ def pack(root: Path, kind: str) -> Path:
 def open_files(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Source]:
     """A function that opens files given by name and content, once in each kind of container."""
 
-    def open_packed(files: Files, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  # frozen
+    def open_packed(files: Files, options: SourceOptions = SourceOptions()) -> Source:
         location = pack(write_files(tmp_path / "given", files), request.param)
         return open_source(str(location), options, cache=tmp_path / "cache")
 
@@ -61,7 +73,7 @@ def open_files(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., 
 def open_folder(tmp_path: Path) -> Callable[..., Source]:
     """As ``open_files``, in a folder only."""
 
-    def open_written(files: Files, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  # frozen
+    def open_written(files: Files, options: SourceOptions = SourceOptions()) -> Source:
         return open_source(str(write_files(tmp_path / "given", files)), options, cache=tmp_path / "cache")
 
     return open_written

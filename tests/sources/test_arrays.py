@@ -4,6 +4,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,14 +112,18 @@ def test_cifar100_uses_fine_labels(open_folder: Open) -> None:
 
 class Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/sagitta-was-here",)
+        return os.mkdir, ("it-ran",)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_malicious_pickle_is_refused_and_not_run(open_folder: Open, protocol: int) -> None:
+def test_a_malicious_pickle_is_refused_and_not_run(
+    open_folder: Open, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     meta = pickle.dumps({"label_names": Malicious()}, protocol=protocol)
-    with pytest.raises(SourceError, match=r"batches\.meta: .*refused \(it asks for posix\.system\)"):
+    with pytest.raises(SourceError, match=r"batches\.meta: .*refused \(it asks for posix\.mkdir\)"):
         open_folder({"batches.meta": meta, "test_batch": b""})
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -141,10 +146,8 @@ def test_damaged_cifar_batches_are_named(open_folder: Open, batch: bytes, messag
 def test_a_corrupt_pickle_raises_only_our_error(start: int, noise: bytes) -> None:
     data = bytearray(cifar_batch(b"labels", [0, 1], np.zeros((2, 8), np.uint8)))
     data[start : start + len(noise)] = noise
-    try:
+    with suppress(SourceError):
         read_pickle("x", bytes(data))
-    except SourceError as error:
-        assert str(error).startswith("x: ")
 
 
 def test_the_real_cifar10_test_batch(data_dir: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_splits_and_groups(open_folder: Open) -> None:
 def test_tables_named_after_splits_are_read_together(open_folder: Open) -> None:
     files = dict.fromkeys(["train/1.jpg", "train/2.jpg", "test/1.jpg", "test/9.jpg"])
     tables = {
-        "train.csv": "id,label\n1,cat\n2,dog\n",
+        "trainLabels.csv": "id,label\n1,cat\n2,dog\n",
         "test.csv": "id,label\n1,dog\n",
         "sample_submission.csv": "id,label\n9,cat\n",
     }

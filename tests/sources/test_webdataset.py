@@ -34,6 +34,7 @@ def test_one_tar(open_files: Open) -> None:
 
 def test_shards_with_splits_and_class_names(tmp_path: Path) -> None:
     root = write_shards(tmp_path / "shards", {"train-00.tar": SHARD, "train-01.tar": SHARD, "sub/val-00.tar": SHARD})
+    (root / "sizes.json").write_text('{"train-00.tar": 3}')
     (root / "classnames.txt").write_text("zebra\nant\n")
     source = open_source(str(root), cache=tmp_path)
     assert source.layout == "WebDataset, 3 shards"

@@ -76,7 +76,7 @@ class _Found:
     def notes(self) -> list[str]:
         """Return what was skipped, in words."""
         skipped = [
-            (self.side, "that only accompany the images (.txt, .csv and the like)"),
+            (self.side, "of text beside the images (.txt, .csv and the like)"),
             (self.outside, "outside the split folders"),
             (self.unlabelled.total(), "without a label"),
         ]

@@ -17,6 +17,7 @@ from sagitta.sources.base import (
     plural,
     rows_table,
     split_of_file,
+    suffix,
 )
 from sagitta.sources.tree import Tree, tar_tree
 
@@ -70,14 +71,13 @@ def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
 
 
 def _shards(tree: Tree) -> dict[str, Tree]:
-    """Return the tar files in the tree, or the tree itself where labels lie beside its images."""
-    if any(name.endswith((".cls", ".json")) for name in tree.sizes):
-        return {Path(tree.location).name: tree}
+    """Return the tar files of a folder without images, or the tree itself where labels lie beside its images."""
+    if any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes):
+        has_labels = any(name.endswith((".cls", ".json")) for name in tree.sizes)
+        return {Path(tree.location).name: tree} if has_labels else {}
     if tree.root is None:
         return {}
-    tars = [name for name in tree.sizes if name.lower().endswith(".tar")]
-    if 2 * len(tars) < len(tree.sizes):
-        return {}
+    tars = [name for name in tree.sizes if suffix(name) == ".tar"]
     return {name: tar_tree(f"{tree.location}/{name}", Path(tree.root, name)) for name in tars}
 
 
@@ -88,7 +88,7 @@ def _collect(shard: str, members: Tree, names: list[str] | None, found: _Found) 
         key, _, extension = base.partition(".")
         samples[folder + slash + key][extension.lower()] = name
     for sample in samples.values():
-        image = next((name for end, name in sample.items() if f".{end.rpartition('.')[2]}" in IMAGE_SUFFIXES), None)
+        image = next((name for name in sample.values() if suffix(name) in IMAGE_SUFFIXES), None)
         if image is None:
             continue
         if (label := _label(members, sample, names)) is None:

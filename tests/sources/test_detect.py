@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from sagitta.schema import SourceError
+from sagitta.sources import SourceOptions, open_source
+
+from .conftest import write_files
+
+
+def test_a_missing_path_gets_near_matches(tmp_path: Path) -> None:
+    write_files(tmp_path, {"butterflies/a.png": None})
+    with pytest.raises(SourceError, match=r"butterfly: no such file or folder; did you mean butterflies"):
+        open_source(str(tmp_path / "butterfly"), cache=tmp_path)
+    with pytest.raises(SourceError, match=r"minst: no such file or folder; did you mean mnist"):
+        open_source("minst", cache=tmp_path)
+    with pytest.raises(SourceError, match=r"give a path or a built-in: digits, mnist, fashion-mnist, cifar10"):
+        open_source("zzz/qqq", cache=tmp_path)
+
+
+def test_empty_folders_and_files_of_another_kind(tmp_path: Path) -> None:
+    write_files(tmp_path, {"empty/.DS_Store": "x", "photo.jpg": None})
+    with pytest.raises(SourceError, match=r"empty: empty, no file in it; give the folder that holds the images"):
+        open_source(str(tmp_path / "empty"), cache=tmp_path)
+    with pytest.raises(SourceError, match=r"photo\.jpg: neither a folder, a whole tar or zip, nor a table"):
+        open_source(str(tmp_path / "photo.jpg"), cache=tmp_path)
+
+
+def test_layouts_by_name(tmp_path: Path) -> None:
+    write_files(tmp_path, {"given/cat/1.png": None, "given/dog/1.png": None})
+    with pytest.raises(SourceError, match=r"no layout 'folder'; choose one of cifar, idx, .*folders, filenames"):
+        open_source(str(tmp_path / "given"), SourceOptions(layout="folder"), cache=tmp_path)
+    with pytest.raises(SourceError, match=r"given: not readable as 'cifar'; leave --layout out"):
+        open_source(str(tmp_path / "given"), SourceOptions(layout="cifar"), cache=tmp_path)
+
+
+def test_columns_of_something_that_has_none(tmp_path: Path) -> None:
+    write_files(tmp_path, {"given/cat/1.png": None, "given/dog/1.png": None})
+    with pytest.raises(SourceError, match=r"class folders have no columns"):
+        open_source(str(tmp_path / "given"), SourceOptions(group_column="patient"), cache=tmp_path)
+
+
+def test_the_printed_line(tmp_path: Path) -> None:
+    write_files(tmp_path, {"given/cat/1.png": None, "given/dog/1.png": None, "given/cat/notes.txt": "x"})
+    assert open_source(str(tmp_path / "given"), cache=tmp_path).describe() == (
+        f"{tmp_path}/given: class folders, 2 images in 2 classes; "
+        "skipped 1 file of text beside the images (.txt, .csv and the like); another layout: --layout NAME"
+    )
