@@ -1,12 +1,19 @@
 import functools
 import io
+import json
+import os
+import subprocess
+import sys
 import tarfile
 import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -22,18 +29,27 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free loopback port and yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that a loopback server gives as the mirror."""
     root = tmp_path / "mirror"
     root.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv(MIRROR_VARIABLE, f"http://127.0.0.1:{server.server_address[1]}/")
+    with serving(functools.partial(Quiet, directory=str(root))) as address:
+        monkeypatch.setenv(MIRROR_VARIABLE, address)
         yield root
-        server.shutdown()
-        thread.join()
 
 
 def test_digits_are_the_real_ones(tmp_path: Path) -> None:
@@ -101,3 +117,55 @@ def test_a_hub_repository_without_network(tmp_path: Path, monkeypatch: pytest.Mo
         open_source("hf://user/name", cache=tmp_path)
     with pytest.raises(SourceError, match=r"hf://name: not a repository; write hf://USER/NAME"):
         open_source("hf://name", cache=tmp_path)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hub's protocol as a download of ``user/name``, one file at one commit, needs."""
+
+    data = b""
+    commit = "0" * 40
+
+    def do_HEAD(self) -> None:
+        self._answer(self.data if "/resolve/" in self.path else b"")
+
+    def do_GET(self) -> None:
+        files = [
+            {"type": "file", "path": name, "size": len(self.data), "oid": "abc"} for name in ("train.parquet", "a.md")
+        ]
+        info = {"id": "user/name", "sha": self.commit, "siblings": [{"rfilename": file["path"]} for file in files]}
+        listing = json.dumps(files if "/tree/" in self.path else info).encode()
+        self._answer(self.data if "/resolve/" in self.path else listing)
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", self.commit)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def test_a_hub_repository(tmp_path: Path) -> None:
+    """In a process of its own, because the Hub's address is read from the environment once."""
+    images = [{"bytes": image(i), "path": None} for i in range(2)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"]}), tmp_path / "given.parquet")
+    Hub.data = (tmp_path / "given.parquet").read_bytes()
+    script = (
+        "import sys; from pathlib import Path; from sagitta.sources import open_source;"
+        "print(open_source('hf://datasets/user/name', cache=Path(sys.argv[1])).describe())"
+    )
+    with serving(Hub) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stdout.startswith("hf://datasets/user/name: Parquet with images, 1 file, 2 images in 2 classes"), (
+        done.stderr
+    )

@@ -123,7 +123,7 @@ def split_of(text: str | None) -> str | None:
 
 
 def split_of_file(name: str) -> str | None:
-    """Return the split that a file or else its nearest folder begins with: data/train-00000.parquet, trainLabels.csv."""
+    """Return the split that a file or else its nearest folder begins with: data/train-0.parquet, trainLabels.csv."""
     for part in reversed(name.split("/")):
         word = re.match(r"[A-Z]?[a-z]+|[A-Z]+", part)
         if word and (split := split_of(word.group())):
