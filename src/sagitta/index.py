@@ -134,10 +134,10 @@ def _spot_check(index: Index, files: Sequence[Path]) -> bool:
 def _save(sidecar: Path, key: str, index: Index) -> None:
     metadata = {"key": key, "rows": json.dumps(index.rows)}
     schema = pa.schema([("offset", pa.int64()), ("length", pa.uint32())], metadata=metadata)
-    # Not pa.array, which imports pandas.
-    columns = [
-        pa.Array.from_buffers(field.type, len(values), [None, pa.py_buffer(values)])
-        for field, values in zip(schema, (index.offsets, index.lengths), strict=True)
+    count = len(index.offsets)
+    columns = [  # not by pa.array, which imports pandas
+        pa.Array.from_buffers(pa.int64(), count, [None, pa.py_buffer(index.offsets)]),
+        pa.Array.from_buffers(pa.uint32(), count, [None, pa.py_buffer(index.lengths)]),
     ]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
@@ -162,13 +162,13 @@ def _index_file(path: Path, column: str) -> tuple[Ints, Lengths]:
     with readable(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         row = 0
         for group in range(metadata.num_row_groups):
-            chunk = metadata.row_group(group).column(number)
+            rows, chunk = metadata.row_group(group).num_rows, metadata.row_group(group).column(number)
             try:
-                parts.append(_locate_chunk(data, chunk, max_level))
+                parts.append(_locate_chunk(data, chunk, rows, max_level))
             except PageError as error:
                 message = f"{path}, row {row + error.value}: damaged ({error}); fetch or convert it again"
                 raise DatasetError(message) from None
-            row += chunk.num_values
+            row += rows
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -182,8 +182,10 @@ def _leaf_number(schema: pq.ParquetSchema, path: Path, column: str) -> int:
     raise DatasetError(f"{path}: no column {column}, which other files of the dataset have; convert the source again")
 
 
-def _locate_chunk(data: mmap.mmap, chunk: pq.ColumnChunkMetaData, max_level: int) -> tuple[Ints, Lengths]:
+def _locate_chunk(data: mmap.mmap, chunk: pq.ColumnChunkMetaData, rows: int, max_level: int) -> tuple[Ints, Lengths]:
+    start, size = chunk.dictionary_page_offset or chunk.data_page_offset, chunk.total_compressed_size
+    if chunk.num_values != rows or not 0 <= start <= start + size <= len(data):
+        raise PageError(0, "the footer contradicts itself")
     if chunk.compression != "UNCOMPRESSED":
-        return np.full(chunk.num_values, NOT_PLAIN, np.int64), np.zeros(chunk.num_values, np.uint32)
-    start = chunk.dictionary_page_offset or chunk.data_page_offset
-    return locate_values(data, start, chunk.total_compressed_size, chunk.num_values, max_level)
+        return np.full(rows, NOT_PLAIN, np.int64), np.zeros(rows, np.uint32)
+    return locate_values(data, start, size, rows, max_level)

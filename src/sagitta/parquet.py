@@ -47,7 +47,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DatasetError(f"{path}: the file is missing; fetch or convert it again") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DatasetError(f"{path}: cannot be read ({reason}); fetch or convert it again") from None
 
@@ -56,8 +56,9 @@ def read_metadata(path: Path) -> pq.FileMetaData:
     """Return what the footer says.
 
     Raises:
-        DatasetError: the file cannot be read.
+        DatasetError: the file is missing, cut off, encrypted or not Parquet.
     """
+    identity(path)
     with readable(path):
         return pq.read_metadata(str(path))
 

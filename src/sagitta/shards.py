@@ -37,6 +37,7 @@ from sagitta.schema import (
 
 Ints = npt.NDArray[np.int64]
 
+_MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
@@ -123,6 +124,8 @@ class Split:
             DatasetError: a file cannot be mapped.
         """
         numbers = np.asarray(rows, np.int64)
+        if (numbers < 0).any():
+            raise IndexError(f"row {numbers.min()}")
         offsets = self._index.offsets[numbers]
         if (offsets < 0).any():
             return None
@@ -352,8 +355,11 @@ def _split_of(path: Path) -> str:
 
 def _layout_of(schema: pa.Schema, path: Path) -> _Layout:
     """Find the image and label columns by Hugging Face's features, then by type and name."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = metadata.get("info", {}).get("features", {})
+    except (ValueError, AttributeError):
+        raise DatasetError(f"{path}: the features in its schema are not JSON; fetch the file again") from None
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     images = [name for name in schema.names if kinds.get(name) == "Image"]
     images += [field.name for field in schema if _holds_images(field.type)]
@@ -379,16 +385,18 @@ def _holds_images(kind: pa.DataType) -> bool:
 def _names_in(files: Mapping[str, Sequence[Path]], label: str) -> tuple[str, ...]:
     """Return the class names of labels without ClassLabel: the sorted strings, or the numbers from 0."""
     names: set[str] = set()
-    count = 0
+    largest = -1
     for paths in files.values():
         column = read_column(paths, label)
         if column is None:
             raise DatasetError(f"{paths[0].parent}: not every file has the column {label!r}; remove those without")
         if pa.types.is_integer(column.type):
-            count = max(count, (pc.max(column).as_py() or 0) + 1)
+            largest = max(largest, pc.max(column).as_py() or 0)
         else:
             names.update(str(value) for value in pc.unique(column).to_pylist() if value is not None)
-    return tuple(sorted(names)) or tuple(map(str, range(count)))
+    if largest >= _MOST_CLASSES:
+        raise DatasetError(f"{paths[0].parent}: label {largest} is no class number; convert the files' source again")
+    return tuple(sorted(names)) or tuple(map(str, range(largest + 1)))
 
 
 def _label_numbers(column: pa.ChunkedArray, names: Sequence[str]) -> Ints:
