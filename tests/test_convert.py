@@ -33,13 +33,9 @@ from sagitta.sources import ROWS, Reader, Source, open_source
 
 @dataclass
 class MemoryReader:
-    """Reads images from a dictionary; ``delay`` seconds each."""
-
     images: dict[str, bytes]
-    delay: float = 0
 
     def read(self, path: str) -> bytes:
-        time.sleep(self.delay)
         return self.images[path]
 
 
@@ -268,12 +264,23 @@ def test_a_stopped_conversion_leaves_no_dataset_and_goes_on(
     assert not work.exists()
 
 
+@dataclass
+class InterruptedReader(MemoryReader):
+    """Behaves as if somebody pressed Ctrl-C at the tenth image of class b."""
+
+    def read(self, path: str) -> bytes:
+        if path == "b/021.png":
+            raise KeyboardInterrupt
+        return super().read(path)
+
+
 def test_what_was_begun_with_other_options_is_not_used(tmp_path: Path) -> None:
-    source = source_of(noise(40) | {"a/empty.png": b""})
-    with pytest.raises(SourceError):  # scanned, but no shard written
-        convert(source, tmp_path / "out", ConvertOptions(on_bad="fail", resize=4))
+    source = heavy(source_of(noise(40)))
+    interrupted = replace(source, reader=InterruptedReader(noise(40)))
+    with pytest.raises(KeyboardInterrupt):
+        convert(interrupted, tmp_path / "out", ConvertOptions(resize=4, workers=1))
     assert list((tmp_path / ".out.partial" / "scan").iterdir())
-    assert convert(source, tmp_path / "out", ConvertOptions(val=0.3)).max_size == (10, 12)
+    assert convert(source, tmp_path / "out", ConvertOptions(workers=1)).max_size == (10, 12)
 
 
 @dataclass
@@ -342,7 +349,7 @@ def test_a_file_that_cannot_be_opened_is_quarantined(photo_folder: Path, tmp_pat
 def test_sources_that_train_nothing_are_refused(images: dict[str, bytes], message: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=message):
         convert(source_of(images), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_output_is_never_touched(tmp_path: Path) -> None:

@@ -12,17 +12,15 @@ on their order and sizes only, so the result is the same bytes whatever the numb
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -53,14 +51,15 @@ from sagitta.stages import (
     Task,
     cut,
     measure,
-    new_file,
     read_part,
     scan,
     write_shard,
 )
+from sagitta.workspace import RESULT, exists_already, new_file, work_folder
 
 _PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
 _STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
+_IMAGE_BYTES = 16 * 2**10  # an image takes as long to begin with as so many bytes of it
 _PARALLEL_BYTES = 64 * 2**20  # below this, starting processes takes longer than it saves
 _GREY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -127,17 +126,15 @@ def convert(
         SagittaError: the disk is full or a worker died; the same call goes on from there.
     """
     if out.exists():
-        raise _exists(out)
-    parallel = (pc.sum(source.rows["size"]).as_py() or 0) > _PARALLEL_BYTES
-    workers = (options.workers or usable_cores()) if parallel else 1
+        raise exists_already(out)
+    work = (pc.sum(source.rows["size"]).as_py() or 0) + _IMAGE_BYTES * source.rows.num_rows
+    workers = (options.workers or usable_cores()) if work > _PARALLEL_BYTES else 1
     with _advice(source, out):
         rule = split_rule(source.rows, options.val, options.test, options.seed)
-        with _work_folder(out, _key(source, options)) as folder:
+        with work_folder(out, _key(source, options)) as folder:
             task = Task(source.reader, folder, options.resize, options.quality)
             with Pool(task, workers) as pool:
-                info = _Conversion(source, options, rule, pool, folder, progress).run()
-            (folder / "dataset").rename(out)
-    return info
+                return _Conversion(source, options, rule, pool, folder, progress).run()
 
 
 def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False) -> Path:
@@ -158,9 +155,6 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
             if not out.exists():  # else another process was faster
                 raise
     return out
-
-
-# Identity: what a conversion was made from.
 
 
 def _key(source: Source, options: ConvertOptions) -> str:
@@ -188,56 +182,18 @@ def _changes(source: Source) -> Iterator[str]:
     location = Path(source.location).expanduser()
     if location.is_dir():
         for folder, subfolders, files in os.walk(location):
-            subfolders.sort()
-            yield from (_change(Path(folder, name)) for name in sorted(files))
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # such as .OUT.partial
+            yield from (_change(f"{folder}/{name}") for name in sorted(files))
     elif location.is_file():
-        yield _change(location)
-        yield from (_change(location.parent / path) for path in source.rows["path"].to_pylist())
+        yield _change(str(location))
+        yield from (_change(f"{location.parent}/{path}") for path in source.rows["path"].to_pylist())
 
 
-def _change(path: Path) -> str:
+def _change(path: str) -> str:
     try:
-        return f"{path} {path.stat().st_mtime_ns}\n"
+        return f"{path} {os.stat(path).st_mtime_ns}\n"  # noqa: PTH116  # a Path a file takes longer than the call
     except OSError:
         return f"{path}\n"  # a member of an archive, or a link that leads nowhere
-
-
-# The work folder and its files.
-
-
-@contextmanager
-def _work_folder(out: Path, key: str) -> Iterator[Path]:
-    """Yield the work folder of ``out``, held by this process alone; it goes once ``out`` is there."""
-    folder = out.with_name(f".{out.name}.partial")
-    with _locked(folder):
-        if out.exists():
-            shutil.rmtree(folder)
-            raise _exists(out)
-        if not (folder / "key").exists() or (folder / "key").read_text() != key:
-            shutil.rmtree(folder / "scan", ignore_errors=True)
-            shutil.rmtree(folder / "dataset", ignore_errors=True)
-            with new_file(folder, folder / "key") as temporary:
-                temporary.write_text(key)
-        yield folder
-        shutil.rmtree(folder)
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Return the open lock file of ``folder``, which is made if need be; waits while another process holds it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = (folder / "lock").open("w")
-        except FileNotFoundError:  # removed by a process that has just finished
-            continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / "lock").exists() and os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
-            return lock
-        lock.close()
-
-
-def _exists(out: Path) -> DatasetError:
-    return DatasetError(f"{out}: exists already; remove it or name another folder")
 
 
 @contextmanager
@@ -292,7 +248,7 @@ class _Conversion:
             provenance=self._provenance(),
             quarantined=quarantined,
         )
-        with new_file(self.folder, self.folder / "dataset" / INFO_FILE) as temporary:
+        with new_file(self.folder, self.folder / RESULT / INFO_FILE) as temporary:
             temporary.write_text(info.to_json(), encoding="utf-8")
         return info
 
@@ -332,7 +288,7 @@ class _Conversion:
                 raise SourceError(f"no readable image among {bad.num_rows}; {first}")
             if lost := set(bad["label"].to_pylist()) - set(good["label"].to_pylist()):
                 raise SourceError(f"class {min(lost)!r} has no readable image; mend its images or leave it out")
-        with new_file(self.folder, self.folder / "dataset" / QUARANTINE_FILE) as temporary:
+        with new_file(self.folder, self.folder / RESULT / QUARANTINE_FILE) as temporary:
             pq.write_table(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA), str(temporary))
         return int(bad.num_rows)
 

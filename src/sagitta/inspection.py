@@ -22,6 +22,7 @@ from rich.text import Text
 from sagitta.decode import decode
 from sagitta.schema import QUARANTINE_FILE, SPLITS, DatasetError, DatasetInfo, SplitInfo, write_atomic
 from sagitta.shards import ShardSet
+from sagitta.stages import DEFAULT_QUALITY
 
 _MOST_CLASSES = 20
 _MOST_REASONS = 5
@@ -143,7 +144,7 @@ def _transforms(options: Mapping[str, Any]) -> str:
     if resize is None and quality is None:
         return f"none, the original bytes are stored; {decoding}"
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
-    encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or 90}"
+    encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
     return f"{', '.join(filter(None, (resized, encoded)))}; {decoding}"
 
 

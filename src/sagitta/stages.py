@@ -4,9 +4,7 @@ Each is a function of (task, job) that leaves its result in a file, or returns i
 name only when it is whole and on the disk, so whatever is there need not be made again.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from sagitta.decode import decode, read_header, reencode
 from sagitta.schema import ImageError, SourceError, content_hash, image_schema
 from sagitta.sources import Reader
+from sagitta.workspace import RESULT, new_file
 
 SCAN = pa.schema(
     [
@@ -93,24 +92,6 @@ class MeasureJob:
     rows: pa.Table
 
 
-@contextmanager
-def new_file(folder: Path, target: Path) -> Iterator[Path]:
-    """Yield a temporary name in ``folder``; what is written there is synced and becomes ``target``.
-
-    Raises:
-        OSError: it cannot be written; ``target`` is then unchanged.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{target.parent.name}-{target.name}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def cut(sizes: npt.NDArray[np.int64], most_bytes: int, most_rows: int) -> list[slice]:
     """Cut consecutive rows into blocks of at most so many rows, and so many bytes give or take one row."""
     before = np.cumsum(sizes) - sizes
@@ -169,7 +150,7 @@ def write_shard(task: Task, job: ShardJob) -> int:
     Raises:
         SourceError: an image is not what it was when scanned.
     """
-    target = task.folder / "dataset" / job.name
+    target = task.folder / RESULT / job.name
     if not target.exists():
         schema = image_schema(job.class_names)
         statistics = [name for name in schema.names if name != "image"]
