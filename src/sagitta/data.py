@@ -150,7 +150,8 @@ class ImageData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Convert the source into the cache if need be; called once a node, and safe under many processes."""
-        dataset_path(self.source, self._layout, self._convert, verbose=self._verbose)
+        if self._shards is None:
+            dataset_path(self.source, self._layout, self._convert, verbose=self._verbose)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the dataset in this process."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -208,9 +209,9 @@ class Loader:
         self._resumed = False
 
     @property
-    def sampler(self) -> "Loader":
-        """Itself: Lightning calls ``set_epoch`` on a loader's sampler at the start of every epoch."""
-        return self
+    def batch_sampler(self) -> SimpleNamespace:
+        """Where Lightning looks for a ``sampler`` to call ``set_epoch`` on at the start of every epoch."""
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of ``epoch``; keeps the position when it is already there."""

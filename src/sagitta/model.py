@@ -140,7 +140,7 @@ class Classifier(pl.LightningModule):
         name: see :func:`build_network`; ``auto`` takes simple-cnn for thumbnails and resnet18 for photos.
         pretrained: begin with timm's published weights and a new head.
         optimizer: any name that timm's optimizer factory knows: adamw, adam, sgd, lamb, muon …
-        lr: learning rate; the highest one with the one-cycle schedule.
+        lr: learning rate, the highest one with the one-cycle schedule; by default 3e-3 for simple-cnn, else 1e-3.
         weight_decay: not applied to biases and normalisation layers.
         schedule: ``one-cycle`` (Smith & Topin 2018: warm-up, then cosine to zero) or ``constant``.
         num_classes: number of outputs, at least 2.
@@ -158,7 +158,7 @@ class Classifier(pl.LightningModule):
         *,
         pretrained: bool = False,
         optimizer: str = "adamw",
-        lr: float = 1e-3,
+        lr: float | None = None,
         weight_decay: float = 0.01,
         schedule: Schedule = "one-cycle",
         num_classes: int | None = None,
@@ -166,7 +166,7 @@ class Classifier(pl.LightningModule):
         preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if lr <= 0:
+        if lr is not None and lr <= 0:
             raise ConfigError(f"learning rate {lr}: must be above 0")
         if num_classes is None and class_names is not None:
             num_classes = len(class_names)
@@ -221,6 +221,8 @@ class Classifier(pl.LightningModule):
         )
         if self.hparams["name"] == "auto":
             self.hparams["name"] = _SIMPLE_CNN if max(size) <= THUMBNAIL else "resnet18"
+        if self.hparams["lr"] is None:
+            self.hparams["lr"] = 3e-3 if self.hparams["name"] == _SIMPLE_CNN else 1e-3
         self.network = build_network(
             self.hparams["name"], num_classes, channels, size, pretrained=self.hparams["pretrained"]
         )
@@ -282,17 +284,17 @@ class Classifier(pl.LightningModule):
         """
         from timm.optim import create_optimizer_v2, list_optimizers
 
-        name = self.hparams["optimizer"]
+        name, lr = self.hparams["optimizer"], self.hparams["lr"]
         if name not in list_optimizers():
             near = difflib.get_close_matches(name, list_optimizers(), n=5)
             raise ConfigError(f"no optimizer {name!r}; near: {', '.join(near)}")
         optimizer = create_optimizer_v2(
-            self, opt=name, lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
+            self, opt=name, lr=lr, weight_decay=self.hparams["weight_decay"]
         )
         steps = self.trainer.estimated_stepping_batches
         if self.hparams["schedule"] == "constant" or steps == float("inf"):
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.hparams["lr"], total_steps=int(steps))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

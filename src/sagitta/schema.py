@@ -161,8 +161,9 @@ class DatasetInfo:
                 f"{path}: format version {version}, this Sagitta reads {FORMAT_VERSION}; convert the source again"
             )
         try:
+            splits = fields["splits"]
             fields["splits"] = {
-                name: SplitInfo(split["rows"], tuple(split["files"])) for name, split in fields["splits"].items()
+                name: SplitInfo(splits[name]["rows"], tuple(splits[name]["files"])) for name in SPLITS if name in splits
             }
             for name in ("class_names", "mean", "std", "min_size", "max_size"):
                 fields[name] = tuple(fields[name])

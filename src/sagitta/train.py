@@ -1,6 +1,7 @@
 """`sagitta fit` and `sagitta test`: data, model, callbacks, loggers and the Trainer, together in a run directory."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -24,10 +25,10 @@ from sagitta.run import (
     read_metrics,
     write_record,
 )
-from sagitta.schema import ConfigError
+from sagitta.schema import SPLITS, ConfigError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
-_SAMPLES = 100_000  # a default run shows the model about so many images, in 10 to 50 epochs
+_SAMPLES = 50_000  # a default run shows the model about so many images, in 10 to 30 epochs
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class FitOptions:
 
 
 def default_epochs(rows: int) -> int:
-    """Return 10 to 50 epochs, the more the fewer training rows there are."""
-    return min(50, max(10, round(_SAMPLES / max(rows, 1))))
+    """Return 10 to 30 epochs, the more the fewer training rows there are."""
+    return min(30, max(10, round(_SAMPLES / max(rows, 1))))
 
 
 def quiet() -> None:
@@ -62,6 +63,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*lower value for log_every_n_steps.*",
         ".*Checkpoint directory .* exists.*",
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -74,23 +76,15 @@ def fit(
     Raises:
         SagittaError: data, model and options do not fit together.
     """
-    arguments = dict(trainer_arguments)
     best = ModelCheckpoint(
-        options.run / "checkpoints",
-        CHECKPOINT_NAME,
-        monitor="val_loss",
-        save_top_k=3,
-        save_last=True,
-        enable_version_counter=True,
+        options.run / "checkpoints", CHECKPOINT_NAME, monitor="val_loss", save_top_k=3, save_last=True
     )
-    trainer = pl.Trainer(
-        default_root_dir=options.run,
-        logger=list(_loggers(options)),
-        callbacks=[best, *_callbacks(options.patience), *(arguments.pop("callbacks", None) or [])],
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty() and arguments.pop("enable_progress_bar", None) is not False,
-        **arguments,
-    )
+    arguments = dict(trainer_arguments)
+    if arguments.get("enable_progress_bar") is None:
+        arguments["enable_progress_bar"] = sys.stderr.isatty()
+    arguments["enable_model_summary"] = bool(arguments.get("enable_model_summary"))
+    arguments["callbacks"] = [best, *_callbacks(options.patience), *(arguments.get("callbacks") or [])]
+    trainer = pl.Trainer(default_root_dir=options.run, logger=list(_loggers(options)), **arguments)
     write_record(options.run, seed=options.seed, dataset=data.answers())
     trainer.fit(classifier, data, ckpt_path=options.checkpoint, weights_only=True)
     if trainer.fast_dev_run:
@@ -101,7 +95,7 @@ def fit(
     result = {**_validated(options.run), **{name: float(value) for name, value in tested.items()}}
     write_record(
         options.run,
-        best_checkpoint=str(checkpoint.relative_to(options.run)),
+        best_checkpoint=os.path.relpath(checkpoint, options.run),
         epochs=trainer.current_epoch,
         result=result,
     )
@@ -143,7 +137,8 @@ def evaluate(run: Path, source: str, split: str, devices: str = "auto", **settin
 def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
     """Say in two lines what is trained on what, and where it goes."""
     size = "x".join(str(side) for side in (data.preprocessing.channels, *data.preprocessing.size))
-    counts = ", ".join(f"{name} {len(split)}" for name, split in data.shards.splits.items())
+    splits = data.shards.splits
+    counts = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits)
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     print(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
     print(
@@ -156,7 +151,7 @@ def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None,
 def print_result(run: Path, result: Mapping[str, float]) -> None:
     """Print run history, run summary and where everything is."""
     print(history(run, result))
-    print(f"\nEverything is in {run}: best checkpoint {find_checkpoint(run).relative_to(run)}")
+    print(f"\nEverything is in {run}, the best checkpoint is {find_checkpoint(run)}")
     print(f"Next: sagitta predict {run} PHOTOS…   or   sagitta test {run} OTHER_DATA")
 
 
@@ -183,8 +178,6 @@ def _callbacks(patience: int) -> Iterable[pl.Callback]:
     yield Throughput()
     if patience:
         yield EarlyStopping("val_loss", patience=patience)
-    if sys.stderr.isatty():
-        yield TQDMProgressBar(leave=False)
 
 
 def _loggers(options: FitOptions) -> Iterable[Logger]:
