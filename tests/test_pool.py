@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.pool import Pool, follow
+from sagitta.pool import Pool
 from sagitta.schema import SagittaError
 
 
@@ -95,11 +95,15 @@ def alive(process: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_progress_is_on_standard_error_with_its_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    follow("writing", iter([3, 4]), 7, show=False)
-    assert capsys.readouterr() == ("", "")
-    follow("writing", iter([3, 4]), 7, show=True)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "7/7" in told.err
-    assert "images/s" in told.err
+def test_progress_is_on_standard_error_of_a_terminal_with_its_rate() -> None:
+    code = "from sagitta.pool import follow; follow('writing', iter([3, 4]), 7, show=True)"
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == ("", "")
+    reading, terminal = os.openpty()
+    shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=terminal, check=True)
+    told = os.read(reading, 10_000).decode()
+    os.close(reading)
+    os.close(terminal)
+    assert shown.stdout == b""
+    assert "7/7" in told
+    assert "images/s" in told

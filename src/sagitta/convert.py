@@ -202,7 +202,7 @@ def _advice(source: Source, out: Path) -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        if str(error).startswith(source.location):
+        if str(error).startswith(f"{source.location}:"):
             raise
         raise SourceError(f"{source.location}: {error}") from None
     except OSError as error:

@@ -101,8 +101,8 @@ def _hidden_main() -> Iterator[None]:
 
 
 def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None:
-    """Exhaust ``counts``, the numbers of images finished, with a progress bar on standard error if ``show``."""
-    if not show:
+    """Exhaust ``counts``, the numbers of images finished; if ``show`` and on a terminal, with a progress bar."""
+    if not (show and sys.stderr.isatty()):
         for _ in counts:
             pass
         return

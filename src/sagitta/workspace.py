@@ -36,9 +36,9 @@ def work_folder(out: Path, key: str) -> Iterator[Path]:
             yield folder
             (folder / RESULT).rename(out)
         except (SourceError, DatasetError):
-            shutil.rmtree(folder)
+            _remove(folder)
             raise
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 def exists_already(out: Path) -> DatasetError:
@@ -49,8 +49,8 @@ def exists_already(out: Path) -> DatasetError:
 def _locked(folder: Path) -> IO[str]:
     """Return the open lock file of ``folder``, which is made if need be; waits while another process holds it."""
     while True:
-        # The holder removes folder and lock when it has finished, so either may go at any moment.
-        with suppress(FileNotFoundError):
+        # The holder removes lock and folder when it has finished, so either may go at any moment.
+        with suppress(FileNotFoundError, FileExistsError):
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("w")
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,16 +60,28 @@ def _locked(folder: Path) -> IO[str]:
             lock.close()
 
 
+def _remove(folder: Path) -> None:
+    """Remove the work folder, unless another process waits for it, which then removes it."""
+    _empty(folder)
+    (folder / "lock").unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink(missing_ok=True)
+
+
 def _start_afresh_unless(folder: Path, key: str) -> None:
     """Empty the folder unless it was begun with this key."""
     note = folder / "key"
     if note.exists() and note.read_text() == key:
         return
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
+    _empty(folder)
     with new_file(folder, note) as temporary:
         temporary.write_text(key)
 
