@@ -1,3 +1,4 @@
+import base64
 import ctypes
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as encryption
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -440,7 +442,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out", random_images(20))
     pq.write_table(table_of(random_images(20)), tmp_path / "x.parquet")
     counts = []
-    for _ in range(30):
+    for _ in range(200):
         for root in (tmp_path / "out", tmp_path / "x.parquet"):
             read_all(root)
         counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))  # noqa: PTH208
@@ -555,8 +557,25 @@ def test_files_that_are_no_dataset(tmp_path: Path) -> None:
         ShardSet.open(tmp_path)
 
 
-def test_an_encrypted_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PARE" + bytes(20) + b"\x04\0\0\0PARE")
+class PlainKeys(encryption.KmsClient):  # type: ignore[misc]  # pyarrow has no type information
+    def __init__(self, _: encryption.KmsConnectionConfig) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64decode(key)
+
+
+@pytest.mark.parametrize("plaintext_footer", [True, False])
+def test_an_encrypted_file_is_refused(tmp_path: Path, plaintext_footer: bool) -> None:
+    configuration = encryption.EncryptionConfiguration(
+        footer_key="footer", column_keys={"column": ["image.bytes"]}, plaintext_footer=plaintext_footer
+    )
+    factory = encryption.CryptoFactory(PlainKeys)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), configuration)
+    pq.write_table(table_of([b"one"]), tmp_path / "x.parquet", encryption_properties=properties, **UNCOMPRESSED)
     with pytest.raises(DatasetError, match=r"x.parquet: encrypted Parquet"):
         ShardSet.open(tmp_path)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,9 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sagitta.schema import DatasetError
+from sagitta.schema import INFO_FILE, QUARANTINE_FILE, SPLITS, DatasetError
 
+_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 _ROW_GROUP_BYTES = 256 * 2**20
+_SIGNATURE = 28  # bytes behind a signed footer: nonce and tag
 
 
 def identity(path: Path) -> tuple[int, str]:
@@ -27,17 +31,27 @@ def identity(path: Path) -> tuple[int, str]:
     Raises:
         DatasetError: the file is missing, cut off, encrypted or not Parquet.
     """
+    size, footer = _read_footer(path)
+    return size, hashlib.blake2b(footer, digest_size=16).hexdigest()
+
+
+def _read_footer(path: Path) -> tuple[int, bytes]:
+    """Return the file's size and its serialised footer."""
     with readable(path), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 8, 0))
         tail = file.read(8)
         if tail[4:] == b"PARE":
-            raise DatasetError(f"{path}: encrypted Parquet, which Sagitta does not read; decrypt it first")
-        footer = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or footer + 12 > size:
+            raise _encrypted(path)
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != b"PAR1" or length + 12 > size:
             raise DatasetError(f"{path}: not a complete Parquet file (no footer); fetch or convert it again")
-        file.seek(size - 8 - footer)
-        return size, hashlib.blake2b(file.read(footer), digest_size=16).hexdigest()
+        file.seek(size - 8 - length)
+        return size, file.read(length)
+
+
+def _encrypted(path: Path) -> DatasetError:
+    return DatasetError(f"{path}: encrypted Parquet, which Sagitta does not read; decrypt it first")
 
 
 @contextmanager
@@ -52,15 +66,49 @@ def readable(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path}: cannot be read ({reason}); fetch or convert it again") from None
 
 
+def find_files(root: Path) -> dict[str, list[Path]]:
+    """Return the Parquet files under ``root`` by split, sorted by path; hidden ones and the quarantine left out.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    if root.is_file():
+        found = [Path(root.name)]
+    else:
+        found = sorted(path.relative_to(root) for path in root.rglob("*.parquet") if path.name != QUARANTINE_FILE)
+    splits: dict[str, list[Path]] = {}
+    for path in found:
+        if not any(part.startswith(".") for part in path.parts):
+            splits.setdefault(_split_of(path), []).append(root if root.is_file() else root / path)
+    if not splits:
+        raise DatasetError(
+            f"{root}: neither {INFO_FILE} nor any Parquet file; make a dataset with `sagitta convert SOURCE {root}`"
+        )
+    return {name: splits[name] for name in SPLITS if name in splits}
+
+
+def _split_of(path: Path) -> str:
+    """Return the split that a file's name tells, else its nearest folder that does, else ``train``."""
+    for part in reversed(path.parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLIT_WORDS:
+                return _SPLIT_WORDS[word]
+    return "train"
+
+
 def read_metadata(path: Path) -> pq.FileMetaData:
     """Return what the footer says.
 
     Raises:
         DatasetError: the file is missing, cut off, encrypted or not Parquet.
     """
-    identity(path)
+    _, footer = _read_footer(path)
     with readable(path):
-        return pq.read_metadata(str(path))
+        metadata = pq.read_metadata(str(path))
+    # Encrypted columns under a plain, signed footer: Arrow would end the process when asked for such a column.
+    if len(footer) - metadata.serialized_size == _SIGNATURE:
+        raise _encrypted(path)
+    return metadata
 
 
 def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:

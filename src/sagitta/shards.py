@@ -8,7 +8,6 @@ the same bytes, more slowly.
 import hashlib
 import json
 import mmap
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -23,11 +22,9 @@ import pyarrow.compute as pc
 
 from sagitta.index import Index, open_index
 from sagitta.pages import NOT_PLAIN, NULL
-from sagitta.parquet import RowGroups, as_array, identity, read_column, read_metadata, readable
+from sagitta.parquet import RowGroups, as_array, find_files, identity, read_column, read_metadata, readable
 from sagitta.schema import (
     INFO_FILE,
-    QUARANTINE_FILE,
-    SPLITS,
     DatasetError,
     DatasetInfo,
     SplitInfo,
@@ -39,8 +36,6 @@ Ints = npt.NDArray[np.int64]
 
 _MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
 
 class _Layout(NamedTuple):
@@ -60,11 +55,20 @@ class Split:
         zero_copy: every row is a view into a memory map; otherwise some are read by row group.
     """
 
-    def __init__(self, shards: "ShardSet", name: str, files: Sequence[Path], layout: _Layout, index: Index) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        layout: _Layout,
+        index: Index,
+        class_names: Sequence[str],
+        origin: tuple[Path, Path | None],
+    ) -> None:
         self.name = name
         self.files = tuple(files)
         self.zero_copy = bool((index.offsets != NOT_PLAIN).all())
-        self._shards = shards
+        self._class_names = class_names
+        self._origin = origin  # not the ShardSet: without a cycle, files are let go as soon as nobody needs them
         self._layout = layout
         self._index = index
         self._ends = np.cumsum(index.rows).tolist()
@@ -77,7 +81,7 @@ class Split:
         return len(self._index.offsets)
 
     def __reduce__(self) -> tuple[Callable[..., "Split"], tuple[Any, ...]]:
-        return _reopen_split, (self._shards.root, self._shards.cache, self.name)
+        return _reopen_split, (*self._origin, self.name)
 
     def image(self, row: int) -> memoryview:
         """Return a row's encoded image: read-only bytes, valid as long as the view lives.
@@ -158,7 +162,7 @@ class Split:
         """
         column = read_column(self.files, self._layout.label)
         assert column is not None  # the layout names a column that is there
-        names = self._shards.info.class_names
+        names = self._class_names
         labels = _label_numbers(column, names)
         wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
         if wrong.size:
@@ -219,10 +223,10 @@ class ShardSet:
         self.root = root
         self.cache = cache
         self.info = info
-        self.splits: Mapping[str, Split] = {
-            name: Split(self, name, paths, layout, open_index(root, cache, name, paths, layout.image))
-            for name, paths in files.items()
-        }
+        self.splits: dict[str, Split] = {}
+        for name, paths in files.items():
+            index = open_index(root, cache, name, paths, layout.image)
+            self.splits[name] = Split(name, paths, layout, index, info.class_names, (root, cache))
 
     @classmethod
     def open(cls, root: str | Path, *, cache: Path | None = None) -> "ShardSet":
@@ -258,7 +262,7 @@ class ShardSet:
 
     @classmethod
     def _open_foreign(cls, root: Path, cache: Path | None) -> "ShardSet":
-        files = _find_files(root)
+        files = find_files(root)
         first = next(iter(files.values()))[0]
         schema = read_metadata(first).schema.to_arrow_schema()
         layout = _layout_of(schema, first)
@@ -325,32 +329,6 @@ def _reopen(root: Path, cache: Path | None) -> ShardSet:
 
 def _reopen_split(root: Path, cache: Path | None, name: str) -> Split:
     return _reopen(root, cache).splits[name]
-
-
-def _find_files(root: Path) -> dict[str, list[Path]]:
-    """Return the Parquet files under ``root`` by split, sorted by path."""
-    if root.is_file():
-        found = [Path(root.name)]
-    else:
-        found = sorted(path.relative_to(root) for path in root.rglob("*.parquet") if path.name != QUARANTINE_FILE)
-    splits: dict[str, list[Path]] = {}
-    for path in found:
-        if not any(part.startswith(".") for part in path.parts):
-            splits.setdefault(_split_of(path), []).append(root if root.is_file() else root / path)
-    if not splits:
-        raise DatasetError(
-            f"{root}: neither {INFO_FILE} nor any Parquet file; make a dataset with `sagitta convert SOURCE {root}`"
-        )
-    return {name: splits[name] for name in SPLITS if name in splits}
-
-
-def _split_of(path: Path) -> str:
-    """Return the split that a file's name tells, else its nearest folder that does, else ``train``."""
-    for part in reversed(path.parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLIT_WORDS:
-                return _SPLIT_WORDS[word]
-    return "train"
 
 
 def _layout_of(schema: pa.Schema, path: Path) -> _Layout:
