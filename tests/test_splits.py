@@ -128,6 +128,8 @@ def check(labels: list[int], splits: list[str], rule: SplitRule = NEITHER) -> No
 def test_a_class_that_training_lacks_is_named() -> None:
     with pytest.raises(SourceError, match="'cow' is in test but has no image in train"):
         check([0, 1, 2], ["train", "train", "test"], SplitRule(("train", "test"), {}, 0))
+    with pytest.raises(SourceError, match=r"'cow' is in test .* mend the labels"):
+        check([0, 0, 1, 1, 2, 2], ["train"] * 4 + ["test"] * 2)
 
 
 def test_one_class_one_image_and_no_row_are_named() -> None:

@@ -178,23 +178,26 @@ def check_splits(rule: SplitRule, class_names: Sequence[str], labels: Ints, spli
         SourceError: fewer than two classes to train on, a class with a single row where splits are made, a class that
             training lacks, or a split that got no row.
     """
-    trained = set(labels[splits == "train"].tolist())
-    for name in ("val", "test"):
-        if lacking := sorted(set(labels[splits == name].tolist()) - trained):
-            raise SourceError(
-                f"class {class_names[lacking[0]]!r} is in {name} but has no image in train; "
-                "add training images or take it out (names are compared letter by letter)"
-            )
-    if len(trained) < 2:
-        only = "".join(f" ({class_names[label]!r})" for label in trained)
-        raise SourceError(f"one class only{only}: a classifier needs at least two; is this the right folder or column?")
-    single = np.flatnonzero(np.bincount(labels) == 1)
-    if rule.made and not rule.given and single.size:
+    present = np.bincount(labels)
+    single = np.flatnonzero(present == 1)
+    if np.count_nonzero(present) > 1 and rule.made and not rule.given and single.size:
         more = f" (and {single.size - 1} more)" if single.size > 1 else ""
         raise SourceError(
             f"class {class_names[single[0]]!r}{more} has one readable image, too few to split; "
             "add images or leave the class out"
         )
+    trained = set(labels[splits == "train"].tolist())
+    for name in ("val", "test"):
+        if lacking := sorted(set(labels[splits == name].tolist()) - trained):
+            advice = (
+                "its images equal those of another class or share their groups: mend the labels or the groups"
+                if name in rule.made
+                else "add training images or take it out (names are compared letter by letter)"
+            )
+            raise SourceError(f"class {class_names[lacking[0]]!r} is in {name} but has no image in train; {advice}")
+    if len(trained) < 2:
+        only = "".join(f" ({class_names[label]!r})" for label in trained)
+        raise SourceError(f"one class only{only}: a classifier needs at least two; is this the right folder or column?")
     for name in rule.made:
         if not (splits == name).any():
             raise SourceError(f"too few images for {name}: no class has three; add images, or ask for no {name} with 0")
