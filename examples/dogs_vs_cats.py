@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 
 import lightning.pytorch as pl
-import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
-from sagitta.convert import convert
 
 from sagitta import Classifier, ImageData, open_source
-from sagitta.data import default_cache
+from sagitta.convert import convert
+from sagitta.index import user_cache
+from sagitta.run import append_test_log
 
 
 def main() -> None:
@@ -28,13 +28,11 @@ def main() -> None:
 
     parquet = Path("data_parquet")
     if not parquet.exists():
-        convert(open_source(str(args.data), cache=default_cache()), parquet, progress=True)
-
+        convert(open_source(str(args.data), cache=user_cache()), parquet, progress=True)
     pl.seed_everything(0)
     data = ImageData(parquet, batch_size=32)
-    checkpoints = ModelCheckpoint(
-        "checkpoints", "image-classifier-{epoch:02d}-{val_loss:.2f}", "val_loss", save_last=True
-    )
+    name = "image-classifier-{epoch:02d}-{val_loss:.2f}"
+    checkpoints = ModelCheckpoint("checkpoints", name, monitor="val_loss", save_last=True)
     trainer = pl.Trainer(
         max_epochs=args.epochs,
         devices=args.devices,
@@ -46,7 +44,7 @@ def main() -> None:
     )
     trainer.fit(model := Classifier(args.model, lr=1e-3), data)
     results = trainer.test(model, data, ckpt_path=checkpoints.best_model_path, weights_only=True)
-    pd.DataFrame(results).to_csv("test_logs.csv", index=False)
+    append_test_log(Path(), str(parquet), Path(checkpoints.best_model_path), results[0])
 
 
 if __name__ == "__main__":

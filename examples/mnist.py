@@ -7,11 +7,11 @@ import argparse
 
 import lightning.pytorch as pl
 import torch
-from sagitta.convert import ConvertOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagitta import ImageData
+from sagitta.convert import ConvertOptions
 
 
 class Net(pl.LightningModule):

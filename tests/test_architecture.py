@@ -49,7 +49,7 @@ def test_a_module_imports_only_from_those_above_it(module: str) -> None:
 
 def test_every_test_file_mirrors_a_module() -> None:
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert tests - set(file_map()) == {"architecture", "examples", "package"}
+    assert tests - set(file_map()) == {"architecture", "examples"}
 
 
 def test_modules_down_to_plan_start_without_torch() -> None:

@@ -65,10 +65,9 @@ def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureF
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        limit_val_batches=0,
         callbacks=[watch],
     )
-    trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2))
+    trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2), DataLoader(Slow(), 12))
     assert watch.images == (12 - 5) * 2
     assert watch.wait_share > 0.5
     assert "the data is the bottleneck: give the DataLoader more workers" in capsys.readouterr().out

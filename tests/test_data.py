@@ -92,7 +92,7 @@ def test_sample_is_spread_over_the_split() -> None:
     assert len(set(labels.tolist())) > 4
 
 
-def test_setup_and_teardown_may_be_repeated(tmp_path: Path) -> None:
+def test_setup_and_teardown_may_be_repeated() -> None:
     data = ImageData("digits")
     data.prepare_data()
     for _ in range(2):

@@ -53,7 +53,8 @@ def test_dogs_vs_cats(data_dir: Path, tmp_path: Path) -> None:
     )
     assert (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").is_file()
     assert {"train", "test"} <= {path.name for path in (tmp_path / "data_parquet").iterdir()}
-    (row,) = csv.DictReader((tmp_path / "test_logs.csv").open())
+    with (tmp_path / "test_logs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
     assert 0 <= float(row["test_acc"]) <= 1
 
 

@@ -1,7 +1,6 @@
-"""The same batches whatever the threads and ranks; state by delivered samples; errors at the batch, with file and row."""
+"""The same batches whatever the threads and ranks; state by delivered samples; errors at the batch, with the row."""
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -34,6 +33,10 @@ def photos_dataset(tmp_path: Path, photo_folder: Path) -> Path:
         ConvertOptions(val=0.2, test=0.2),
     )
     return tmp_path / "dataset"
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def same(left: list[Batch], right: list[Batch]) -> bool:
@@ -129,9 +132,9 @@ def test_transforms_are_seeded_by_row(photos_dataset: Path) -> None:
     transform = v2.Compose([v2.RandomRotation(20), v2.ColorJitter(0.4)])
     arguments = {"batch_size": 4, "transform": transform}
     plain = list(Loader(photos_dataset, batch_size=4))
-    first = list(Loader(photos_dataset, threads=0, **arguments))  # type: ignore[arg-type]
+    first = list(Loader(photos_dataset, threads=0, **arguments))
     torch.rand(7)  # somebody else draws numbers
-    assert same(first, list(Loader(photos_dataset, threads=3, **arguments)))  # type: ignore[arg-type]
+    assert same(first, list(Loader(photos_dataset, threads=3, **arguments)))
     assert not same(first, plain) and first[0][0].dtype == torch.float32
 
 
@@ -174,12 +177,12 @@ def test_a_bad_image_surfaces_at_its_batch_with_file_and_row(tmp_path: Path, pho
 def test_nothing_leaks_over_many_iterations(photos_dataset: Path) -> None:
     loader = Loader(photos_dataset, batch_size=4, threads=2)
     list(loader)
-    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    files, threads = open_files(), threading.active_count()
     for _ in range(50):
         batches = iter(loader)
         next(batches)
         batches.close()  # type: ignore[attr-defined]
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert open_files() == files
     assert threading.active_count() == threads
 
 

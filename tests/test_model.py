@@ -146,6 +146,6 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"optimizer": "adamv"}])
 def test_settings_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
+    loader, arguments = DataLoader(stripes(), 32), {"num_classes": 2, **wrong}
     with pytest.raises(ConfigError, match=r"learning rate|no optimizer 'adamv'; near: .*adamw"):
-        loader = DataLoader(stripes(), 32)
-        trainer(tmp_path).fit(Classifier("simple-cnn", num_classes=2, **wrong), loader, loader)  # type: ignore[arg-type]
+        trainer(tmp_path).fit(Classifier("simple-cnn", **arguments), loader, loader)  # type: ignore[arg-type]

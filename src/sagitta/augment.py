@@ -54,7 +54,7 @@ class Preprocessing:
     @classmethod
     def of_dataset(cls, info: DatasetInfo, image_size: int | None = None) -> "Preprocessing":
         """Return that for training from scratch: thumbnails at their own size, photos at 224, data statistics."""
-        thumbnails = max(info.max_size) <= THUMBNAIL
+        thumbnails = 0 < max(info.max_size) <= THUMBNAIL  # 0: sizes unknown, as in other tools' Parquet
         native = info.max_size if thumbnails else (_PHOTO_SIZE, _PHOTO_SIZE)
         return cls(
             size=(image_size, image_size) if image_size else native,
@@ -72,7 +72,10 @@ class Preprocessing:
             ConfigError: a field is missing or unknown.
         """
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+            }
+            return cls(**values)
         except TypeError as error:
             raise ConfigError(
                 f"preprocessing in the checkpoint does not fit this version of Sagitta: {error}"

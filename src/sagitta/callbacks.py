@@ -14,10 +14,12 @@ from torch import Tensor
 
 from sagitta.augment import Preprocessing
 from sagitta.loader import Loader
+from sagitta.plan import uniform
 
 _TILE = 160  # pixels a side of one image in the grid
 _CAPTION = 36
 _WAIT_WORTH_MENTIONING = 0.1
+_STEP_OPERATION = 32  # a stream of its own for each rank, after those of augment and loader
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
 
 
@@ -64,7 +66,7 @@ class PredictionImages(pl.Callback):
         if self._sample is None:
             return
         images, labels = self._sample
-        preprocessing = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
+        preprocessing: Any = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
         model_input = preprocessing.normalize(images) if images.dtype == torch.uint8 else images
         # Lightning has put the module into evaluation mode for the whole validation.
         probabilities = pl_module(model_input.to(pl_module.device)).float().softmax(dim=1).cpu()
@@ -143,6 +145,27 @@ def _fit(draw: ImageDraw.ImageDraw, font: Any, text: str) -> str:
     while draw.textlength(text, font=font) > _TILE and len(text) > 2:
         text = text[:-2] + "…"
     return text
+
+
+class StepSeed(pl.Callback):
+    """Seeds torch before every training step from (seed, step, rank), so that dropout and the like repeat exactly.
+
+    A resumed run then draws the same numbers as one that was never interrupted; no random state has to be saved.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed every device's generator of this process."""
+        step = np.array([trainer.global_step])
+        number = uniform(self.seed, trainer.current_epoch, step + batch_idx, _STEP_OPERATION + trainer.global_rank, 1)
+        torch.manual_seed(int(number[0, 0] * 2**53))
 
 
 class EpochLines(pl.Callback):

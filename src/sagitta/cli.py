@@ -89,7 +89,7 @@ def _command(name: str, description: str) -> argparse.ArgumentParser:
 
 def _convert(argv: list[str]) -> None:
     from sagitta.convert import ConvertOptions, convert
-    from sagitta.data import default_cache
+    from sagitta.index import user_cache
     from sagitta.sources import LAYOUTS, SourceOptions, open_source
 
     parser = _command("convert", "Turn images into a dataset of standard Parquet that every tool opens.")
@@ -125,7 +125,7 @@ def _convert(argv: list[str]) -> None:
         val=a.val, test=a.test, seed=a.seed, resize=a.resize, quality=a.quality,
         shard_size=a.shard_size, workers=a.workers, on_bad=a.on_bad,
     )  # fmt: skip
-    source = open_source(a.source, layout, cache=default_cache())
+    source = open_source(a.source, layout, cache=user_cache())
     print(source.describe())
     info = convert(source, a.out, options, progress=True)
     counts = ", ".join(f"{name} {split.rows}" for name, split in info.splits.items())
@@ -207,6 +207,7 @@ def _fit_parser() -> "ArgumentParser":
         description=f"Train, validate and test a classifier. DATA is {_DATA_HELP}.",
         epilog=f"Short forms: {short}. Every setting of Lightning's Trainer is a --trainer.SETTING.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--source", metavar="DATA", help="the same as DATA in front, for YAML")
     parser.add_argument("--config", action="config", help="YAML with any of these settings, such as RUN/config.yaml")

@@ -1,6 +1,5 @@
 """ImageData: the dataset as a plain LightningDataModule. Hooks only; convert, shards and loader do the work."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,11 @@ from torch import Tensor
 
 from sagitta.augment import Augmentation, Preprocessing
 from sagitta.convert import ConvertOptions, cached
+from sagitta.index import user_cache
 from sagitta.loader import Batch, Loader
 from sagitta.schema import INFO_FILE, ConfigError, DatasetError, DatasetInfo
 from sagitta.shards import ShardSet
 from sagitta.sources import SourceOptions, open_source
-
-
-def default_cache() -> Path:
-    """Return the folder of conversions and downloads: ``$SAGITTA_CACHE``, or ``sagitta`` in the user's cache."""
-    if root := os.environ.get("SAGITTA_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagitta"
 
 
 def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *, verbose: bool = False) -> Path:
@@ -35,10 +28,10 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
     """
     if (Path(source) / INFO_FILE).is_file():
         return Path(source)
-    opened = open_source(source, options, cache=default_cache())
+    opened = open_source(source, options, cache=user_cache())
     if verbose:
         print(opened.describe(), flush=True)
-    return cached(opened, default_cache(), convert, progress=verbose)
+    return cached(opened, user_cache(), convert, progress=verbose)
 
 
 class ImageData(pl.LightningDataModule):

@@ -56,11 +56,9 @@ class EncodedPixels:
         self._preprocessing = preprocessing
         self._augmentation = augmentation
         self._seed = seed
-        names = ("height", "width", "orientation")
-        columns = [split.column(name) for name in names]
-        self._geometry = (
-            None if any(column is None for column in columns) else np.stack(columns, axis=1).astype(np.int64)
-        )  # type: ignore[arg-type]
+        columns = [split.column(name) for name in ("height", "width", "orientation")]
+        known = [column for column in columns if column is not None]
+        self._geometry = np.stack(known, axis=1).astype(np.int64) if len(known) == len(columns) else None
 
     def batch(self, rows: Ints, epoch: int) -> npt.NDArray[np.uint8]:
         """Return the rows' pixels, (B, C, H, W) uint8, channels last in memory.

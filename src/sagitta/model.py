@@ -90,14 +90,11 @@ def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) ->
 
     try:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # what the hub's client raises without a network or without weights
+    except (OSError, RuntimeError) as error:  # what the hub's client raises without a network or without weights
         repository = timm.get_pretrained_cfg_value(name, "hf_hub_id")
         raise ConfigError(
-            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); offline, copy "
-            f"the hub's folder of {repository or name} from another machine into $HF_HOME/hub, or train without pretrained"
+            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); copy the "
+            f"hub's folder of {repository or name} from another machine into $HF_HOME/hub, or train without pretrained"
         ) from None
     return network
 
@@ -105,17 +102,17 @@ def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) ->
 def pretrained_preprocessing(name: str) -> Preprocessing | None:
     """Return the preprocessing that a timm model's published weights were trained for; None for other models."""
     import timm
-    from timm.data import resolve_data_config
 
-    if not timm.is_model(name):
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None:
         return None
-    config = resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    _, height, width = config.input_size
     return Preprocessing(
-        size=tuple(config["input_size"][1:]),
-        crop_pct=config["crop_pct"],
-        interpolation="bicubic" if config["interpolation"] == "bicubic" else "bilinear",
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        size=(height, width),
+        crop_pct=config.crop_pct,
+        interpolation="bicubic" if config.interpolation == "bicubic" else "bilinear",
+        mean=tuple(config.mean),
+        std=tuple(config.std),
     )
 
 
@@ -274,7 +271,7 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return class probabilities (B, num_classes) of a batch of images, with or without labels."""
         images = batch[0] if isinstance(batch, list | tuple) else batch
-        return self(images).softmax(dim=1)
+        return cast(Tensor, self(images).softmax(dim=1))
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with its schedule stepping every batch.
@@ -282,15 +279,13 @@ class Classifier(pl.LightningModule):
         Raises:
             ConfigError: timm's factory does not know the optimizer.
         """
-        from timm.optim import create_optimizer_v2, list_optimizers
+        import timm.optim
 
         name, lr = self.hparams["optimizer"], self.hparams["lr"]
-        if name not in list_optimizers():
-            near = difflib.get_close_matches(name, list_optimizers(), n=5)
+        if name not in timm.optim.list_optimizers():
+            near = difflib.get_close_matches(name, timm.optim.list_optimizers(), n=5)
             raise ConfigError(f"no optimizer {name!r}; near: {', '.join(near)}")
-        optimizer = create_optimizer_v2(
-            self, opt=name, lr=lr, weight_decay=self.hparams["weight_decay"]
-        )
+        optimizer = timm.optim.create_optimizer_v2(self, opt=name, lr=lr, weight_decay=self.hparams["weight_decay"])
         steps = self.trainer.estimated_stepping_batches
         if self.hparams["schedule"] == "constant" or steps == float("inf"):
             return optimizer

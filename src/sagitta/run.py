@@ -46,7 +46,7 @@ def new_run_directory(out: Path | None, source: str) -> Path:
     """
     if out is None and (made := os.environ.get(_RUN_VARIABLE)):
         return Path(made)
-    if rank_zero_only.rank:
+    if _global_rank():
         return out or Path("runs")
     try:
         run = _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
@@ -55,6 +55,11 @@ def new_run_directory(out: Path | None, source: str) -> Path:
     if out is None:
         os.environ[_RUN_VARIABLE] = str(run)
     return run
+
+
+def _global_rank() -> int:
+    """Return the rank that torchrun, SLURM or Lightning's own launcher gave this process; 0 when it is alone."""
+    return int(getattr(rank_zero_only, "rank", None) or 0)
 
 
 def _run_name(source: str) -> str:
@@ -93,7 +98,7 @@ def find_checkpoint(run: Path) -> Path:
     if not run.is_dir():
         raise ConfigError(f"{run}: no such run directory or checkpoint")
     best = read_record(run).get("best_checkpoint")
-    candidates = [run / best] if best else []
+    candidates: list[Path] = [run / best] if best else []
     candidates.append(run / "checkpoints" / "last.ckpt")
     for candidate in candidates:
         if candidate.is_file():

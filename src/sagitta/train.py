@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.callbacks import EpochLines, PredictionImages, Throughput
+from sagitta.callbacks import EpochLines, PredictionImages, StepSeed, Throughput
 from sagitta.data import ImageData
 from sagitta.model import Classifier, load_classifier
 from sagitta.run import (
@@ -82,12 +82,14 @@ def fit(
     arguments = dict(trainer_arguments)
     if arguments.get("enable_progress_bar") is None:
         arguments["enable_progress_bar"] = sys.stderr.isatty()
+    if arguments.get("log_every_n_steps") is None:  # Lightning's 50 would leave a small dataset without a curve
+        arguments["log_every_n_steps"] = max(1, min(50, len(data.shards.splits["train"]) // data.batch_size // 4))
     arguments["enable_model_summary"] = bool(arguments.get("enable_model_summary"))
-    arguments["callbacks"] = [best, *_callbacks(options.patience), *(arguments.get("callbacks") or [])]
+    arguments["callbacks"] = [best, *_callbacks(options), *(arguments.get("callbacks") or [])]
     trainer = pl.Trainer(default_root_dir=options.run, logger=list(_loggers(options)), **arguments)
     write_record(options.run, seed=options.seed, dataset=data.answers())
     trainer.fit(classifier, data, ckpt_path=options.checkpoint, weights_only=True)
-    if trainer.fast_dev_run:
+    if arguments.get("fast_dev_run"):
         return {}
     checkpoint = Path(best.best_model_path or best.last_model_path)
     tested = trainer.test(classifier, data, ckpt_path=checkpoint, verbose=False, weights_only=True)[0]
@@ -172,12 +174,13 @@ def _validated(run: Path) -> dict[str, float]:
     return result
 
 
-def _callbacks(patience: int) -> Iterable[pl.Callback]:
+def _callbacks(options: FitOptions) -> Iterable[pl.Callback]:
+    yield StepSeed(options.seed)
     yield PredictionImages()
     yield EpochLines()
     yield Throughput()
-    if patience:
-        yield EarlyStopping("val_loss", patience=patience)
+    if options.patience:
+        yield EarlyStopping("val_loss", patience=options.patience)
 
 
 def _loggers(options: FitOptions) -> Iterable[Logger]:
