@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 
 _POINTER = ctypes.c_void_p
 
@@ -40,7 +39,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
-    core.sagitta_decode_batch.argtypes = [ctypes.c_int64, *[_POINTER] * 4, *[ctypes.c_int] * 7, _POINTER]
+    core.sagitta_decode_batch.argtypes = [ctypes.c_int64, *[_POINTER] * 4, *[ctypes.c_int] * 6, _POINTER]
     core.sagitta_decode_batch.restype = None
     core.sagitta_add_restart_markers.argtypes = [_POINTER, ctypes.c_uint64, _POINTER]
     core.sagitta_add_restart_markers.restype = ctypes.c_uint64
@@ -82,7 +81,6 @@ def decode_batch(
         channels,
         int(bicubic),
         int(fast),
-        int(PIL.__version__.partition(".")[0]),
         threads,
         done.ctypes.data,
     )

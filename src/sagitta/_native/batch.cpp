@@ -29,7 +29,6 @@ struct Batch {
     int height, width, channels;
     Filter filter;
     bool fast;
-    int pillow;  // the major version whose pixels are wanted
     uint8_t* done;
 };
 
@@ -118,10 +117,10 @@ class Worker {
                0 <= job.window[1] && job.window[1] <= job.resized[1] - batch_.width;
     }
 
-    // Pillow 13 and later go down first where that drops many more rows than the other way drops columns.
+    // Pillow goes down first where that drops many more rows than the other way drops columns.
     bool down_first(const Side& x, const Side& y, const Job& job) const {
         const int rows = y.end - y.first - job.resized[0], columns = x.end - x.first - job.resized[1];
-        return batch_.pillow >= 13 && rows > 0 && rows > 2 * columns;
+        return rows > 0 && rows > 2 * columns;
     }
 
     // The largest reduction that still leaves at least as many pixels as are wanted.
@@ -156,10 +155,10 @@ extern "C" {
 
 // Writes (height, width, channels) bytes for each file and 1 into `done`, or 0 where the file is left to Pillow.
 void sagitta_decode_batch(int64_t count, const uint8_t* const* files, const uint64_t* sizes, const void* jobs,
-                          uint8_t* out, int height, int width, int channels, int filter, int fast, int pillow,
-                          int threads, uint8_t* done) {
-    const Batch batch{count,    files, sizes,          static_cast<const Job*>(jobs), out, height, width,
-                      channels, Filter(filter), fast != 0, pillow, done};
+                          uint8_t* out, int height, int width, int channels, int filter, int fast, int threads,
+                          uint8_t* done) {
+    const Batch batch{count,  files, sizes,    static_cast<const Job*>(jobs), out,
+                      height, width, channels, Filter(filter),                fast != 0, done};
     std::atomic<int64_t> next{0};
     std::vector<std::thread> others;
     try {
