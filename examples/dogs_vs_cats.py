@@ -25,11 +25,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--precision", default=None, help="16-mixed on GPUs")
     args = parser.parse_args()
-
+    pl.seed_everything(0)
     parquet = Path("data_parquet")
     if not parquet.exists():
         convert(open_source(str(args.data), cache=user_cache()), parquet, progress=True)
-    pl.seed_everything(0)
     data = ImageData(parquet, batch_size=32)
     name = "image-classifier-{epoch:02d}-{val_loss:.2f}"
     checkpoints = ModelCheckpoint("checkpoints", name, monitor="val_loss", save_last=True)

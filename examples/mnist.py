@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagitta import ImageData
-from sagitta.convert import ConvertOptions
+from sagitta import Augmentation, ConvertOptions, ImageData
 
 
 class Net(pl.LightningModule):
@@ -40,12 +39,14 @@ class Net(pl.LightningModule):
 
 
 if __name__ == "__main__":
+    pl.seed_everything(0)
     parser = argparse.ArgumentParser()
     parser.add_argument("data", nargs="?", default="mnist")
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
-    pl.seed_everything(0)
-    data = ImageData(args.data, batch_size=64, convert=ConvertOptions(val=1 / 6))  # 50,000 / 10,000
+    data = ImageData(
+        args.data, convert=ConvertOptions(val=1 / 6), augmentation=Augmentation(shift=0)
+    )  # 50,000 / 10,000
     trainer = pl.Trainer(max_epochs=args.epochs, deterministic=True)
     trainer.fit(model := Net(), data)
     trainer.validate(model, data)

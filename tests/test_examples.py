@@ -51,7 +51,7 @@ def test_dogs_vs_cats(data_dir: Path, tmp_path: Path) -> None:
     assert "last.ckpt" in names and any(
         re.fullmatch(r"image-classifier-epoch=00-val_loss=\d+\.\d\d\.ckpt", name) for name in names
     )
-    assert (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+    assert any((tmp_path / "lightning_logs" / "version_0").iterdir())
     assert {"train", "test"} <= {path.name for path in (tmp_path / "data_parquet").iterdir()}
     with (tmp_path / "test_logs.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -59,7 +59,7 @@ def test_dogs_vs_cats(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_cifar10_wandb(data_dir: Path, tmp_path: Path) -> None:
-    output = run_example("cifar10_wandb.py", data_dir / "cifar-10-batches-py", "--epochs", 2, cwd=tmp_path)
+    output = run_example("cifar10_wandb.py", data_dir / "cifar-10-batches-py", "--epochs", 1, cwd=tmp_path)
     assert "Run history" in output and "Run summary" in output and "test_acc" in output
     assert any((tmp_path / "wandb").rglob("*.table.json"))
 

@@ -113,7 +113,7 @@ class Augmentation:
 
     min_scale: float = 0.35
     max_ratio: float = 4 / 3
-    shift: float = 0.125
+    shift: float = 0.1
     flip: float | None = None
 
     def __post_init__(self) -> None:
