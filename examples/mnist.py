@@ -44,9 +44,7 @@ if __name__ == "__main__":
     parser.add_argument("data", nargs="?", default="mnist")
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
-    data = ImageData(
-        args.data, convert=ConvertOptions(val=1 / 6), augmentation=Augmentation(shift=0)
-    )  # 50,000 / 10,000
+    data = ImageData(args.data, convert=ConvertOptions(val=1 / 6), augmentation=Augmentation(shift=0))
     trainer = pl.Trainer(max_epochs=args.epochs, deterministic=True)
     trainer.fit(model := Net(), data)
     trainer.validate(model, data)
