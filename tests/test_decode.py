@@ -283,6 +283,52 @@ def test_odd_images_agree_with_the_manifest(data_dir: Path) -> None:
         assert time.monotonic() - started < 10, row["file"]
 
 
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return the file cut off, or with one to eight bytes changed, or some left out."""
+    changed, (at, end) = bytearray(data), sorted(rng.integers(2, len(data), 2))
+    kind = rng.integers(3)
+    if kind == 0:
+        del changed[at:]
+    elif kind == 1:
+        del changed[at : min(end, at + 40)]
+    else:
+        for place in rng.integers(2, len(data), rng.integers(1, 9)):
+            changed[place] = rng.integers(256)
+    return bytes(changed)
+
+
+def assert_verified_as_decoded(data: bytes) -> bool:
+    try:
+        decode.decode(data)
+    except ImageError as error:
+        with pytest.raises(ImageError, match=f"^{re.escape(str(error))}$"):
+            decode.verify(data)
+        return False
+    assert decode.verify(data) == decode.read_header(data)
+    return True
+
+
+def test_verify_refuses_what_decode_refuses(photos: dict[str, Pixels]) -> None:
+    rng = np.random.default_rng(5)
+    files = list(variants(photos["china"][:64, :90]).values())
+    files += [encoded(Image.fromarray(photos["china"][:64, :90]).convert(mode), "JPEG") for mode in ("CMYK", "YCbCr")]
+    files += [encoded(Image.fromarray(photos["china"][:64, :90]), format) for format in ("PNG", "GIF", "TIFF", "WEBP")]
+    assert all(assert_verified_as_decoded(data) for data in files)
+    fine = [assert_verified_as_decoded(damaged(data, rng)) for data in files for _ in range(12)]
+    assert len(fine) > 400
+    assert 0.2 < np.mean(fine) < 0.8
+
+
+def test_verify_refuses_the_odd_images_that_decode_refuses(data_dir: Path) -> None:
+    rng = np.random.default_rng(6)
+    for path in sorted((data_dir / "odd-images").iterdir()):
+        data = path.read_bytes()
+        assert_verified_as_decoded(data)
+        if data.startswith(b"\xff\xd8") and len(data) < 200_000:
+            for _ in range(5):
+                assert_verified_as_decoded(damaged(data, rng))
+
+
 def test_odd_images_take_little_memory(data_dir: Path) -> None:
     code = (
         "import pathlib, resource, sys; from sagitta import decode, schema\n"

@@ -18,7 +18,7 @@ from sagitta.plan import uniform
 
 _TILE = 160  # pixels a side of one image in the grid
 _CAPTION = 36
-_WAIT_WORTH_MENTIONING = 0.1
+_WAIT_WORTH_MENTIONING = 0.2
 _STEP_OPERATION = 32  # a stream of its own for each rank, after those of augment and loader
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
 

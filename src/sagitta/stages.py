@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sagitta.decode import decode, read_header, reencode
+from sagitta.decode import decode, read_header, reencode, verify
 from sagitta.schema import ImageError, SourceError, content_hash, image_schema
 from sagitta.sources import Reader
 from sagitta.workspace import RESULT, new_file
@@ -114,15 +114,13 @@ def scan(task: Task, job: ScanJob) -> int:
 
 
 def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
-    """Return the row of ``SCAN`` for one image; every pixel is decoded once."""
+    """Return the row of ``SCAN`` for one image."""
     if size > _MAX_BYTES:
         return {"reason": f"{size:,} bytes, more than {_MAX_BYTES:,}"}
     try:
         data = task.reader.read(path)
         stored = _prepared(task, data)
-        header = read_header(stored)
-        if stored is data:  # else it has been decoded
-            decode(data)
+        header = verify(stored)
     except ImageError as error:
         return {"reason": str(error)}
     except OSError as error:
