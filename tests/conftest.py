@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Several workers with as many threads each as there are cores would mostly wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from PIL import Image

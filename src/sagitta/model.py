@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from sagitta.augment import THUMBNAIL, Preprocessing
 from sagitta.metrics import classification_metrics
@@ -225,6 +225,8 @@ class Classifier(pl.LightningModule):
         )
         for stage in ("train", "val", "test"):
             self.metrics[f"{stage}_metrics"] = classification_metrics(num_classes, f"{stage}_")
+            # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images.
+            self.metrics[f"{stage}_loss"] = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised float images (B, C, H, W)."""
@@ -238,22 +240,16 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
-        metrics = self.metrics[f"{stage}_metrics"]
+        metrics, mean_loss = self.metrics[f"{stage}_metrics"], self.metrics[f"{stage}_loss"]
         assert isinstance(metrics, MetricCollection)
+        assert isinstance(mean_loss, MeanMetric)
         metrics.update(logits, labels)
+        mean_loss.update(loss.detach(), len(labels))
         training = stage == "train"
-        self.log(
-            f"{stage}_loss",
-            loss,
-            on_step=training,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(labels),
-            sync_dist=not training,
-        )
-        self.log_dict(
-            dict(metrics.items()), on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels)
-        )
+        if training:
+            self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
+        epoch = {f"{stage}_loss_epoch" if training else f"{stage}_loss": mean_loss, **dict(metrics.items())}
+        self.log_dict(epoch, on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels))
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
