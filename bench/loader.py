@@ -43,34 +43,35 @@ def compare(row: str, repeats: int) -> Results:
     results: Results = {}
     for name in ROWS[row].peers:
         results[name] = _attempt(lambda name=name: _alone(name, row))  # type: ignore[misc]
-        print(f"  {name}: {results[name].get('error') or 'alone'}", flush=True)
+        print(f"  {name}: {results[name].get('error') or 'prepared'}", flush=True)
     with ExitStack() as stack:
-        able = [name for name in results if "error" not in results[name]]
-        servers = {name: stack.enter_context(serve(name, row)) for name in able}
-        for server in servers.values():
-            server.ask("epoch")
+        servers = {}
+        for name in [name for name in results if "error" not in results[name]]:
+            servers[name] = server = stack.enter_context(serve(name, row))
+            results[name] |= _attempt(lambda server=server: {"batch": server.ask("epoch")["batch"]})  # type: ignore[misc]
+        servers = {name: server for name, server in servers.items() if "error" not in results[name]}
         for _ in range(repeats):
             for name, server in servers.items():
                 epoch = server.ask("epoch")
                 results[name]["images_per_second"].append(round(epoch["images"] / epoch["seconds"], 1))
-                results[name]["cpu_seconds_per_1000"].append(round(1000 * epoch["cpu"] / epoch["images"], 3))
+                results[name]["cpu_seconds_per_1000"].append(round(1000 * epoch["cpu"] / epoch["images"], 4))
     return results
 
 
 def _alone(name: str, row: str) -> dict[str, Any]:
-    """Write a peer's format if need be; return its first epoch's memory and time to the first batch."""
-    for folder in {PEERS[name].data or ROWS[row].data}:
-        data.write(_root(), folder)
+    """Write a peer's format if need be; measure its first epoch's memory and time to the first batch if wanted."""
+    data.write(_root(), PEERS[name].data or ROWS[row].data)
     if reason := environments.make(PEERS[name].environment):
         raise LoaderError(f"cannot be installed: {reason}")
     with serve(name, row) as server:
         server.ask("prepare")
-    with serve(name, row) as server:
-        epoch, memory = server.ask_watched("epoch")
-        batch = server.ask("shape")
-    mib = {kind.lower(): round(size / 2**20) for kind, size in memory.items()}
-    first = {"first_batch_seconds": round(epoch["first"], 3)}
-    return {**batch, **first, "memory_mib": mib, "images_per_second": [], "cpu_seconds_per_1000": []}
+    result: dict[str, Any] = {"images_per_second": [], "cpu_seconds_per_1000": []}
+    if ROWS[row].costs:
+        with serve(name, row) as server:
+            epoch, memory = server.ask_watched("epoch")
+        result["first_batch_seconds"] = round(epoch["first"], 3)
+        result["memory_mib"] = {kind.lower(): round(size / 2**20) for kind, size in memory.items()}
+    return result
 
 
 def compare_pixels(row: str, _repeats: int) -> Results:

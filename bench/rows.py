@@ -67,6 +67,7 @@ class Row:
         peers: names in ``PEERS``.
         evaluate: the evaluation crop in place of random ones.
         normalized: float32 in place of uint8.
+        costs: memory and time to the first batch are measured too.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Row:
     peers: tuple[str, ...]
     evaluate: bool = False
     normalized: bool = False
+    costs: bool = False
 
     def work(self, root: Path, name: str) -> Work:
         """Return a peer's work, with files and formats below ``root``."""
@@ -92,6 +94,7 @@ ROWS = {
         "photos",
         64,
         ("Sagitta", "Sagitta, restart markers", *_OTHERS, *_LIMITS),
+        costs=True,
     ),
     "float32": Row("train, normalised float32 NCHW", "photos", 64, ("Sagitta", *_OTHERS), normalized=True),
     "eval": Row(

@@ -22,11 +22,14 @@ from peers import RESIZED, SIZE, Batch, Peer, Work
 from rows import PEERS, ROWS
 
 
-def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, float]:
+def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, Any]:
     """Load ``rows`` images; an endless loader's batches that were ready beforehand do not count.
 
     Returns:
-        images, seconds, CPU seconds of all processes, and seconds from the start to the first batch.
+        images, seconds, CPU seconds of all processes, seconds from the start to the first batch, and what a batch is.
+
+    Raises:
+        ValueError: there was no batch.
     """
     session = os.getsid(0)
     began = time.perf_counter()
@@ -35,14 +38,18 @@ def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, float]:
         next(batches)
         first = first or time.perf_counter() - began
     start, cpu = time.perf_counter(), cpu_seconds(session)
-    images = 0
-    for _, labels in batches:
+    done, batch = 0, {}
+    for images, labels in batches:
         first = first or time.perf_counter() - began
-        images += len(labels)
-        if images >= rows:
+        done += len(labels)
+        if images is not None:
+            batch = {"shape": list(images.shape), "dtype": str(images.dtype)}
+        if peer.ahead and done >= rows:
             break
     seconds = time.perf_counter() - start
-    return {"images": images, "seconds": seconds, "cpu": cpu_seconds(session) - cpu, "first": first}
+    if not done:
+        raise ValueError("no batch")
+    return {"images": done, "seconds": seconds, "cpu": cpu_seconds(session) - cpu, "first": first, "batch": batch}
 
 
 def pixels(batches: Iterator[Batch], work: Work) -> dict[str, Any]:
@@ -84,12 +91,6 @@ def _evaluated(file: Path) -> Any:
     return np.asarray(image.crop((left, top, left + SIZE, top + SIZE))).astype(np.int16)
 
 
-def shape(batch: Batch) -> dict[str, Any]:
-    """Return what a batch's images are."""
-    images = batch[0]
-    return {"shape": list(images.shape), "dtype": str(images.dtype)} if images is not None else {}
-
-
 class _Loading:
     """A loader at work; built with the first request that needs it."""
 
@@ -117,14 +118,12 @@ class _Loading:
             (folder / "complete").touch()
 
     def answer(self, request: str) -> dict[str, Any]:
-        """Do ``prepare``, ``shape``, ``pixels`` or ``epoch``."""
+        """Do ``prepare``, ``pixels`` or ``epoch``."""
         start = time.perf_counter()
         if request == "prepare":
             self._prepare()
             return {"seconds": time.perf_counter() - start}
         batches = self.batches()
-        if request == "shape":
-            return shape(next(batches))
         if request == "pixels":
             return pixels(batches, self.work)
         assert self.peer is not None

@@ -1,0 +1,206 @@
+"""The benchmark's JSON as Markdown, written between the markers of the README.
+
+python bench/table.py [--results bench/results/loader.json] [--readme README.md]
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- bench:loader -->", "<!-- /bench:loader -->"
+OURS = ("Sagitta", "Sagitta, restart markers", "Sagitta, fast", "Sagitta, thumbnails")
+GENERAL = ("torchvision, thumbnails", "HF datasets, thumbnails", "FFCV, thumbnails")
+
+Results = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One claim: a ratio of medians of one run, and what it should be."""
+
+    work: str
+    ratio: float
+    bar: float
+    against: str
+
+    def line(self) -> str:
+        """Return its row of the table."""
+        met = "yes" if self.ratio >= self.bar else "**no**"
+        return f"| {self.work} | {self.against} | {self.ratio:.2f} | {self.bar} | {met} |"
+
+
+def rate(results: Results, name: str) -> float:
+    """Return a loader's median images a second, 0 where it could not be measured."""
+    return float(statistics.median(results[name].get("images_per_second") or [0.0]))
+
+
+def fastest(results: Results, names: list[str]) -> str:
+    """Return the fastest of some loaders."""
+    return max(names, key=lambda name: rate(results, name))
+
+
+def loader_bars(rows: dict[str, Results]) -> list[Bar]:
+    """Return the bars of speed, and of processor time and memory, of the rows that were measured."""
+    bars = []
+
+    def speed(work: str, row: str, ours: str, names: list[str], bar: float) -> None:
+        best = fastest(rows[row], names)
+        bars.append(Bar(work, rate(rows[row], ours) / rate(rows[row], best), bar, best))
+
+    if "train" in rows:
+        peers = _peers(rows, "train")
+        limit = "limit: region decode, restart markers"
+        speed("train, antialias", "train", "Sagitta", [name for name in peers if _antialiased(name)], 1.5)
+        speed("train, any pixels", "train", "Sagitta", peers, 1.3)
+        speed("train, restart markers", "train", "Sagitta, restart markers", peers, 2.0)
+        speed("train, restart markers", "train", "Sagitta, restart markers", [limit], 0.8)
+        bars += _lowest(rows["train"], peers)
+    if "float32" in rows:
+        speed("train, float32", "float32", "Sagitta", _peers(rows, "float32"), 1.5)
+    if {"eval", "pixels"} <= rows.keys():
+        peers = _peers(rows, "eval")
+        for work, most in (("evaluation, peers equal to Pillow", 0), ("evaluation, peers within 2 of 255", 2)):
+            speed(
+                work, "eval", "Sagitta", [name for name in peers if rows["pixels"][name].get("max", 255) <= most], 1.3
+            )
+    if "camera" in rows:
+        speed("camera photos, fast", "camera", "Sagitta, fast", _peers(rows, "camera"), 3)
+    if "cifar" in rows:
+        speed("32 x 32", "cifar", "Sagitta, thumbnails", ["limit: vectorised"], 0.9)
+        speed("32 x 32", "cifar", "Sagitta, thumbnails", list(GENERAL), 5)
+    return bars
+
+
+def _lowest(results: Results, peers: list[str]) -> list[Bar]:
+    cpu = {name: statistics.median(results[name].get("cpu_seconds_per_1000") or [9e9]) for name in results}
+    memory = {name: results[name].get("memory_mib", {}).get("pss", 9e9) for name in results}
+    bars = []
+    for work, costs in (("CPU seconds, train", cpu), ("memory, train", memory)):
+        best = min(peers, key=lambda name: costs[name])
+        bars.append(Bar(work, costs[best] / costs["Sagitta"], 1.0, best))
+    return bars
+
+
+def other_bars(rows: dict[str, Results]) -> list[Bar]:
+    """Return the bars of random rows and of conversion."""
+    bars = []
+    if "row" in rows:
+        bars.append(Bar("random row", 2 / rows["row"]["Sagitta"]["microseconds"], 1.0, "2 µs"))
+    if "convert" in rows:
+        seconds = {name: statistics.median(result["seconds"]) for name, result in rows["convert"].items()}
+        best = min((name for name in seconds if name not in ("Sagitta", "cp -r")), key=lambda name: seconds[name])
+        for against, bar in ((best, 1.5), ("cp -r", 0.5)):
+            bars.append(Bar("convert 1.1 GB", seconds[against] / seconds["Sagitta"], bar, against))
+    return bars
+
+
+def _peers(rows: dict[str, Results], row: str) -> list[str]:
+    return [name for name in rows[row] if name not in OURS and not name.startswith("limit")]
+
+
+def _antialiased(name: str) -> bool:
+    return name not in ("DALI, no antialias", "FFCV")
+
+
+def comparison(rows: dict[str, Results]) -> list[str]:
+    """Return the table of loaders: a line each, fastest first."""
+    columns = [name for name in ("float32", "eval", "camera") if name in rows]
+    titles = {"float32": "float32", "eval": "evaluation", "camera": "camera"}
+    header = ["loader", "train images/s (min-max)", "CPU s / 1,000", "memory MiB", "first batch s"]
+    header += [titles[column] for column in columns] + ["pixels against Pillow's"]
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 2) + "|---|"]
+    train = rows.get("train", {})
+    for name in sorted(train, key=lambda name: -rate(train, name)):
+        cells = [name, *_train_cells(train[name]), *(_rate_cell(rows[column], name) for column in columns)]
+        lines.append("| " + " | ".join([*cells, _pixels_cell(rows.get("pixels", {}), name)]) + " |")
+    return lines
+
+
+def _train_cells(result: dict[str, Any], digits: int = 2) -> list[str]:
+    if "error" in result:
+        return [result["error"][:60], "", "", ""]
+    speeds = result["images_per_second"]
+    return [
+        f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f}-{max(speeds):,.0f})",
+        f"{statistics.median(result['cpu_seconds_per_1000']):.{digits}f}",
+        f"{result['memory_mib']['pss']:,}" if "memory_mib" in result else "",
+        f"{result['first_batch_seconds']:.2f}" if "memory_mib" in result else "",
+    ]
+
+
+def _rate_cell(results: Results, name: str) -> str:
+    name = "Sagitta, fast" if name == "Sagitta" and "Sagitta, fast" in results else name
+    if name not in results:
+        return ""
+    speed = rate(results, name)
+    return f"{speed:,.{0 if speed >= 100 else 1}f}" if speed else "-"
+
+
+def _pixels_cell(pixels: Results, name: str) -> str:
+    if name.startswith("limit"):
+        return ""
+    result = pixels.get(name.split(", restart")[0], {})
+    if "max" not in result:
+        return "-"
+    return "equal" if not result["max"] else f"differ by {result['mean']:.2g}, at most {result['max']}"
+
+
+def thumbnails(results: Results) -> list[str]:
+    """Return the table of 32 x 32 images."""
+    lines = ["| 32 x 32, batch 512, float32 | images/s (min-max) | CPU s / 1,000 |", "|---|---:|---:|"]
+    for name in sorted(results, key=lambda name: -rate(results, name)):
+        speed, cpu = _train_cells(results[name], digits=4)[:2]
+        lines.append(f"| {name.removesuffix(', thumbnails')} | {speed} | {cpu} |")
+    return lines
+
+
+def converters(results: Results) -> list[str]:
+    """Return the table of converters."""
+    lines = ["| 10,000 photos, 1.1 GB | seconds until on disk (min-max) | until written |", "|---|---:|---:|"]
+    for name in sorted(results, key=lambda name: statistics.median(results[name]["seconds"])):
+        seconds, written = results[name]["seconds"], results[name]["seconds_written"]
+        span = f"{statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
+        lines.append(f"| {name} | {span} | {statistics.median(written):.1f} |")
+    return lines
+
+
+def render(report: dict[str, Any]) -> str:
+    """Return the whole text between the markers."""
+    rows = {name: row["results"] for name, row in report["rows"].items()}
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if name != "engine")
+    parts = [
+        [
+            f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Python "
+            f"{machine['python']}, {max(row['date'] for row in report['rows'].values())}; medians of one run; "
+            "`python bench/loader.py`, explained in `bench/README.md`."
+        ],
+        comparison(rows),
+        ["| claim | against | ratio | bar | met |", "|---|---|---:|---:|---|"]
+        + [bar.line() for bar in loader_bars(rows) + other_bars(rows)],
+        thumbnails(rows["cifar"]) if "cifar" in rows else [],
+        converters(rows["convert"]) if "convert" in rows else [],
+        [f"Versions: {versions}; {report['versions']['engine']}."],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def main() -> None:
+    """Put the table into the README."""
+    parser = argparse.ArgumentParser(description="Write the benchmark's table into the README.")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results" / "loader.json")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args()
+    text = options.readme.read_text()
+    before, rest = text.split(BEGIN)
+    table = render(json.loads(options.results.read_text()))
+    options.readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
