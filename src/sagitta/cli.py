@@ -158,11 +158,13 @@ def _inspect(argv: list[str]) -> None:
 
 
 def _fit(argv: list[str]) -> None:
+    from dataclasses import replace
+
     import lightning.pytorch as pl
 
     from sagitta import train
     from sagitta.data import ImageData
-    from sagitta.model import Classifier
+    from sagitta.model import Classifier, pretrained_preprocessing
     from sagitta.run import CONFIG_FILE, new_run_directory, save_config
 
     train.quiet()
@@ -170,7 +172,13 @@ def _fit(argv: list[str]) -> None:
     config = _parse_fit(parser, argv)
     out, resumed = config.pop("out"), config.pop("resume")
     objects = parser.instantiate(config)
-    data = ImageData(config.source, seed=config.seed, verbose=True, **vars(objects.data))
+    model, size = objects.model, objects.data.image_size
+    preprocessing = pretrained_preprocessing(model.name) if model.pretrained else None
+    if preprocessing is not None and size is not None:
+        preprocessing = replace(preprocessing, size=(size, size))
+    data = ImageData(
+        config.source, seed=config.seed, preprocessing=preprocessing, verbose=True, **vars(objects.data)
+    )
     data.prepare_data()
     data.setup("fit")
     trainer = vars(objects.trainer)
@@ -178,7 +186,7 @@ def _fit(argv: list[str]) -> None:
         trainer["max_epochs"] = config.trainer.max_epochs = train.default_epochs(len(data.shards.splits["train"]))
     pl.seed_everything(config.seed, verbose=False)
     classifier = Classifier(
-        **vars(objects.model), class_names=data.class_names, preprocessing=data.preprocessing.to_dict()
+        **vars(model), class_names=data.class_names, preprocessing=data.preprocessing.to_dict()
     )
     run = resumed or new_run_directory(out, config.source)
     if not resumed:
