@@ -23,6 +23,7 @@ import numpy as np
 import convert
 import data
 import environments
+from formats import WRITERS
 from measure import LoaderError, Server, machine
 from rows import PEERS, ROWS
 
@@ -36,6 +37,14 @@ def serve(name: str, row: str) -> Server:
     log.parent.mkdir(parents=True, exist_ok=True)
     python = environments.python(PEERS[name].environment)
     return Server([str(python), str(HERE / "serve.py"), name, row, str(_root())], log)
+
+
+def prepare(name: str, row: str) -> None:
+    """Write a loader's format unless that was done."""
+    written = ROWS[row].work(_root(), name).folder
+    if WRITERS[PEERS[name].format] and not (written / "complete").exists():
+        with serve(name, row) as server:
+            server.ask("prepare")
 
 
 def compare(row: str, repeats: int) -> Results:
@@ -63,8 +72,7 @@ def _alone(name: str, row: str) -> dict[str, Any]:
     data.write(_root(), PEERS[name].data or ROWS[row].data)
     if reason := environments.make(PEERS[name].environment):
         raise LoaderError(f"cannot be installed: {reason}")
-    with serve(name, row) as server:
-        server.ask("prepare")
+    prepare(name, row)
     result: dict[str, Any] = {"images_per_second": [], "cpu_seconds_per_1000": []}
     if ROWS[row].costs:
         with serve(name, row) as server:
@@ -78,8 +86,8 @@ def compare_pixels(row: str, _repeats: int) -> Results:
     """Compare each peer's evaluation crops with Pillow's, once: pixels do not vary."""
 
     def ask(name: str) -> dict[str, Any]:
+        prepare(name, row)
         with serve(name, row) as server:
-            server.ask("prepare")
             return server.ask("pixels")
 
     return {name: _attempt(lambda name=name: ask(name)) for name in ROWS[row].peers}  # type: ignore[misc]

@@ -192,8 +192,9 @@ class Datasets(TorchPeer):
     streaming = False
 
     def _open(self, decode: Callable[[bytes], Any]) -> Any:
-        from datasets import Image, load_dataset
+        from datasets import Image, config, load_dataset
 
+        config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # else five seconds an epoch when it streams and shuffles
         rows = load_dataset(
             "parquet",
             data_files=sorted(map(str, self.work.folder.glob("*.parquet"))),
