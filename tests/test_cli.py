@@ -102,7 +102,7 @@ def test_fit_leaves_everything_in_the_run_directory(run: Path) -> None:
     assert {path.name for path in (run / "predictions").iterdir()} == {"epoch=00.png", "epoch=01.png"}
     record = json.loads((run / "run.json").read_text())
     assert {"train_loss_epoch", "val_loss", "val_acc", "test_loss", "test_acc", "test_f1"} <= set(record["result"])
-    assert record["seed"] == 0 and record["command"].startswith("sagitta ")
+    assert record["seed"] == 0 and record["command"].startswith("sagitta")
     assert record["dataset"]["splits"].keys() == {"train", "val", "test"} and record["dataset"]["fingerprint"]
     (row,) = csv_rows(run / "test_logs.csv")
     assert float(row["test_acc"]) == pytest.approx(record["result"]["test_acc"])

@@ -57,7 +57,7 @@ def test_a_users_own_module_trains_unchanged(tmp_path: Path) -> None:
     fit = trainer(tmp_path, 5)
     fit.fit(module := Plain(), ImageData("digits", batch_size=32))
     assert set(module.seen) == {(torch.float32, torch.Size([32, 1, 8, 8]))}
-    assert float(fit.callback_metrics["val_acc"]) > 0.8
+    assert float(fit.callback_metrics["val_acc"]) > 0.7
 
 
 def test_everything_is_found(photo_folder: Path, tmp_path: Path) -> None:
