@@ -176,18 +176,14 @@ def _fit(argv: list[str]) -> None:
     preprocessing = pretrained_preprocessing(model.name) if model.pretrained else None
     if preprocessing is not None and size is not None:
         preprocessing = replace(preprocessing, size=(size, size))
-    data = ImageData(
-        config.source, seed=config.seed, preprocessing=preprocessing, verbose=True, **vars(objects.data)
-    )
+    data = ImageData(config.source, seed=config.seed, preprocessing=preprocessing, verbose=True, **vars(objects.data))
     data.prepare_data()
     data.setup("fit")
     trainer = vars(objects.trainer)
     if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and trainer["max_time"] is None:
         trainer["max_epochs"] = config.trainer.max_epochs = train.default_epochs(len(data.shards.splits["train"]))
     pl.seed_everything(config.seed, verbose=False)
-    classifier = Classifier(
-        **vars(model), class_names=data.class_names, preprocessing=data.preprocessing.to_dict()
-    )
+    classifier = Classifier(**vars(model), class_names=data.class_names, preprocessing=data.preprocessing.to_dict())
     run = resumed or new_run_directory(out, config.source)
     if not resumed:
         save_config(run / CONFIG_FILE, parser.dump(config))
