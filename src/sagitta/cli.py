@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or ''}: {error.strerror}".lstrip(": "))
+        return _complain(f"{error.filename or 'writing a file'}: {error.strerror}")
     except KeyboardInterrupt:
         return _complain("interrupted; what was finished is kept, and the same command goes on from there", code=130)
     except BrokenPipeError:
