@@ -10,12 +10,13 @@ import platform
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SAMPLE_SECONDS = 0.05
+_SAMPLE_SECONDS, _IDLE_SECONDS = 0.05, 0.3
 _PARTS = ("Pss", "Pss_Anon", "Pss_File", "Pss_Shmem")
 
 
@@ -36,6 +37,22 @@ def cpu_seconds(session: int) -> float:
     """Return user and system time of a session's processes, those that ended and were waited for included."""
     stats = filter(None, map(_stat, processes(session)))
     return sum(int(field) for fields in stats for field in fields[11:15]) / _TICKS
+
+
+def busy_seconds() -> float:
+    """Return the time that all cores have computed for anybody."""
+    user, nice, system, _idle, _waiting, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
+    return sum(map(int, (user, nice, system, irq, softirq))) / _TICKS
+
+
+def wait_until_idle(share: float, limit: float) -> None:
+    """Wait until this machine's cores are busy for no more than ``share`` of the time; ``limit`` seconds at most."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        before = busy_seconds()
+        time.sleep(_IDLE_SECONDS)
+        if busy_seconds() - before <= share * _IDLE_SECONDS * len(os.sched_getaffinity(0)):
+            return
 
 
 def memory(session: int) -> dict[str, int]:

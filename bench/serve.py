@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from formats import WRITERS
-from measure import cpu_seconds
-from peers import RESIZED, SIZE, Batch, Peer, Work
+from measure import busy_seconds, cpu_seconds
+from peers import CORES, RESIZED, SIZE, Batch, Peer, Work
 from rows import PEERS, ROWS
 
 
@@ -26,7 +26,8 @@ def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, Any]:
     """Load ``rows`` images; an endless loader's batches that were ready beforehand do not count.
 
     Returns:
-        images, seconds, CPU seconds of all processes, seconds from the start to the first batch, and what a batch is.
+        images; seconds; CPU seconds of all processes; the share of the machine that others' processes used meanwhile;
+        seconds from the start to the first batch; what a batch is.
 
     Raises:
         ValueError: there was no batch.
@@ -37,7 +38,7 @@ def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, Any]:
     for _ in range(peer.ahead):
         next(batches)
         first = first or time.perf_counter() - began
-    start, cpu = time.perf_counter(), cpu_seconds(session)
+    start, cpu, busy = time.perf_counter(), cpu_seconds(session), busy_seconds()
     done, batch = 0, {}
     for images, labels in batches:
         first = first or time.perf_counter() - began
@@ -46,10 +47,11 @@ def epoch(peer: Peer, batches: Iterator[Batch], rows: int) -> dict[str, Any]:
             batch = {"shape": list(images.shape), "dtype": str(images.dtype)}
         if peer.ahead and done >= rows:
             break
-    seconds = time.perf_counter() - start
     if not done:
         raise ValueError("no batch")
-    return {"images": done, "seconds": seconds, "cpu": cpu_seconds(session) - cpu, "first": first, "batch": batch}
+    seconds, cpu, busy = time.perf_counter() - start, cpu_seconds(session) - cpu, busy_seconds() - busy
+    others = max(0.0, busy - cpu) / seconds / CORES
+    return {"images": done, "seconds": seconds, "cpu": cpu, "others": others, "first": first, "batch": batch}
 
 
 def pixels(batches: Iterator[Batch], work: Work) -> dict[str, Any]:
