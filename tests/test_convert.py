@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sagitta import _native
 from sagitta.convert import ConvertOptions, cached, convert
-from sagitta.decode import decode, read_header
+from sagitta.decode import add_restart_markers, decode, read_header
 from sagitta.schema import (
     INFO_FILE,
     ConfigError,
@@ -210,6 +212,74 @@ def test_quality_encodes_all_upright(data_dir: Path, tmp_path: Path) -> None:
     assert len(set(zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True))) == 1
 
 
+@pytest.fixture
+def core() -> None:
+    if _native.library() is None:
+        pytest.skip("the native core is not built")
+
+
+def mixed(photo_folder: Path) -> dict[str, bytes]:
+    """JPEGs and PNGs, and JPEGs that cannot be marked: one cut off, others in CMYK."""
+    images = {f"{path.parent.name}/{path.name}": path.read_bytes() for path in sorted(photo_folder.rglob("*.jpg"))} | {
+        f"china/{index}.png": png(index) for index in range(4)
+    }
+    cmyk = io.BytesIO()
+    Image.new("CMYK", (40, 30), (9, 80, 7, 3)).save(cmyk, "JPEG")
+    return images | {"flower/cmyk.jpg": cmyk.getvalue(), "china/cut.jpg": images["china/000.jpg"][:-600]}
+
+
+@pytest.mark.usefixtures("core")
+def test_restart_markers_change_bytes_but_no_pixel(photo_folder: Path, tmp_path: Path) -> None:
+    images, options = mixed(photo_folder), ConvertOptions(restart_markers=True, val=0, test=0)
+    info = convert(source_of(images), tmp_path / "out", options)
+    assert info.provenance["options"]["restart_markers"] is True
+    assert info.quarantined == 1
+    rows = read(tmp_path / "out", "train").to_pylist()
+    assert len(rows) == len(images) - 1
+    for row in rows:
+        stored, original = row["image"]["bytes"], images[row["image"]["path"]]
+        assert row["content_hash"] == content_hash(stored)
+        assert np.array_equal(decode(stored), decode(original))
+        assert stored == add_restart_markers(original)  # which compares every coefficient
+        assert (b"\xff\xd0" in stored) == (row["mode"] == "RGB" and row["format"] == "JPEG"), row["image"]["path"]
+        if row["format"] == "PNG" or row["mode"] == "CMYK":
+            assert stored == original
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("change", [{}, {"resize": 50}, {"quality": 60}])
+def test_marked_datasets_are_the_same_bytes_for_any_workers(
+    photo_folder: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    source = heavy(source_of(mixed(photo_folder)))
+    for workers in (1, 3):
+        options = ConvertOptions(restart_markers=True, shard_size=20_000, workers=workers)
+        convert(source, tmp_path / str(workers), replace(options, **change))
+    assert digests(tmp_path / "1") == digests(tmp_path / "3")
+
+
+@pytest.mark.usefixtures("core")
+def test_restart_markers_after_re_encoding(photo_folder: Path, tmp_path: Path) -> None:
+    source = source_of(mixed(photo_folder))
+    tables = []
+    for marked in (True, False):
+        options = ConvertOptions(restart_markers=marked, resize=50, quality=60, val=0, test=0)
+        convert(source, tmp_path / str(marked), options)
+        tables.append(read(tmp_path / str(marked), "train").to_pylist())
+    for row, plain in zip(*tables, strict=True):
+        stored, reencoded = row["image"]["bytes"], plain["image"]["bytes"]
+        assert stored == add_restart_markers(reencoded)
+        assert np.array_equal(decode(stored), decode(reencoded))
+        assert min(row["height"], row["width"]) <= 50
+
+
+def test_restart_markers_without_the_core_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGITTA_NATIVE", "0")
+    with pytest.raises(ConfigError, match="restart markers need the native core"):
+        convert(source_of(noise(8)), tmp_path / "out", ConvertOptions(restart_markers=True))
+    assert not list(tmp_path.iterdir())
+
+
 # The same bytes, whatever happens.
 
 
@@ -368,7 +438,7 @@ def test_options_out_of_range_are_refused(values: dict[str, int]) -> None:
 
 
 _FULL = """
-import re, sys
+import resource, sys
 from pathlib import Path
 from sagitta.convert import convert
 from sagitta.schema import SagittaError

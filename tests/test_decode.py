@@ -479,19 +479,3 @@ def test_restart_markers_need_the_core(photos: dict[str, Pixels], monkeypatch: p
 @pytest.mark.usefixtures("core")
 def test_engine_names_the_decoder() -> None:
     assert decode.engine().startswith("native core with libjpeg-turbo")
-
-
-# --- re-encoding --------------------------------------------------------------------------------------------------
-
-
-def test_reencode(photos: dict[str, Pixels]) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = jpeg(photos["china"], exif=exif)
-    small = decode.reencode(data, size=100, quality=80)
-    assert decode.read_header(small) == decode.ImageHeader(100, 150, 1, "JPEG", "RGB")
-    assert small == decode.reencode(data, size=100, quality=80)
-    assert decode.read_header(decode.reencode(data, size=5000, quality=80)).height == 640
-    assert decode.read_header(decode.reencode(encoded(Image.new("I;16", (9, 9))), size=None, quality=80)).mode == "L"
-    with pytest.raises(ImageError):
-        decode.reencode(data[:900], size=None, quality=80)

@@ -1,8 +1,21 @@
+import io
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from sagitta.stages import cut
+from sagitta.decode import ImageHeader, read_header
+from sagitta.schema import ImageError
+from sagitta.stages import cut, reencode
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
 
 
 def test_blocks_end_at_so_many_bytes_or_rows() -> None:
@@ -20,3 +33,22 @@ def test_blocks_cover_all_rows_and_keep_their_bounds(sizes: list[int], most_byte
     for block in blocks:
         assert len(sizes[block]) <= most_rows
         assert sum(sizes[block][:-1]) <= most_bytes
+
+
+def test_reencode(photos: dict[str, np.ndarray]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(photos["china"]), "JPEG", exif=exif)
+    small = reencode(data, size=100, quality=80)
+    assert read_header(small) == ImageHeader(100, 150, 1, "JPEG", "RGB")
+    assert small == reencode(data, size=100, quality=80)
+    assert read_header(reencode(data, size=5000, quality=80)).height == 640
+    with pytest.raises(ImageError):
+        reencode(data[:900], size=None, quality=80)
+
+
+def test_reencode_keeps_grey_grey(photos: dict[str, np.ndarray]) -> None:
+    grey = Image.fromarray(photos["china"]).convert("L")
+    for mode in ("1", "L", "LA", "I;16"):
+        assert read_header(reencode(encoded(grey.convert(mode), "PNG"), size=None, quality=80)).mode == "L"
+    assert reencode(encoded(grey, "PNG"), size=None, quality=80) == encoded(grey, "JPEG", quality=80, optimize=True)

@@ -4,7 +4,7 @@ A conversion works in ``.OUT.partial`` beside OUT and ends by renaming the finis
 
     .OUT.partial/lock                  held by the one process that converts
     .OUT.partial/key                   digest of source and options: another one starts afresh
-    .OUT.partial/scan/00000.arrow ...  what each image is, or why it is left out; its new bytes where it is re-encoded
+    .OUT.partial/scan/00000.arrow ...  what each image is, or why it is left out; its new bytes where it is rewritten
     .OUT.partial/dataset/              the shards finished so far
 
 Every file is written under another name, synced and renamed. How rows are cut into parts, shards and row groups depends
@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import sagitta
+from sagitta.decode import add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
 from sagitta.schema import (
     FORMAT_VERSION,
@@ -45,6 +46,7 @@ from sagitta.schema import (
 from sagitta.sources import Source
 from sagitta.splits import SplitRule, assign, check_splits, split_rule
 from sagitta.stages import (
+    GREY_MODES,
     MeasureJob,
     ScanJob,
     ShardJob,
@@ -61,7 +63,6 @@ _PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
 _STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
 _IMAGE_BYTES = 16 * 2**10  # an image takes as long to begin with as so many bytes of it
 _PARALLEL_BYTES = 64 * 2**20  # below this, starting processes takes longer than it saves
-_GREY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -75,6 +76,8 @@ class ConvertOptions:
         seed: of the split.
         resize: length of the shorter side in pixels; smaller images are kept as they are.
         quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
+        restart_markers: store JPEGs with a restart marker after every row of blocks, without loss: training then
+            decodes only the rows that a crop needs.
         shard_size: bytes that a shard holds at most, give or take an image.
         workers: processes; None means all cores. Never changes the output.
         on_bad: what to do with images that cannot be decoded: leave them out and list them, or stop.
@@ -88,6 +91,7 @@ class ConvertOptions:
     seed: int = 0
     resize: int | None = None
     quality: int | None = None
+    restart_markers: bool = False
     shard_size: int = 256 * 2**20
     workers: int | None = None
     on_bad: Literal["quarantine", "fail"] = "quarantine"
@@ -120,19 +124,21 @@ def convert(
 
     Raises:
         DatasetError: ``out`` exists.
-        ConfigError: the shares of the splits do not fit.
+        ConfigError: the shares of the splits do not fit, or restart markers lack the native core.
         SourceError: no image can be read, there are too few classes or images, training lacks a class, an image cannot
             be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
         SagittaError: the disk is full or a worker died; the same call goes on from there.
     """
     if out.exists():
         raise exists_already(out)
+    if options.restart_markers:
+        add_restart_markers(b"")  # where that cannot be done, it is said before anything is written
     work = (pc.sum(source.rows["size"]).as_py() or 0) + _IMAGE_BYTES * source.rows.num_rows
     workers = (options.workers or usable_cores()) if work > _PARALLEL_BYTES else 1
     with _advice(source, out):
         rule = split_rule(source.rows, options.val, options.test, options.seed)
         with work_folder(out, _key(source, options)) as folder:
-            task = Task(source.reader, folder, options.resize, options.quality)
+            task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers)
             with Pool(task, workers) as pool:
                 return _Conversion(source, options, rule, pool, folder, progress).run()
 
@@ -234,7 +240,7 @@ class _Conversion:
         splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
         splits = {name: table for name, table in splits.items() if table.num_rows}
         files = self._write(splits)
-        channels = 1 if set(rows["mode"].unique().to_pylist()) <= set(_GREY) else 3
+        channels = 1 if set(rows["mode"].unique().to_pylist()) <= set(GREY_MODES) else 3
         mean, std = self._statistics(splits["train"], channels)
         info = DatasetInfo(
             class_names=self.source.class_names,

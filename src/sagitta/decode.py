@@ -57,7 +57,6 @@ JOB = np.dtype(
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _JPEG_FORMATS = {"JPEG", "MPO"}
-_GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -151,32 +150,6 @@ def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pi
         return _array(upright, channels).copy()
 
 
-def reencode(data: Bytes, *, size: int | None, quality: int) -> bytes:
-    """Return the image as an upright JPEG without metadata: grey stays grey, everything else becomes RGB.
-
-    Args:
-        data: the encoded file.
-        size: the shorter side in pixels, reached by antialiased bicubic reduction; smaller images keep their
-            size, and None keeps every size.
-        quality: JPEG quality, 1-100.
-
-    Raises:
-        ImageError: the image cannot be decoded.
-    """
-    with _refusal(data):
-        image = _open(data)
-        _load(image)
-        mode = "L" if image.mode in _GREY_MODES else "RGB"
-        upright = _upright(image, _orientation(image)).convert(mode)
-        shorter = min(upright.size)
-        if size is not None and size < shorter:
-            width, height = (max(1, round(side * size / shorter)) for side in upright.size)
-            upright = upright.resize((width, height), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        upright.save(buffer, "JPEG", quality=quality, optimize=True)
-        return buffer.getvalue()
-
-
 def decode_batch(
     images: Sequence[Bytes],
     jobs: npt.NDArray[np.void],
@@ -235,7 +208,7 @@ def add_restart_markers(data: Bytes) -> bytes:
         ConfigError: the native core is not there.
     """
     if (core := _native.library()) is None:
-        raise ConfigError(f"restart markers need the native core; {engine()}")
+        raise ConfigError(f"restart markers need the native core, and this is {engine()}")
     return _native.add_restart_markers(core, data) or bytes(data)
 
 

@@ -4,6 +4,7 @@ Each is a function of (task, job) that leaves its result in a file, or returns i
 name only when it is whole and on the disk, so whatever is there need not be made again.
 """
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from sagitta.decode import decode, read_header, reencode, verify
+from sagitta.decode import add_restart_markers, decode, read_header, verify
 from sagitta.schema import ImageError, SourceError, content_hash, image_schema
 from sagitta.sources import Reader
 from sagitta.workspace import RESULT, new_file
@@ -30,10 +32,13 @@ SCAN = pa.schema(
         ("orientation", pa.int8()),
         ("format", pa.string()),
         ("mode", pa.string()),
-        ("stored", pa.binary()),  # the re-encoded image; null where the source's bytes are kept
+        ("stored", pa.binary()),  # the rewritten image; null where the source's bytes are kept
     ]
 )
 """What a scan finds out about each row."""
+
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes that hold no colour."""
 
 DEFAULT_QUALITY = 90
 _MAX_BYTES = 2**30  # a file is held in memory, and more is hardly an image
@@ -49,17 +54,19 @@ class Task:
         folder: where the conversion works.
         resize: length of the shorter side, or None.
         quality: JPEG quality of every image, or None.
+        restart_markers: whether JPEGs get a restart marker after every row of blocks.
     """
 
     reader: Reader
     folder: Path
     resize: int | None
     quality: int | None
+    restart_markers: bool
 
     @property
-    def reencodes(self) -> bool:
+    def rewrites(self) -> bool:
         """Whether images may be stored in other bytes than the source's."""
-        return self.resize is not None or self.quality is not None
+        return self.resize is not None or self.quality is not None or self.restart_markers
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def cut(sizes: npt.NDArray[np.int64], most_bytes: int, most_rows: int) -> list[s
 
 
 def scan(task: Task, job: ScanJob) -> int:
-    """Verify, hash and if asked re-encode the images of a part; returns how many there are."""
+    """Verify, hash and if asked rewrite the images of a part; returns how many there are."""
     if not _part(task.folder, job.number).exists():
         found = [_examine(task, path, size) for path, size in zip(job.paths, job.sizes, strict=True)]
         table = pa.Table.from_pylist(found, schema=SCAN)
@@ -130,14 +137,41 @@ def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
 
 
 def _prepared(task: Task, data: bytes) -> bytes:
-    """Return the bytes to store: those of the source unless re-encoding was asked for and changes anything."""
-    if not task.reencodes:
-        return data
-    if task.quality is None and task.resize is not None:
-        header = read_header(data)
-        if min(header.width, header.height) <= task.resize:
-            return data
-    return reencode(data, size=task.resize, quality=task.quality or DEFAULT_QUALITY)
+    """Return the bytes to store: ``data`` itself unless something else was asked for and changes anything."""
+    if _is_reencoded(task, data):
+        data = reencode(data, size=task.resize, quality=task.quality or DEFAULT_QUALITY)
+    return add_restart_markers(data) if task.restart_markers else data
+
+
+def _is_reencoded(task: Task, data: bytes) -> bool:
+    if task.quality is not None or task.resize is None:
+        return task.quality is not None
+    header = read_header(data)
+    return min(header.width, header.height) > task.resize
+
+
+def reencode(data: bytes, *, size: int | None, quality: int) -> bytes:
+    """Return the image as an upright JPEG without metadata: grey stays grey, everything else becomes RGB.
+
+    Args:
+        data: the encoded file.
+        size: the shorter side in pixels, reached by antialiased bicubic reduction; smaller images keep their
+            size, and None keeps every size.
+        quality: JPEG quality, 1-100.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+    """
+    grey = read_header(data).mode in GREY_MODES
+    pixels = decode(data, channels=1 if grey else 3)
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    shorter = min(image.size)
+    if size is not None and size < shorter:
+        width, height = (max(1, round(side * size / shorter)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
 
 def write_shard(task: Task, job: ShardJob) -> int:
@@ -191,7 +225,7 @@ def _stored(task: Task, rows: pa.Table) -> Iterator[bytes]:
     for path, wanted, row_part, place in zip(
         *(rows[name].to_pylist() for name in ("path", "content_hash", "part", "place")), strict=True
     ):
-        if task.reencodes and row_part != number:
+        if task.rewrites and row_part != number:
             number, part = row_part, read_part(task.folder, row_part)
         stored = part["stored"][place].as_py() if part else None
         yield _unchanged(path, stored or _read_again(task.reader, path), wanted)
