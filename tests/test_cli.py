@@ -193,6 +193,23 @@ def test_convert_inspect_and_fit_on_a_dataset(work: Path, photo_folder: Path) ->
     assert result.returncode == 0 and (work / "runs" / "dataset-1" / "run.json").is_file(), result.stderr
 
 
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_restart_markers_and_the_engine(
+    tmp_path: Path, photo_folder: Path, native: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGITTA_NATIVE", native)
+    engine = sagitta("inspect", "--engine", cwd=tmp_path).stdout
+    converted = sagitta("convert", photo_folder, "marked", "--restart-markers", cwd=tmp_path)
+    if engine.startswith("native core with libjpeg-turbo"):
+        assert converted.returncode == 0, converted.stderr
+        result = sagitta("inspect", "marked", "--engine", cwd=tmp_path)
+        assert result.stdout.startswith(engine) and "china" in result.stdout
+    else:
+        assert "unset SAGITTA_NATIVE" in engine or "install a C++ compiler" in engine
+        refused(converted, "restart markers need the native core")
+        assert not list(tmp_path.glob("*marked*"))
+
+
 def test_an_interrupted_run_is_resumed(work: Path) -> None:
     """Three epochs in one go, and two epochs plus one after a resume, end with the same weights and metrics."""
     assert (
@@ -224,6 +241,7 @@ def test_an_interrupted_run_is_resumed(work: Path) -> None:
         (["test", "nowhere"], ["nowhere"]),
         (["predict", "nowhere", "x.jpg"], ["x.jpg"]),
         (["inspect", "nowhere"], ["nowhere"]),
+        (["inspect"], ["DATASET"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

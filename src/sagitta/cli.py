@@ -105,6 +105,11 @@ def _convert(argv: list[str]) -> None:
     parser.add_argument("--split-column", help="manifest column with the split")
     parser.add_argument("--resize", type=int, metavar="PIXELS", help="make the shorter side so long; never enlarges")
     parser.add_argument("--quality", type=int, help="JPEG quality 1-100 of re-encoded images (90 with --resize)")
+    parser.add_argument(
+        "--restart-markers",
+        action="store_true",
+        help="let training decode only the rows of a JPEG that a crop needs; pixels stay as they are (lossless)",
+    )
     parser.add_argument("--shard-size", type=_size, default=ConvertOptions().shard_size, help="bytes, or 256M, 1G")
     parser.add_argument("--workers", type=int, help="processes (all cores); never changes the output")
     parser.add_argument(
@@ -123,7 +128,7 @@ def _convert(argv: list[str]) -> None:
     )
     options = ConvertOptions(
         val=a.val, test=a.test, seed=a.seed, resize=a.resize, quality=a.quality,
-        shard_size=a.shard_size, workers=a.workers, on_bad=a.on_bad,
+        restart_markers=a.restart_markers, shard_size=a.shard_size, workers=a.workers, on_bad=a.on_bad,
     )  # fmt: skip
     source = open_source(a.source, layout, cache=user_cache())
     print(source.describe())
@@ -143,14 +148,22 @@ def _size(text: str) -> int:
 
 
 def _inspect(argv: list[str]) -> None:
+    from sagitta.decode import engine
     from sagitta.inspection import contact_sheet, summarise
 
     parser = _command("inspect", "Show classes, splits, sizes, formats and how a dataset was prepared.")
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="a converted dataset")
+    parser.add_argument("dataset", type=Path, nargs="?", metavar="DATASET", help="a converted dataset")
+    parser.add_argument("--engine", action="store_true", help="which decoder is used, and how to get the fast one")
     parser.add_argument(
         "--contact-sheet", type=Path, metavar="PNG", help="also write a picture of some images of each class"
     )
     a = parser.parse_args(argv)
+    if a.engine:
+        print(engine())
+        if a.dataset is None:
+            return
+    if a.dataset is None:
+        raise _config_error("no DATASET given; see sagitta inspect --help")
     print(summarise(a.dataset))
     if a.contact_sheet:
         contact_sheet(a.dataset, a.contact_sheet)
