@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,16 @@ def run(data: list[bytes], jobs: npt.NDArray[np.void], out: tuple[int, int], **o
 
 
 def assert_like_pillow(data: bytes, upright: Image.Image, orientation: int, count: int, seed: int) -> None:
+    """Compare ``count`` random crops by each filter with those of ``upright``, which is decoded already."""
     rng = np.random.default_rng(seed)
     for filter, out in zip(FILTERS, ((64, 48), (31, 57)), strict=True):
         jobs = random_jobs(rng, count, upright, out)
         jobs["orientation"] = orientation
         pixels = run([data] * count, jobs, out, filter=filter)
-        for job, got in zip(jobs, pixels, strict=True):
-            np.testing.assert_array_equal(got, by_pillow(upright, job, out, filter), err_msg=f"{job} {filter}")
+        with ThreadPoolExecutor(2) as pool:
+            wanted = pool.map(by_pillow, *zip(*((upright, job, out, filter) for job in jobs), strict=True))
+            for job, got, right in zip(jobs, pixels, wanted, strict=True):
+                np.testing.assert_array_equal(got, right, err_msg=f"{job} {filter}")
 
 
 def variants(pixels: Pixels) -> dict[str, bytes]:
@@ -124,10 +128,9 @@ def test_batch_equals_pillow_for_every_kind_of_jpeg(photos: dict[str, Pixels], s
 
 
 @pytest.mark.usefixtures("core")
-@pytest.mark.parametrize(
-    ("folder", "count"), [("photos", 12), ("exif-orientation", 12), ("camera-photos", 6), ("odd-images", 12)]
-)
-def test_batch_equals_pillow_on_real_photos(data_dir: Path, folder: str, count: int) -> None:
+@pytest.mark.parametrize("folder", ["photos", "exif-orientation", "camera-photos", "odd-images"])
+def test_batch_equals_pillow_on_200_crops_of_every_real_photo(data_dir: Path, folder: str) -> None:
+    compared = 0
     for seed, path in enumerate(sorted((data_dir / folder).iterdir())):
         data = path.read_bytes()
         if not data.startswith(b"\xff\xd8"):
@@ -136,7 +139,10 @@ def test_batch_equals_pillow_on_real_photos(data_dir: Path, folder: str, count: 
             upright = Image.fromarray(decode.decode(data))
         except ImageError:
             continue
-        assert_like_pillow(data, upright, decode.read_header(data).orientation, count, seed)
+        assert_like_pillow(data, upright, decode.read_header(data).orientation, count=100, seed=seed)
+        compared += 1
+    print(f"{folder}: {compared} files")  # shown by pytest -s
+    assert compared >= 5
 
 
 @pytest.mark.usefixtures("core")
