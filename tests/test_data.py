@@ -70,6 +70,24 @@ def test_everything_is_found(photo_folder: Path, tmp_path: Path) -> None:
     assert probabilities and probabilities[0].shape[1] == 2  # type: ignore[union-attr]
 
 
+def test_the_profile_travels_with_the_checkpoint(photo_folder: Path, tmp_path: Path) -> None:
+    data = ImageData(photo_folder, batch_size=8, image_size=32, profile="fast")
+    fit = trainer(tmp_path)
+    fit.fit(Classifier(), data)
+    assert data.answers()["transforms"]["evaluation"]["profile"] == "fast"
+    fit.save_checkpoint(tmp_path / "model.ckpt")
+    trained = Classifier.load_from_checkpoint(tmp_path / "model.ckpt").preprocessing
+    assert trained == data.preprocessing
+    evaluation, exact = (ImageData(photo_folder, preprocessing=trained, profile=p) for p in (None, "exact"))
+    for each in (evaluation, exact):
+        each.setup("test")
+    assert evaluation.preprocessing.profile == "fast"
+    assert exact.preprocessing.profile == "exact"
+    assert not torch.equal(evaluation.sample("val", 4)[0], exact.sample("val", 4)[0])
+    with pytest.raises(ConfigError, match="profile 'quick'"):
+        ImageData(photo_folder, profile="quick")  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_it_answers_the_four_questions_from_what_was_saved(photo_folder: Path, tmp_path: Path) -> None:
     data = ImageData(photo_folder, batch_size=8, image_size=32, convert=ConvertOptions(val=0.2, test=0.1))
     fit = trainer(tmp_path)

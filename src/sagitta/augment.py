@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sagitta.decode import JOB
+from sagitta.decode import JOB, Profile
 from sagitta.plan import uniform
 from sagitta.schema import ConfigError, DatasetInfo
 
@@ -38,6 +38,7 @@ class Preprocessing:
         interpolation: antialiased filter of the evaluation resize.
         mean: per channel, of pixels scaled to 0..1; its length is the number of channels (1 or 3).
         std: likewise.
+        profile: Pillow's pixels exactly, or large photos decoded at a fraction of their size; see ``decode_batch``.
     """
 
     size: tuple[int, int]
@@ -45,6 +46,7 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    profile: Profile = "exact"
 
     @property
     def channels(self) -> int:
@@ -52,7 +54,9 @@ class Preprocessing:
         return len(self.mean)
 
     @classmethod
-    def of_dataset(cls, info: DatasetInfo, image_size: int | None = None) -> "Preprocessing":
+    def of_dataset(
+        cls, info: DatasetInfo, image_size: int | None = None, profile: Profile = "exact"
+    ) -> "Preprocessing":
         """Return that for training from scratch: thumbnails at their own size, photos at 224, data statistics."""
         thumbnails = 0 < max(info.max_size) <= THUMBNAIL  # 0: sizes unknown, as in other tools' Parquet
         native = info.max_size if thumbnails else (_PHOTO_SIZE, _PHOTO_SIZE)
@@ -62,6 +66,7 @@ class Preprocessing:
             interpolation="bilinear",
             mean=info.mean,
             std=info.std,
+            profile=profile,
         )
 
     @classmethod

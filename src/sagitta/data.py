@@ -1,6 +1,7 @@
 """ImageData: the dataset as a plain LightningDataModule. Hooks only; convert, shards and loader do the work."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sagitta.augment import Augmentation, Preprocessing
 from sagitta.convert import ConvertOptions, cached
+from sagitta.decode import Profile
 from sagitta.index import user_cache
 from sagitta.loader import Batch, Loader
 from sagitta.schema import INFO_FILE, ConfigError, DatasetError, DatasetInfo
@@ -45,6 +47,8 @@ class ImageData(pl.LightningDataModule):
             built-in name (digits, mnist, fashion-mnist, cifar10, cifar100, imagenette).
         batch_size: images a device and batch.
         image_size: height and width of the model's input; by default thumbnails as they are, photos at 224.
+        profile: ``exact`` for Pillow's pixels, or ``fast`` for large photos decoded at a fraction of their size; by
+            default that of ``preprocessing``, else exact. It travels with the model's checkpoint.
         augmentation: random changes of training images.
         convert: how a source that is not yet converted is split and stored.
         layout: how the source is laid out, where the detection is wrong.
@@ -66,6 +70,7 @@ class ImageData(pl.LightningDataModule):
         batch_size: int = 64,
         *,
         image_size: int | None = None,
+        profile: Profile | None = None,
         augmentation: Augmentation = Augmentation(),
         convert: ConvertOptions = ConvertOptions(),
         layout: SourceOptions = SourceOptions(),
@@ -79,10 +84,13 @@ class ImageData(pl.LightningDataModule):
         for name, value in (("batch size", batch_size), ("image size", image_size)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: must be at least 1")
+        if profile not in (None, "exact", "fast"):
+            raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
         self.source = str(source)
         self.batch_size = batch_size
         self.seed = seed
         self._image_size = image_size
+        self._profile = profile
         self._augmentation = augmentation
         self._convert = convert
         self._layout = layout
@@ -123,7 +131,10 @@ class ImageData(pl.LightningDataModule):
     @property
     def preprocessing(self) -> Preprocessing:
         """What turns images into model input."""
-        return self._wanted_preprocessing or Preprocessing.of_dataset(self.info, self._image_size)
+        wanted = self._wanted_preprocessing
+        if wanted is None:
+            return Preprocessing.of_dataset(self.info, self._image_size, self._profile or "exact")
+        return wanted if self._profile is None else replace(wanted, profile=self._profile)
 
     def answers(self) -> dict[str, Any]:
         """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""

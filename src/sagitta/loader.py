@@ -85,7 +85,7 @@ class EncodedPixels:
         out = np.empty((len(rows), height, width, self._preprocessing.channels), np.uint8)
         interpolation = self._preprocessing.interpolation if self._augmentation is None else "bilinear"
         try:
-            decode_batch(images, jobs, out, filter=interpolation)
+            decode_batch(images, jobs, out, filter=interpolation, profile=self._preprocessing.profile)
         except ImageError as error:
             raise self._error(rows[getattr(error, "index", 0)], error) from None
         return out.transpose(0, 3, 1, 2)
@@ -157,7 +157,7 @@ class Loader:
         split: ``train``, ``val`` or ``test``.
         batch_size: images a rank and batch.
         train: shuffle, augment and drop the tail; by default for the split ``train`` only.
-        preprocessing: size, crop, normalisation; by default that of the dataset.
+        preprocessing: size, crop, normalisation, profile; by default that of the dataset.
         augmentation: of training images.
         class_names: the label order wanted; labels are matched by name.
         transform: torchvision v2 transform of one uint8 image (C, H, W) after decoding; seeded by (seed, epoch, row).

@@ -77,14 +77,13 @@ class FileBatches:
                     yield self._preprocessing.normalize(pixels)
 
     def _decode(self, path: str) -> npt.NDArray[np.uint8] | None:
+        how = self._preprocessing
         try:
             data = Path(path).read_bytes()
             header = read_header(data)
-            jobs = eval_jobs(
-                np.array([[header.height, header.width]]), np.array([header.orientation]), self._preprocessing
-            )
-            pixels = np.empty((1, *self._preprocessing.size, self._preprocessing.channels), np.uint8)
-            decode_batch([memoryview(data)], jobs, pixels, filter=self._preprocessing.interpolation)
+            jobs = eval_jobs(np.array([[header.height, header.width]]), np.array([header.orientation]), how)
+            pixels = np.empty((1, *how.size, how.channels), np.uint8)
+            decode_batch([memoryview(data)], jobs, pixels, filter=how.interpolation, profile=how.profile)
         except (ImageError, OSError) as error:
             self.errors[path] = str(getattr(error, "reason", error))
             return None
