@@ -177,7 +177,8 @@ def _fit(argv: list[str]) -> None:
 
     from sagitta import train
     from sagitta.data import ImageData
-    from sagitta.model import Classifier, pretrained_preprocessing
+    from sagitta.model import Classifier
+    from sagitta.networks import pretrained_preprocessing
     from sagitta.run import CONFIG_FILE, new_run_directory, save_config
 
     train.quiet()

@@ -1,0 +1,62 @@
+"""Networks by name: every kind maps images to logits, a wrong name is explained."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sagitta.augment import Preprocessing
+from sagitta.networks import SimpleCNN, build_network, pretrained_preprocessing
+from sagitta.schema import ConfigError
+
+
+class TinyNet(nn.Module):
+    """A user's own network, found by its class path."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("simple-cnn", 1, (8, 8)), ("simple-cnn", 3, (65, 50)), ("resnet18", 1, (32, 32)), ("squeezenet1_1", 3, (64, 64))],
+)
+def test_networks_of_every_kind_map_images_to_logits(name: str, channels: int, size: tuple[int, int]) -> None:
+    network = build_network(name, 5, channels, size)
+    assert network(torch.zeros(2, channels, *size)).shape == (2, 5)
+
+
+def test_simple_cnn_is_two_convolutions_and_two_linear_layers() -> None:
+    kinds = [type(layer) for layer in SimpleCNN(10) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert kinds == [nn.Conv2d, nn.Conv2d, nn.Linear, nn.Linear]
+
+
+def test_a_class_path_is_a_model() -> None:
+    assert isinstance(build_network(f"{__name__}.TinyNet", 3, 1, (8, 8)), TinyNet)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5O", "no model 'resnet5O'; near: .*resnet50"),
+        ("no.such.Net", "class path must import"),
+        ("pathlib.Path", "class path must import|not a torch"),
+    ],
+)
+def test_a_wrong_name_is_explained(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_network(name, 2, 3, (32, 32))
+
+
+def test_torchvision_models_refuse_grey_images() -> None:
+    with pytest.raises(ConfigError, match="colour images only"):
+        build_network("squeezenet1_1", 2, 1, (64, 64))
+
+
+def test_pretrained_preprocessing_is_timms() -> None:
+    preprocessing = pretrained_preprocessing("mobilenetv2_100")
+    assert preprocessing == Preprocessing((224, 224), 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert pretrained_preprocessing("simple-cnn") is None
