@@ -464,12 +464,13 @@ def test_restart_markers_leave_other_files_alone(data_dir: Path) -> None:
 
 
 @pytest.mark.usefixtures("core")
-def test_only_the_rows_that_are_needed_are_read(photos: dict[str, Pixels]) -> None:
-    marked = add_restart_markers(jpeg(photos["flower"]))
-    intervals = np.flatnonzero([a == 0xFF and 0xD0 <= b <= 0xD7 for a, b in pairwise(marked)])
+def test_only_the_tiles_that_are_needed_are_read(photos: dict[str, Pixels]) -> None:
+    marked = add_restart_markers(jpeg(photos["flower"]))  # 640 pixels: 20 tiles of 32 a row
+    markers = np.flatnonzero([a == 0xFF and 0xD0 <= b <= 0xD7 for a, b in pairwise(marked)])
     damaged = bytearray(marked)
-    for row in (1, 20):
-        damaged[intervals[row] + 2 : intervals[row + 1]] = bytes(intervals[row + 1] - intervals[row] - 2)
+    for row, column in ((1, 7), (20, 7), (9, 1), (9, 12)):
+        tile = 20 * row + column - 1  # the marker before it
+        damaged[markers[tile] + 2 : markers[tile + 1]] = bytes(markers[tile + 1] - markers[tile] - 2)
     jobs = np.zeros(1, JOB)
     jobs["box"], jobs["resized"], jobs["orientation"] = (100, 80, 300, 280), (50, 50), 1
     np.testing.assert_array_equal(run([bytes(damaged)], jobs, (50, 50)), run([marked], jobs, (50, 50)))

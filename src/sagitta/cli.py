@@ -108,7 +108,7 @@ def _convert(argv: list[str]) -> None:
     parser.add_argument(
         "--restart-markers",
         action="store_true",
-        help="let training decode only the rows of a JPEG that a crop needs; pixels stay as they are (lossless)",
+        help="let training decode only the tiles of a JPEG that a crop needs; pixels stay as they are (lossless)",
     )
     parser.add_argument("--shard-size", type=_size, default=ConvertOptions().shard_size, help="bytes, or 256M, 1G")
     parser.add_argument("--workers", type=int, help="processes (all cores); never changes the output")

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import sagitta
 from sagitta.decode import add_restart_markers
+from sagitta.parquet import list_lengths, multi_hot
 from sagitta.pool import Pool, follow, usable_cores
 from sagitta.schema import (
     FORMAT_VERSION,
@@ -44,7 +46,8 @@ from sagitta.schema import (
     SplitInfo,
 )
 from sagitta.sources import Source
-from sagitta.splits import SplitRule, assign, check_splits, split_rule
+from sagitta.sources.base import single_labels
+from sagitta.splits import SplitRule, assign, check_splits, split_rule, strata
 from sagitta.stages import (
     GREY_MODES,
     MeasureJob,
@@ -76,8 +79,8 @@ class ConvertOptions:
         seed: of the split.
         resize: length of the shorter side in pixels; smaller images are kept as they are.
         quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
-        restart_markers: store JPEGs with a restart marker after every row of blocks, without loss: training then
-            decodes only the rows that a crop needs.
+        restart_markers: cut JPEGs by restart markers into small tiles, without loss: training then decodes only the
+            tiles that a crop needs.
         shard_size: bytes that a shard holds at most, give or take an image.
         workers: processes; None means all cores. Never changes the output.
         on_bad: what to do with images that cannot be decoded: leave them out and list them, or stop.
@@ -253,6 +256,7 @@ class _Conversion:
             fingerprint=_fingerprint(self.source.class_names, splits),
             provenance=self._provenance(),
             quarantined=quarantined,
+            multilabel=self.source.multilabel,
         )
         with new_file(self.folder, self.folder / RESULT / INFO_FILE) as temporary:
             temporary.write_text(info.to_json(), encoding="utf-8")
@@ -282,6 +286,10 @@ class _Conversion:
         Raises:
             SourceError: there are bad images though none may be, or nothing else, in all or in a class.
         """
+        names = self.source.class_names
+        lost = sorted(_classes(bad["label"]) - _classes(good["label"]), key=names.index)
+        if self.source.multilabel:
+            bad = bad.set_column(bad.column_names.index("label"), "label", pc.binary_join(bad["label"], ";"))
         bad = bad.sort_by("path")
         if bad.num_rows:
             first = f"the first is {bad['path'][0]}: {bad['reason'][0]}"
@@ -292,8 +300,8 @@ class _Conversion:
                 )
             if not good.num_rows:
                 raise SourceError(f"no readable image among {bad.num_rows}; {first}")
-            if lost := set(bad["label"].to_pylist()) - set(good["label"].to_pylist()):
-                raise SourceError(f"class {min(lost)!r} has no readable image; mend its images or leave it out")
+            if lost:
+                raise SourceError(f"class {lost[0]!r} has no readable image; mend its images or leave it out")
         with new_file(self.folder, self.folder / RESULT / QUARANTINE_FILE) as temporary:
             pq.write_table(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA), str(temporary))
         return int(bad.num_rows)
@@ -305,12 +313,12 @@ class _Conversion:
             SourceError: the classes or splits are not fit for training.
         """
         names = self.source.class_names
-        labels = pc.index_in(rows["label"], pa.array(names)).cast(pa.int64()).to_numpy()
+        numbers, labels = _numbered(rows["label"], names)
         given, hashes, groups = (rows[name].to_pylist() for name in ("split", "source_hash", "group"))
-        splits = assign(self.rule, labels, given, hashes, groups)
+        splits = assign(self.rule, labels if labels.ndim == 1 else strata(labels), given, hashes, groups)
         check_splits(self.rule, names, labels, splits)
         rows = rows.drop_columns(["label", "split", "reason", "source_hash", "group"])
-        return rows.append_column("label", pa.array(labels)).append_column("split", pa.array(splits.tolist()))
+        return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist()))
 
     def _write(self, splits: dict[str, pa.Table]) -> dict[str, tuple[str, ...]]:
         """Write the shards; returns their paths, by split and in row order."""
@@ -353,11 +361,30 @@ class _Conversion:
         }
 
 
+def _classes(labels: pa.ChunkedArray) -> set[str]:
+    return set(pc.unique(single_labels(labels)).to_pylist())
+
+
+def _numbered(labels: pa.ChunkedArray, names: tuple[str, ...]) -> tuple[pa.ChunkedArray, npt.NDArray[Any]]:
+    """Return labels as class numbers: as a column to store, lists in ascending order, and as an array.
+
+    The array is int64 (N,), or bool (N, classes) where rows have several labels.
+    """
+    numbers = pc.index_in(single_labels(labels), pa.array(names)).cast(pa.int64())
+    if not pa.types.is_list(labels.type):
+        return numbers, numbers.to_numpy()
+    hot = multi_hot(list_lengths(labels), numbers.to_numpy(), len(names))
+    return pa.chunked_array([[np.flatnonzero(row) for row in hot]], pa.list_(pa.int64())), hot
+
+
 def _fingerprint(class_names: tuple[str, ...], splits: Mapping[str, pa.Table]) -> str:
     """Return a digest of the class names and of each split's labels and content hashes, in row order."""
     digest = hashlib.blake2b(json.dumps(class_names).encode(), digest_size=16)
     for name, rows in splits.items():
         digest.update(f"{name} {rows.num_rows}\n".encode())
-        digest.update(rows["label"].to_numpy().astype("<i8").tobytes())
+        labels = rows["label"]
+        if pa.types.is_list(labels.type):
+            digest.update(list_lengths(labels).astype("<i8").tobytes())
+        digest.update(single_labels(labels).to_numpy().astype("<i8").tobytes())
         digest.update("".join(rows["content_hash"].to_pylist()).encode())
     return digest.hexdigest()

@@ -198,7 +198,9 @@ def decode_batch(
 
 
 def add_restart_markers(data: Bytes) -> bytes:
-    """Return a JPEG with a restart marker after every row of blocks, so that a crop decodes only its rows.
+    """Return a JPEG cut by restart markers into tiles about 32 pixels wide, so that a crop decodes only its tiles.
+
+    Tiles are as narrow as an even division of each row of blocks allows; the file grows by about 1 %.
 
     Lossless: the coefficients are read back and compared, and metadata is kept. A progressive file becomes sequential,
     which also decodes faster. What is no grey, YCbCr or RGB JPEG, is damaged, or holds a second picture, is returned

@@ -54,7 +54,7 @@ class Task:
         folder: where the conversion works.
         resize: length of the shorter side, or None.
         quality: JPEG quality of every image, or None.
-        restart_markers: whether JPEGs get a restart marker after every row of blocks.
+        restart_markers: whether JPEGs are cut into tiles by restart markers.
     """
 
     reader: Reader
@@ -82,8 +82,8 @@ class ScanJob:
 class ShardJob:
     """A shard: its path in the dataset, the class names, and its rows.
 
-    ``rows`` has the columns of ``SCAN`` but for ``stored``, and ``path``, ``label`` (int64), ``part`` (number) and
-    ``place`` (of the row in the part).
+    ``rows`` has the columns of ``SCAN`` but for ``stored``, and ``path``, ``label`` (int64, or lists of them), ``part``
+    (number) and ``place`` (of the row in the part).
     """
 
     name: str
@@ -184,7 +184,7 @@ def write_shard(task: Task, job: ShardJob) -> int:
     """
     target = task.folder / RESULT / job.name
     if not target.exists():
-        schema = image_schema(job.class_names)
+        schema = image_schema(job.class_names, multilabel=pa.types.is_list(job.rows["label"].type))
         statistics = [name for name in schema.names if name != "image"]
         options = {"compression": "none", "use_dictionary": False, "write_page_index": True}
         with (

@@ -46,6 +46,9 @@ def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
     core.sagitta_free.argtypes = [_POINTER]
     core.sagitta_free.restype = None
     core.sagitta_libjpeg.restype = ctypes.c_char_p
+    core.sagitta_cut_out.argtypes = [ctypes.c_int64, _POINTER, *[ctypes.c_int] * 3, _POINTER, *[ctypes.c_int] * 2]
+    core.sagitta_cut_out.argtypes += [_POINTER] * 2
+    core.sagitta_cut_out.restype = None
     return core
 
 
@@ -98,6 +101,30 @@ def add_restart_markers(core: ctypes.CDLL, data: bytes | memoryview) -> bytes | 
         return ctypes.string_at(out, size)
     finally:
         core.sagitta_free(out)
+
+
+def cut_out(
+    core: ctypes.CDLL,
+    images: npt.NDArray[np.uint8],
+    cuts: npt.NDArray[np.void],
+    size: tuple[int, int],
+    table: npt.NDArray[np.float32] | None,
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """Return a window of each chosen image, (B, C, *size): bytes, or what ``table`` holds for them.
+
+    Args:
+        core: the library.
+        images: (N, C, H, W), C-contiguous.
+        cuts: (B,) of ``thumbnails.CUT``; windows must lie inside of the images, nobody checks.
+        size: (height, width) of a window.
+        table: (C, 256) float32.
+    """
+    out = np.empty((len(cuts), images.shape[1], *size), np.uint8 if table is None else np.float32)
+    where = None if table is None else table.ctypes.data
+    core.sagitta_cut_out(
+        len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *size, where, out.ctypes.data
+    )
+    return out
 
 
 def libjpeg(core: ctypes.CDLL) -> str:

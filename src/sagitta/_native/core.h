@@ -61,22 +61,25 @@ class Resizer {
     std::vector<uint8_t> first_, second_;
 };
 
-// Where the parts of a JPEG lie.
+// Where the parts of a JPEG lie. Restart intervals that divide the rows of MCUs evenly, or are made of whole rows, form
+// a grid of tiles, each of which can be decoded without the others.
 struct Layout {
-    size_t height_at;            // offset of the height in the frame header
-    int interval_rows;           // pixel rows of a restart interval, 0 where intervals are not whole rows
-    std::vector<size_t> starts;  // offset of each interval, in a single scan; the last is the offset behind EOI
+    size_t height_at;                // offset of the height in the frame header; the width follows it
+    int width, height;
+    int tile_width, tile_height;     // pixels; 0 where there is no grid
+    int tiles_across;
+    std::vector<size_t> starts;      // offset of each tile, row by row; the last is the offset behind EOI
 };
 
 // Reads it. False unless every marker up to the end of the image is one that should be there: Pillow reads all of a
 // file, and refuses one that is cut off or broken behind the rows that a crop needs.
 bool read_layout(Bytes file, Layout& layout);
 
-// Writes a JPEG of the intervals [first, end) only, `height` pixels high.
-void splice(Bytes file, const Layout& layout, int first, int end, int height, std::vector<uint8_t>& out);
+// Writes a JPEG of the tiles that `box` covers, and returns the pixels that it holds.
+Box splice(Bytes file, const Layout& layout, Box box, std::vector<uint8_t>& out);
 
-// Rewrites a JPEG with one restart interval per row of MCUs, coefficients unchanged. False where that cannot be
-// proven for this file.
+// Rewrites a JPEG with restart intervals that form a grid, coefficients unchanged. False where that cannot be proven
+// for this file.
 bool add_restart_markers(Bytes file, std::vector<uint8_t>& out);
 
 }  // namespace sagitta

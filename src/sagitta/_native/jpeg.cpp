@@ -7,7 +7,7 @@ namespace sagitta {
 namespace {
 
 constexpr int64_t max_pixels = 89'478'485;  // as in decode.py
-constexpr int margin = 8;  // columns; upsampling looks at its neighbours, and at a cut it would not find them
+constexpr int margin = 8;  // pixels; upsampling looks at its neighbours, and at a cut it would not find them
 
 void leave(j_common_ptr info) { std::longjmp(reinterpret_cast<JpegErrors*>(info->err)->jump, 1); }
 
@@ -81,19 +81,17 @@ bool Decoder::read(Box box, int scale, size_t slack, Pixels& pixels) {
     return read_region(narrowed, scale, slack, pixels);
 }
 
-// Where restart intervals allow it, replaces `file` by one with only the rows that the box needs, and the rows
-// before and after them; returns the box in the new file.
+// Where restart intervals allow it, replaces `file` by one with only the tiles that the box needs; returns the box in
+// the new file.
 Box Decoder::narrow(Box box, int scale, Bytes& file) {
-    const int rows = layout_.interval_rows, total = int(layout_.starts.size()) - 1;
-    if (rows == 0) return box;
-    const int first = std::max(0, box.top * scale / rows - 1);
-    const int end = std::min(total, (box.bottom * scale - 1) / rows + 2);
-    if (first == 0 && end == total) return box;
-    const int height = (end == total ? height_ : end * rows) - first * rows;
-    splice(file, layout_, first, end, height, spliced_);
+    if (layout_.tile_width == 0) return box;
+    const Box needed{std::max(0, (box.left - margin) * scale), std::max(0, (box.top - margin) * scale),
+                     std::min(width_, (box.right + margin) * scale), std::min(height_, (box.bottom + margin) * scale)};
+    const Box held = splice(file_, layout_, needed, spliced_);
+    if (held.width() == width_ && held.height() == height_) return box;
     file = {spliced_.data(), spliced_.size()};
-    const int shift = first * rows / scale;
-    return {box.left, box.top - shift, box.right, box.bottom - shift};
+    const int left = held.left / scale, top = held.top / scale;
+    return {box.left - left, box.top - top, box.right - left, box.bottom - top};
 }
 
 bool Decoder::read_region(Box box, int scale, size_t slack, Pixels& pixels) {

@@ -1,4 +1,5 @@
-// Where the parts of a JPEG lie, and a small valid JPEG of just the rows that are needed.
+// Where the parts of a JPEG lie, and a small valid JPEG of just the tiles that are needed.
+#include <algorithm>
 #include <cstring>
 
 #include "core.h"
@@ -97,26 +98,44 @@ bool read_layout(Bytes file, Layout& layout) {
     Frame frame;
     const size_t scan_at = read_segments(file, frame);
     if (!scan_at) return false;
-    layout.height_at = frame.height_at;
-    layout.interval_rows = 0;
-    layout.starts.assign(1, scan_at);
+    layout = {frame.height_at, frame.width, frame.height, 0, 0, 1, {scan_at}};
     if (!frame.sequential) return has_end(file, scan_at);
-    const int columns = frame.columns();
-    if (frame.interval % columns == 0) layout.interval_rows = frame.interval / columns * 8 * frame.down;
+    const int columns = frame.columns(), interval = frame.interval;
+    if (interval && interval % columns == 0) {
+        layout.tile_width = frame.width;
+        layout.tile_height = interval / columns * 8 * frame.down;
+    } else if (interval && columns % interval == 0) {
+        layout.tile_width = interval * 8 * frame.across;
+        layout.tile_height = 8 * frame.down;
+        layout.tiles_across = columns / interval;
+    }
     return read_markers(file, frame, layout.starts);
 }
 
-void splice(Bytes file, const Layout& layout, int first, int end, int height, std::vector<uint8_t>& out) {
+Box splice(Bytes file, const Layout& layout, Box box, std::vector<uint8_t>& out) {
     const auto& starts = layout.starts;
+    const int across = layout.tiles_across, down = int(starts.size() - 1) / across;
+    const int left = box.left / layout.tile_width, top = box.top / layout.tile_height;
+    const int right = std::min(across, (box.right - 1) / layout.tile_width + 1);
+    const int bottom = std::min(down, (box.bottom - 1) / layout.tile_height + 1);
+    const Box held{left * layout.tile_width, top * layout.tile_height,
+                   std::min(layout.width, right * layout.tile_width),
+                   std::min(layout.height, bottom * layout.tile_height)};
     out.assign(file.data, file.data + starts[0]);
-    out[layout.height_at] = uint8_t(height >> 8);
-    out[layout.height_at + 1] = uint8_t(height);
-    out.insert(out.end(), file.data + starts[size_t(first)], file.data + starts[size_t(end)]);
-    for (int i = first + 1; i < end; i++) {
-        const size_t at = starts[size_t(i)] - starts[size_t(first)] + starts[0];
-        out[at - 1] = uint8_t(0xD0 + (i - first - 1) % 8);
+    uint8_t* size = out.data() + layout.height_at;
+    size[0] = uint8_t(held.height() >> 8);
+    size[1] = uint8_t(held.height());
+    size[2] = uint8_t(held.width() >> 8);
+    size[3] = uint8_t(held.width());
+    int number = 0;
+    for (int y = top; y < bottom; y++) {
+        const size_t* row = &starts[size_t(y) * size_t(across)];
+        const size_t shift = out.size() - row[left];
+        out.insert(out.end(), file.data + row[left], file.data + row[right]);
+        for (int x = left + 1; x <= right; x++) out[row[x] + shift - 1] = uint8_t(0xD0 + number++ % 8);
     }
-    out.back() = 0xD9;  // each interval ends with a marker: the last becomes the end of the image
+    out.back() = 0xD9;  // each tile ends with a marker: the last becomes the end of the image
+    return held;
 }
 
 }  // namespace sagitta

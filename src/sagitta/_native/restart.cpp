@@ -1,4 +1,5 @@
-// Lossless rewriting of a JPEG with one restart interval per row of MCUs.
+// Lossless rewriting of a JPEG with restart intervals that form a grid.
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -7,6 +8,8 @@
 namespace sagitta {
 
 namespace {
+
+constexpr unsigned least_width = 32;  // pixels; narrower tiles cost more bytes than they save time
 
 struct Reader {
     JpegErrors errors;
@@ -76,13 +79,22 @@ bool has_second_picture(const jpeg_decompress_struct& info) {
     return false;
 }
 
+// MCUs of an interval: the fewest that divide a row evenly and are at least `least_width` pixels wide.
+unsigned tile_columns(const jpeg_decompress_struct& info) {
+    const unsigned mcu = unsigned(info.num_components == 1 ? 1 : info.max_h_samp_factor) * DCTSIZE;
+    const unsigned columns = (info.image_width + mcu - 1) / mcu;
+    unsigned interval = std::min(columns, (least_width + mcu - 1) / mcu);
+    while (columns % interval) interval++;
+    return interval;
+}
+
 bool write(Writer& writer, Reader& reader) {
     if (setjmp(writer.errors.jump)) return false;
     jpeg_create_compress(&writer.info);
     writer.info.dest = &writer.target;
     jpeg_copy_critical_parameters(&reader.info, &writer.info);
     writer.info.optimize_coding = TRUE;
-    writer.info.restart_in_rows = 1;
+    writer.info.restart_interval = tile_columns(reader.info);
     jpeg_write_coefficients(&writer.info, reader.coefficients);
     for (auto* marker = reader.info.marker_list; marker; marker = marker->next) {
         if (writer.info.write_JFIF_header && is_marker(marker, JPEG_APP0, "JFIF", 5)) continue;
