@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sagitta.augment import Preprocessing
-from sagitta.networks import SimpleCNN, build_network, pretrained_preprocessing
+from sagitta.networks import SimpleCNN, build_network, head_names, layer_numbers, pretrained_preprocessing
 from sagitta.schema import ConfigError
 
 
@@ -22,7 +22,13 @@ class TinyNet(nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "channels", "size"),
-    [("simple-cnn", 1, (8, 8)), ("simple-cnn", 3, (65, 50)), ("resnet18", 1, (32, 32)), ("squeezenet1_1", 3, (64, 64))],
+    [
+        ("simple-cnn", 1, (8, 8)),
+        ("simple-cnn", 3, (65, 50)),
+        ("resnet20", 3, (32, 32)),
+        ("resnet18", 1, (32, 32)),
+        ("squeezenet1_1", 3, (64, 64)),
+    ],
 )
 def test_networks_of_every_kind_map_images_to_logits(name: str, channels: int, size: tuple[int, int]) -> None:
     network = build_network(name, 5, channels, size)
@@ -60,3 +66,31 @@ def test_pretrained_preprocessing_is_timms() -> None:
     preprocessing = pretrained_preprocessing("mobilenetv2_100")
     assert preprocessing == Preprocessing((224, 224), 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert pretrained_preprocessing("simple-cnn") is None
+
+
+def test_pretrained_preprocessing_is_torchvisions_and_tells_its_weights_apart() -> None:
+    newest, first = (
+        pretrained_preprocessing("mobilenet_v3_large", file) for file in ("", "mobilenet_v3_large-8738ca79.pth")
+    )
+    assert newest is not None and int(224 / newest.crop_pct) == 232
+    assert first is not None and int(224 / first.crop_pct) == 256 and first.interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "layers"),
+    [("mobilenetv2_100", "classifier", 18), ("resnet20", "linear", 11), ("squeezenet1_1", "classifier.1", 9)],
+)
+def test_layers_are_numbered_from_the_image_to_the_head(name: str, head: str, layers: int) -> None:
+    network = build_network(name, 5, 3, (32, 32))
+    numbers = layer_numbers(network)
+    assert set(numbers) == {parameter for parameter, _ in network.named_parameters()}
+    assert set(numbers.values()) == set(range(layers + 1)) and numbers[next(iter(numbers))] == 0
+    assert head_names(network) == (head,)
+    assert {parameter for parameter, number in numbers.items() if number == layers} == {
+        f"{head}.weight",
+        f"{head}.bias",
+    }
+
+
+def test_resnet20_has_the_papers_size() -> None:
+    assert sum(parameter.numel() for parameter in build_network("resnet20", 10, 3, (32, 32)).parameters()) == 269_722
