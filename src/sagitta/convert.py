@@ -44,6 +44,7 @@ from sagitta.schema import (
     SagittaError,
     SourceError,
     SplitInfo,
+    is_list,
 )
 from sagitta.sources import Source
 from sagitta.sources.base import single_labels
@@ -371,7 +372,7 @@ def _numbered(labels: pa.ChunkedArray, names: tuple[str, ...]) -> tuple[pa.Chunk
     The array is int64 (N,), or bool (N, classes) where rows have several labels.
     """
     numbers = pc.index_in(single_labels(labels), pa.array(names)).cast(pa.int64())
-    if not pa.types.is_list(labels.type):
+    if not is_list(labels.type):
         return numbers, numbers.to_numpy()
     hot = multi_hot(list_lengths(labels), numbers.to_numpy(), len(names))
     return pa.chunked_array([[np.flatnonzero(row) for row in hot]], pa.list_(pa.int64())), hot
@@ -383,7 +384,7 @@ def _fingerprint(class_names: tuple[str, ...], splits: Mapping[str, pa.Table]) -
     for name, rows in splits.items():
         digest.update(f"{name} {rows.num_rows}\n".encode())
         labels = rows["label"]
-        if pa.types.is_list(labels.type):
+        if is_list(labels.type):
             digest.update(list_lengths(labels).astype("<i8").tobytes())
         digest.update(single_labels(labels).to_numpy().astype("<i8").tobytes())
         digest.update("".join(rows["content_hash"].to_pylist()).encode())

@@ -22,6 +22,7 @@ from rich.text import Text
 from sagitta.decode import decode
 from sagitta.schema import QUARANTINE_FILE, SPLITS, DatasetError, DatasetInfo, SplitInfo, write_atomic
 from sagitta.shards import ShardSet
+from sagitta.sources.base import single_labels
 from sagitta.stages import DEFAULT_QUALITY
 
 _MOST_CLASSES = 20
@@ -75,7 +76,9 @@ def _read(file: Path, columns: Sequence[str]) -> pa.Table:
 def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> RenderableType:
     """Return the table class x split, shortened where it is long."""
     classes = len(info.class_names)
-    counts = {name: np.bincount(table["label"].to_numpy(), minlength=classes) for name, table in tables.items()}
+    counts = {
+        name: np.bincount(single_labels(table["label"]).to_numpy(), minlength=classes) for name, table in tables.items()
+    }
     shown = classes if classes <= _MOST_CLASSES + 1 else _MOST_CLASSES
     left_out = "" if shown == classes else f"... and {classes - shown:,} more classes"
     table = Table(box=box.SIMPLE_HEAD, caption=left_out or None, caption_justify="left", show_footer=True)
@@ -163,12 +166,14 @@ def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:
     """
     with ShardSet.open(root) as shards:
         train, names = shards.splits["train"], shards.info.class_names
-        labels = _spread(np.unique(train.labels), _SHEET_CLASSES)
+        several = shards.info.multilabel
+        present = np.flatnonzero(train.labels.any(axis=0)) if several else np.unique(train.labels).astype(np.int64)
+        labels = _spread(present, _SHEET_CLASSES)
         width = _CAPTION + per_class * (_CELL + _GAP) + _GAP
         sheet = Image.new("RGB", (width, len(labels) * (_CELL + _GAP) + _GAP), _PAPER)
         for line, label in enumerate(labels):
             top = _GAP + line * (_CELL + _GAP)
-            rows = np.flatnonzero(train.labels == label)
+            rows = np.flatnonzero(train.labels[:, label] if several else train.labels == label)
             _caption(sheet, top, names[label], len(rows))
             for place, row in enumerate(_spread(rows, per_class)):
                 image = Image.fromarray(decode(train.image(row)))

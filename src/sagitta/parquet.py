@@ -144,6 +144,32 @@ def as_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.concatenate(chunks) if chunks else np.empty(0, kind.to_pandas_dtype())
 
 
+def label_numbers(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return labels as numbers; -1 where one is null or not among the names."""
+    if not pa.types.is_integer(column.type):
+        column = pc.index_in(column.cast(pa.string()), pa.array(names, pa.string()))
+    column = column.cast(pa.int64())
+    return as_array(column.fill_null(-1) if column.null_count else column)
+
+
+def list_lengths(lists: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return how many items each list of a column has, (N,); none where it is null."""
+    return as_array(pc.list_value_length(lists).fill_null(0).cast(pa.int64()))
+
+
+def multi_hot(lengths: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.bool_]:
+    """Return which labels each row has, (N, classes).
+
+    Args:
+        lengths: (N,) how many labels each row has.
+        labels: all of them, one row after the other, each below ``classes``.
+        classes: how many there are.
+    """
+    hot = np.zeros((len(lengths), classes), np.bool_)
+    hot[np.repeat(np.arange(len(lengths)), lengths), labels] = True
+    return hot
+
+
 class RowGroups:
     """Images of rows that cannot be viewed, read by row group; the latest ones are kept, up to 256 MiB."""
 

@@ -68,22 +68,41 @@ words; ``content_hash`` is :func:`content_hash` of the stored bytes."""
 QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 
 
-def image_schema(class_names: Sequence[str]) -> pa.Schema:
-    """Return the Arrow schema of a shard, with Hugging Face's features (class names included) in its metadata."""
+def image_schema(class_names: Sequence[str], *, multilabel: bool = False) -> pa.Schema:
+    """Return the Arrow schema of a shard, with Hugging Face's features (class names included) in its metadata.
+
+    Args:
+        class_names: label ``i`` means ``class_names[i]``.
+        multilabel: the label column holds lists.
+    """
+    kinds = {name: kind for name, (kind, _) in _COLUMNS.items()}
     features = {name: dict(feature) for name, (_, feature) in _COLUMNS.items()}
     features["label"]["names"] = list(class_names)
+    if multilabel:
+        kinds["label"] = pa.list_(kinds["label"])
+        features["label"] = {"feature": features["label"], "_type": "Sequence"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)}
-    return pa.schema([(name, kind) for name, (kind, _) in _COLUMNS.items()], metadata=metadata)
+    return pa.schema(list(kinds.items()), metadata=metadata)
 
 
 def class_names_of(schema: pa.Schema, column: str = "label") -> tuple[str, ...] | None:
-    """Return the ClassLabel names that a Parquet file's schema carries for ``column``, or None where it has none."""
+    """Return the ClassLabel names that a Parquet file's schema carries for ``column`` or the items of its lists.
+
+    None where it has none.
+    """
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
         return None
     feature = json.loads(raw).get("info", {}).get("features", {}).get(column, {})
+    if isinstance(feature, dict):
+        feature = feature.get("feature", feature)
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(names) if names else None
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Say whether a label column of this type holds several labels a row."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def content_hash(data: bytes | memoryview) -> str:
@@ -114,6 +133,7 @@ class DatasetInfo:
         fingerprint: digest over class names, splits, labels and content hashes in row order.
         provenance: how the data was prepared: source, layout, split rule, options, versions.
         quarantined: number of rows of the quarantine table.
+        multilabel: a row has several labels, or none.
     """
 
     class_names: tuple[str, ...]
@@ -126,6 +146,7 @@ class DatasetInfo:
     fingerprint: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quarantined: int = 0
+    multilabel: bool = False
 
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""

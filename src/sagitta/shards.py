@@ -22,7 +22,18 @@ import pyarrow.compute as pc
 
 from sagitta.index import Index, open_index
 from sagitta.pages import NOT_PLAIN, NULL
-from sagitta.parquet import RowGroups, as_array, find_files, identity, read_column, read_metadata, readable
+from sagitta.parquet import (
+    RowGroups,
+    as_array,
+    find_files,
+    identity,
+    label_numbers,
+    list_lengths,
+    multi_hot,
+    read_column,
+    read_metadata,
+    readable,
+)
 from sagitta.schema import (
     INFO_FILE,
     DatasetError,
@@ -30,9 +41,11 @@ from sagitta.schema import (
     SplitInfo,
     class_names_of,
     content_hash,
+    is_list,
 )
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -154,8 +167,8 @@ class Split:
         return None if self._layout.path is None else read_column(self.files, self._layout.path)
 
     @cached_property
-    def labels(self) -> Ints:
-        """(N,) int64 class indices.
+    def labels(self) -> Ints | Bools:
+        """(N,) int64 class indices; bool (N, classes) where rows have several labels.
 
         Raises:
             DatasetError: a label is null or not one of the classes; names the row.
@@ -163,12 +176,14 @@ class Split:
         column = read_column(self.files, self._layout.label)
         assert column is not None  # the layout names a column that is there
         names = self._class_names
-        labels = _label_numbers(column, names)
+        lengths = list_lengths(column) if is_list(column.type) else None
+        labels = label_numbers(column if lengths is None else pc.list_flatten(column), names)
         wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
         if wrong.size:
-            value = column[int(wrong[0])].as_py()
-            raise DatasetError(f"{self.where(int(wrong[0]))}: label {value!r} is none of the {len(names)} classes")
-        return labels
+            row = int(wrong[0] if lengths is None else np.repeat(np.arange(len(lengths)), lengths)[wrong[0]])
+            value = column[row].as_py()
+            raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes")
+        return labels if lengths is None else multi_hot(lengths, labels, len(names))
 
     def column(self, name: str) -> npt.NDArray[Any] | None:
         """Return a column of the files as an array (N,), or None where they have no such column.
@@ -282,6 +297,7 @@ class ShardSet:
             max_size=(0, 0),
             fingerprint=digest.hexdigest(),
             provenance={"source": str(root), "layout": "Parquet, not written by Sagitta"},
+            multilabel=is_list(schema.field(layout.label).type),
         )
         return cls(root, cache, info, files, layout)
 
@@ -368,6 +384,8 @@ def _names_in(files: Mapping[str, Sequence[Path]], label: str) -> tuple[str, ...
         column = read_column(paths, label)
         if column is None:
             raise DatasetError(f"{paths[0].parent}: not every file has the column {label!r}; remove those without")
+        if is_list(column.type):
+            column = pc.list_flatten(column)
         if pa.types.is_integer(column.type):
             largest = max(largest, pc.max(column).as_py() or 0)
         else:
@@ -375,11 +393,3 @@ def _names_in(files: Mapping[str, Sequence[Path]], label: str) -> tuple[str, ...
     if largest >= _MOST_CLASSES:
         raise DatasetError(f"{paths[0].parent}: label {largest} is no class number; convert the files' source again")
     return tuple(sorted(names)) or tuple(map(str, range(largest + 1)))
-
-
-def _label_numbers(column: pa.ChunkedArray, names: Sequence[str]) -> Ints:
-    """Return labels as numbers; -1 where one is null or not among the names."""
-    if not pa.types.is_integer(column.type):
-        column = pc.index_in(column.cast(pa.string()), pa.array(names, pa.string()))
-    column = column.cast(pa.int64())
-    return as_array(column.fill_null(-1) if column.null_count else column)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from sagitta.schema import SPLITS, ConfigError, SourceError
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 DEFAULT_FRACTION = 0.1
 
@@ -87,7 +88,7 @@ def assign(
 
     Args:
         rule: from :func:`split_rule`.
-        labels: (N,) class of each row.
+        labels: (N,) class of each row; :func:`strata` where rows have several.
         given: the source's split of each row.
         hashes: content hash of each row.
         groups: group of each row, or None.
@@ -99,6 +100,23 @@ def assign(
         groups = [groups[row] for row in pool]
         splits[pool] = _carve(rule.made, labels[pool], _units(hashes, groups), _keys(rule.seed, hashes, groups))
     return splits
+
+
+def strata(targets: Bools) -> Ints:
+    """Return what several labels a row are divided by: each row's rarest label, and a stratum of its own for none.
+
+    A stratum leaves a row to train on, so a label is trained at least where it is the rarest of some row.
+
+    Args:
+        targets: (N, classes).
+
+    Returns:
+        (N,) int64 of 0..classes.
+    """
+    counts = targets.sum(axis=0)
+    rarity = np.where(targets, counts, np.iinfo(np.int64).max)
+    found: Ints = np.where(targets.any(axis=1), rarity.argmin(axis=1), targets.shape[1])
+    return found
 
 
 def _units(hashes: Sequence[str], groups: Sequence[str | None]) -> Ints:
@@ -165,20 +183,22 @@ def _majority(labels: Ints, units: Ints) -> Ints:
     return result
 
 
-def check_splits(rule: SplitRule, class_names: Sequence[str], labels: Ints, splits: npt.NDArray[np.str_]) -> None:
+def check_splits(
+    rule: SplitRule, class_names: Sequence[str], labels: Ints | Bools, splits: npt.NDArray[np.str_]
+) -> None:
     """Refuse splits that nothing sensible can be trained or measured on.
 
     Args:
         rule: by which they were assigned.
         class_names: names of the labels.
-        labels: (N,) class of each row.
+        labels: (N,) class of each row, or (N, classes) where rows have several: then a class with a single row may be.
         splits: (N,) from :func:`assign`.
 
     Raises:
         SourceError: fewer than two classes to train on, a class with a single row where splits are made, a class that
             training lacks, or a split that got no row.
     """
-    present = np.bincount(labels)
+    present = np.bincount(labels) if labels.ndim == 1 else np.full(len(class_names), 2)
     single = np.flatnonzero(present == 1)
     if np.count_nonzero(present) > 1 and rule.made and not rule.given and single.size:
         more = f" (and {single.size - 1} more)" if single.size > 1 else ""
@@ -186,9 +206,9 @@ def check_splits(rule: SplitRule, class_names: Sequence[str], labels: Ints, spli
             f"class {class_names[single[0]]!r}{more} has one readable image, too few to split; "
             "add images or leave the class out"
         )
-    trained = set(labels[splits == "train"].tolist())
+    trained = _classes_in(labels[splits == "train"])
     for name in ("val", "test"):
-        if lacking := sorted(set(labels[splits == name].tolist()) - trained):
+        if lacking := sorted(_classes_in(labels[splits == name]) - trained):
             advice = (
                 "its images equal those of another class or share their groups: mend the labels or the groups"
                 if name in rule.made
@@ -201,3 +221,7 @@ def check_splits(rule: SplitRule, class_names: Sequence[str], labels: Ints, spli
     for name in rule.made:
         if not (splits == name).any():
             raise SourceError(f"too few images for {name}: no class has three; add images, or ask for no {name} with 0")
+
+
+def _classes_in(labels: Ints | Bools) -> set[int]:
+    return set((labels if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))).tolist())

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sagitta.decode import add_restart_markers, decode, read_header, verify
-from sagitta.schema import ImageError, SourceError, content_hash, image_schema
+from sagitta.schema import ImageError, SourceError, content_hash, image_schema, is_list
 from sagitta.sources import Reader
 from sagitta.workspace import RESULT, new_file
 
@@ -184,7 +184,7 @@ def write_shard(task: Task, job: ShardJob) -> int:
     """
     target = task.folder / RESULT / job.name
     if not target.exists():
-        schema = image_schema(job.class_names, multilabel=pa.types.is_list(job.rows["label"].type))
+        schema = image_schema(job.class_names, multilabel=is_list(job.rows["label"].type))
         statistics = [name for name in schema.names if name != "image"]
         options = {"compression": "none", "use_dictionary": False, "write_page_index": True}
         with (

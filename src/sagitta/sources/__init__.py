@@ -5,6 +5,7 @@ In the order of their imports::
     base         rows, reader, source: what everything here becomes
     tree         a folder, tar or zip as names, sizes and bytes; nothing is extracted
     images       class folders; labels in file names
+    labels       several labels a row
     manifest     tables that name files
     webdataset   tar shards of samples
     arrays       MNIST's idx files, CIFAR's batches

@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.schema import SPLITS, SourceError
+from sagitta.schema import SPLITS, SourceError, is_list
 
 ROWS = pa.schema(
     [
@@ -20,9 +20,9 @@ ROWS = pa.schema(
         ("size", pa.int64()),
     ]
 )
-"""``path`` is unique, '/'-separated and relative to the source; ``label`` a class name; ``split`` null or one of
-train, val, test; ``group`` null or the value of the group column; ``size`` the stored image's bytes (an estimate for
-arrays and Parquet)."""
+"""``path`` is unique, '/'-separated and relative to the source; ``label`` a class name, or a list of them where rows
+have several labels; ``split`` null or one of train, val, test; ``group`` null or the value of the group column;
+``size`` the stored image's bytes (an estimate for arrays and Parquet)."""
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
@@ -56,6 +56,7 @@ class SourceOptions:
     Attributes:
         layout: one of ``LAYOUTS``.
         label_column: column of a manifest or of image Parquet that holds the class; likewise the others.
+        label_separator: between several labels in one text; empty for one label a row; detected by default.
         path_column: column that names the image file.
         split_column: column that holds train, val or test.
         group_column: column whose equal values must stay in one split.
@@ -63,13 +64,15 @@ class SourceOptions:
 
     layout: str | None = None
     label_column: str | None = None
+    label_separator: str | None = None
     path_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
 
     def names_columns(self) -> bool:
         """Return whether any column is named, which only tables have."""
-        return any((self.label_column, self.path_column, self.split_column, self.group_column))
+        columns = (self.label_column, self.path_column, self.split_column, self.group_column)
+        return any((*columns, self.label_separator))
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class Source:
     reader: Reader
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return is_list(self.rows.schema.field("label").type)
 
     def describe(self) -> str:
         """Return one line: what was detected, how much of it, what was left out, and how to override."""
@@ -142,7 +150,7 @@ def class_order(labels: Iterable[str]) -> tuple[str, ...]:
 def rows_table(
     location: str,
     paths: Sequence[str],
-    labels: Sequence[str],
+    labels: Sequence[str] | Sequence[list[str]],
     sizes: Sequence[int],
     splits: Sequence[str | None] | None = None,
     groups: Sequence[str | None] | None = None,
@@ -153,17 +161,23 @@ def rows_table(
         SourceError: a name is not valid Unicode.
     """
     missing = pa.nulls(len(paths), pa.string())
+    kind = pa.list_(pa.string()) if any(isinstance(label, list) for label in labels) else pa.string()
     try:
         columns = [
             pa.array(paths, pa.string()),
-            pa.array(labels, pa.string()),
+            pa.array(labels, kind),
             missing if splits is None else pa.array(splits, pa.string()),
             missing if groups is None else pa.array(groups, pa.string()),
             pa.array(sizes, pa.int64()),
         ]
     except UnicodeEncodeError as error:
         raise SourceError(f"{location}: the name {error.object!r} is not valid UTF-8; rename that file") from None
-    return pa.table(columns, schema=ROWS)
+    return pa.table(columns, schema=ROWS.set(1, pa.field("label", kind)))
+
+
+def single_labels(labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return every label of every row, one after the other."""
+    return pc.list_flatten(labels) if is_list(labels.type) else labels
 
 
 def make_source(
@@ -190,5 +204,5 @@ def make_source(
         rows = rows.set_column(2, ROWS.field("split"), pa.nulls(rows.num_rows, pa.string()))
         notes = [*notes, f"all of it is {splits[0]}, so it counts as not split"]
     if class_names is None:
-        class_names = class_order(pc.unique(rows["label"]).to_pylist())
+        class_names = class_order(pc.unique(single_labels(rows["label"])).to_pylist())
     return Source(location, layout, rows, reader, tuple(class_names), tuple(notes))

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.schema import SourceError
+from sagitta.schema import SourceError, is_list
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
     Source,
@@ -23,6 +23,7 @@ from sagitta.sources.base import (
     split_of_file,
     suffix,
 )
+from sagitta.sources.labels import Cell, several_labels
 from sagitta.sources.tree import Tree
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -37,11 +38,11 @@ _SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
 
 @dataclass(frozen=True)
 class _Table:
-    """One table read, its columns as text; ``splits`` and ``groups`` are None where it has no such column."""
+    """One table read, its columns as text or lists; ``splits`` and ``groups`` are None where it has no such column."""
 
     name: str
     paths: list[str | None]
-    labels: list[str | None]
+    labels: list[Cell]
     splits: list[str | None] | None
     groups: list[str | None] | None
 
@@ -75,7 +76,7 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     finder = _Finder(tree)
     if not asked and not any(finder.find(path or "", chosen[0].name) for path in chosen[0].paths[:1000]):
         return None
-    return _source(tree, finder, chosen, notes)
+    return _source(tree, finder, chosen, options.label_separator, notes)
 
 
 def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:
@@ -85,7 +86,7 @@ def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:
         SourceError: the table cannot be read, lacks a column, a label or a path, repeats a path, or names files that
             are missing.
     """
-    return _source(tree, _Finder(tree), [_read_table(tree, name, options)], [])
+    return _source(tree, _Finder(tree), [_read_table(tree, name, options)], options.label_separator, [])
 
 
 def _choose(tables: Sequence[_Table]) -> tuple[list[_Table], list[str]]:
@@ -105,7 +106,7 @@ def _read_table(tree: Tree, name: str, options: SourceOptions) -> _Table:
     where = f"{tree.location}/{name}"
     table = _parse(where, name, tree.reader.read(name))
     paths = _column(where, table, options.path_column, _PATH_COLUMNS, "--path-column")
-    labels = _column(where, table, options.label_column, _LABEL_COLUMNS, "--label-column")
+    labels = _labels(where, table, options.label_column)
     groups = _column(where, table, options.group_column, (), "--group") if options.group_column else None
     return _Table(name, paths, labels, _splits(where, table, options.split_column), groups)
 
@@ -127,8 +128,21 @@ def _parse(where: str, name: str, data: bytes) -> pa.Table:
         raise SourceError(f"{where}: cannot be read as a table ({error}); save it as UTF-8 CSV") from error
 
 
-def _column(where: str, table: pa.Table, asked: str | None, known: Sequence[str], flag: str) -> list[str | None]:
-    """Return the values, as text, of the column asked for or else of the first known one, in any case."""
+def _labels(where: str, table: pa.Table, asked: str | None) -> list[Cell]:
+    """Return the label column's texts, or lists of texts where it holds lists."""
+    name = _named(where, table, asked, _LABEL_COLUMNS, "--label-column")
+    column = table.column(table.column_names.index(name))
+    if not is_list(column.type):
+        return [*_column(where, table, name, (), "--label-column")]
+    try:
+        lists = pc.cast(column, pa.list_(pa.string())).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
+    return [[label.strip() for label in dict.fromkeys(labels or ()) if label and label.strip()] for labels in lists]
+
+
+def _named(where: str, table: pa.Table, asked: str | None, known: Sequence[str], flag: str) -> str:
+    """Return the name of the column asked for or else of the first known one, in any case."""
     lower = {name.strip().lower(): name for name in reversed(table.column_names)}
     wanted = (asked,) if asked else known
     found = [lower[name.lower()] for name in wanted if name.lower() in lower]
@@ -136,11 +150,17 @@ def _column(where: str, table: pa.Table, asked: str | None, known: Sequence[str]
         missing = f"no column {asked!r}" if asked else f"no column called {', '.join(known[:4])} or the like"
         columns = ", ".join(table.column_names)
         raise SourceError(f"{where}: {missing}; its columns are {columns}: name one with {flag}")
+    return str(found[0])
+
+
+def _column(where: str, table: pa.Table, asked: str | None, known: Sequence[str], flag: str) -> list[str | None]:
+    """Return the values of a column as text; see :func:`_named`."""
+    name = _named(where, table, asked, known, flag)
     try:
-        column = table.column(table.column_names.index(found[0]))
+        column = table.column(table.column_names.index(name))
         return [text.strip() or None if text else None for text in pc.cast(column, pa.string()).to_pylist()]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(f"{where}: column {found[0]!r} is not text or numbers ({error}); use {flag}") from error
+        raise SourceError(f"{where}: column {name!r} is not text or numbers ({error}); use {flag}") from error
 
 
 def _splits(where: str, table: pa.Table, asked: str | None) -> list[str | None] | None:
@@ -192,11 +212,16 @@ def _stem(name: str) -> str:
     return base[: -len(suffix(base))] if suffix(base) in IMAGE_SUFFIXES else base
 
 
-def _source(tree: Tree, finder: _Finder, tables: Sequence[_Table], notes: Sequence[str]) -> Source:
+def _source(
+    tree: Tree, finder: _Finder, tables: Sequence[_Table], separator: str | None, notes: Sequence[str]
+) -> Source:
     paths: list[str] = []
+    cells = [cell for table in tables for cell in table.labels]
+    several, decided = several_labels(cells, separator)
     for table in tables:
         where = f"{tree.location}/{table.name}"
-        _require(where, table.labels, "label")
+        if several is None:
+            _require(where, table.labels, "label")
         _require(where, table.paths, "file name")
         paths += _found_paths(where, table, finder)
     twice = [path for path, count in Counter(paths).items() if count > 1]
@@ -205,15 +230,15 @@ def _source(tree: Tree, finder: _Finder, tables: Sequence[_Table], notes: Sequen
             f"{tree.location}: {plural(len(twice), 'file')} named by more than one row: {examples(twice)}; "
             "keep one row for each"
         )
-    labels = [label or "" for table in tables for label in table.labels]
-    rows = rows_table(
-        tree.location, paths, labels, [tree.size(path) or 0 for path in paths], _all_splits(tables), _all_groups(tables)
-    )
+    sizes = [tree.size(path) or 0 for path in paths]
+    labels = [str(cell) for cell in cells] if several is None else several
+    rows = rows_table(tree.location, paths, labels, sizes, _all_splits(tables), _all_groups(tables))
+    notes = [*notes, decided] if decided else notes
     named = " and ".join(table.name for table in tables)
     return make_source(tree.location, f"files named in {named}", rows.sort_by("path"), tree.reader, notes=notes)
 
 
-def _require(where: str, values: Sequence[str | None], what: str) -> None:
+def _require(where: str, values: Sequence[Cell], what: str) -> None:
     empty = [row for row, value in enumerate(values, 1) if not value]
     if empty:
         more = f" (and {plural(len(empty) - 1, 'more row')})" if len(empty) > 1 else ""

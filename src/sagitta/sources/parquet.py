@@ -4,13 +4,14 @@ import bisect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sagitta.schema import ImageError, SourceError, class_names_of
+from sagitta.schema import ImageError, SourceError, class_names_of, is_list
 from sagitta.sources.base import (
     Source,
     SourceOptions,
@@ -19,10 +20,12 @@ from sagitta.sources.base import (
     make_source,
     plural,
     rows_table,
+    single_labels,
     split_of,
     split_of_file,
     suffix,
 )
+from sagitta.sources.labels import split_text
 from sagitta.sources.tree import Tree
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "class_name", "category", "target")
@@ -148,7 +151,7 @@ def _file_rows(where: str, name: str, file: pq.ParquetFile, column: str, options
         raise SourceError(f"{where}: no column {absent[0]!r}; its columns are {', '.join(schema.names)}")
     named = pa.types.is_struct(schema.field(column).type) and schema.field(column).type.get_field_index("path") >= 0
     table = file.read(columns=[label, *extra, *([f"{column}.path"] if named else [])])
-    labels = _label_texts(where, table[label], class_names)
+    labels = _label_names(where, table[label], class_names, options.label_separator)
     originals = pc.struct_field(table[column], "path").to_pylist() if named else [None] * len(labels)
     digits = len(str(max(len(labels) - 1, 0)))
     paths = [
@@ -157,7 +160,7 @@ def _file_rows(where: str, name: str, file: pq.ParquetFile, column: str, options
     rows = rows_table(
         where,
         paths,
-        labels,  # type: ignore[arg-type]  # null for now: such rows are dropped below
+        labels,  # null for now: such rows are dropped below
         _sizes(file, column),
         _splits(where, name, table, options.split_column),
         _texts(table[options.group_column]) if options.group_column else None,
@@ -178,6 +181,18 @@ def _label_column(where: str, schema: pa.Schema, asked: str | None) -> str:
         what = f"no column {asked!r}" if asked else "no label column"
         raise SourceError(f"{where}: {what}; its columns are {', '.join(schema.names)}: name one with --label-column")
     return str(candidates[0])
+
+
+def _label_names(
+    where: str, column: pa.ChunkedArray, class_names: Sequence[str] | None, separator: str | None
+) -> list[Any]:
+    """Return class names, or lists of them where the column holds lists or text to be split; None without a label."""
+    if not is_list(column.type):
+        texts = _label_texts(where, column, class_names)
+        return [text and split_text(text, separator) for text in texts] if separator else texts
+    names = iter(_label_texts(where, pc.list_flatten(column), class_names))
+    lengths = pc.list_value_length(column).to_pylist()
+    return [None if length is None else [name for name in islice(names, length) if name] for length in lengths]
 
 
 def _label_texts(where: str, column: pa.ChunkedArray, class_names: Sequence[str] | None) -> list[str | None]:
@@ -230,4 +245,4 @@ def _class_names(location: str, files: Sequence[_File]) -> tuple[str, ...]:
         raise SourceError(f"{location}: {first} and {second} name different classes; convert them one by one")
     if named:
         return next(iter(named)) or ()
-    return class_order(label for file in files for label in pc.unique(file.rows["label"]).to_pylist())
+    return class_order(label for file in files for label in pc.unique(single_labels(file.rows["label"])).to_pylist())
