@@ -6,7 +6,10 @@ setup(
     ext_modules=[
         Extension(
             "sagitta._native.core",
-            sources=[f"src/sagitta/_native/{name}.cpp" for name in ("batch", "jpeg", "layout", "resample", "restart")],
+            sources=[
+                f"src/sagitta/_native/{name}.cpp"
+                for name in ("batch", "jpeg", "layout", "normalize", "resample", "restart", "thumbnails")
+            ],
             depends=["src/sagitta/_native/core.h", "src/sagitta/_native/jpeg.h"],
             libraries=["jpeg"],
             # No contraction: a fused multiply-add would round resize weights in another way than Pillow's.

@@ -1,5 +1,7 @@
 """Preprocessing and crops: boxes inside the image, evaluation geometry as torchvision's, randomness by row alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from sagitta.augment import Augmentation, Preprocessing, crop_boxes, eval_jobs, shift_and_flip, train_jobs
+from sagitta.augment import Augmentation, Preprocessing, change_pixels, crop_boxes, eval_jobs, flips, train_jobs
 from sagitta.schema import ConfigError, DatasetInfo
 
 IMAGENET = Preprocessing((224, 224), 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -99,20 +101,49 @@ def test_normalize_is_the_fields_formula_and_inverts() -> None:
     assert torch.equal(IMAGENET.denormalize(normal), images)
 
 
-def test_shift_and_flip_moves_by_at_most_the_padding() -> None:
-    padded = np.zeros((40, 1, 12, 12), np.uint8)
-    padded[:, 0, 5, 4] = 255  # one bright pixel of the 8x8 image inside a padding of 2
-    arguments = {"seed": 0, "epoch": 0, "size": (8, 8)}
-    batch = shift_and_flip(padded, np.arange(40), **arguments, augmentation=Augmentation(flip=0.0))  # type: ignore[arg-type]
-    positions = {tuple(np.argwhere(image[0])[0].tolist()) for image in batch}
-    assert batch.shape == (40, 1, 8, 8) and batch.sum() == 40 * 255
-    assert positions <= {(y, x) for y in range(1, 6) for x in range(0, 5)} and len(positions) > 12
-    flipped = shift_and_flip(padded, np.arange(40), **arguments, augmentation=Augmentation(flip=1.0))  # type: ignore[arg-type]
-    assert (flipped == batch[:, :, :, ::-1]).all()
+def test_mirrored_epochs_are_spread_evenly() -> None:
+    rows = np.arange(1000)
+    mirrored = np.stack([flips(3, epoch, rows, Augmentation(flip=0.5)) for epoch in range(6)])
+    assert 0.4 < mirrored[0].mean() < 0.6
+    assert (mirrored[1:] != mirrored[:-1]).all()  # alternating
+    for share, times in ((0.0, {0}), (0.25, {1}), (1.0, {4})):
+        counts = np.sum([flips(3, epoch, rows, Augmentation(flip=share)) for epoch in range(4)], axis=0)
+        assert set(counts.tolist()) == times
 
 
-@pytest.mark.parametrize("wrong", [{"min_scale": 0.0}, {"max_ratio": 0.5}, {"shift": 1.0}, {"flip": 1.5}])
-def test_augmentation_refuses_what_is_out_of_range(wrong: dict[str, float]) -> None:
+def changed(images: torch.Tensor, rows: np.ndarray, augmentation: Augmentation) -> torch.Tensor:
+    return change_pixels(images.clone(), rows, seed=1, epoch=2, augmentation=augmentation, preprocessing=IMAGENET)
+
+
+def test_cutout_blanks_a_square_of_the_mean_colour() -> None:
+    images = torch.zeros(200, 3, 16, 12, dtype=torch.uint8)
+    blanked = changed(images, np.arange(200), Augmentation(cutout=0.5)) > 0
+    fill = changed(images, np.arange(200), Augmentation(cutout=1.0)).amax(dim=(0, 2, 3))
+    assert fill.tolist() == [124, 116, 104]  # 255 times the mean
+    areas = blanked[:, 0].sum(dim=(1, 2))
+    assert areas.max() == 8 * 6 and areas.min() < 30 and (areas > 0).all()  # it may reach over the border
+
+
+def test_erasing_blanks_a_box_in_a_share_of_the_images() -> None:
+    images = torch.zeros(400, 3, 32, 32, dtype=torch.uint8)
+    blanked = (changed(images, np.arange(400), Augmentation(erase=0.25)) > 0)[:, 0]
+    areas = blanked.sum(dim=(1, 2))[blanked.any(dim=2).any(dim=1)]
+    assert 0.15 < len(areas) / 400 < 0.35
+    assert areas.min() >= 0.015 * 32**2 and areas.max() <= 0.36 * 32**2
+
+
+def test_changes_depend_on_the_row_only() -> None:
+    images = torch.randint(0, 256, (20, 3, 9, 9), dtype=torch.uint8)
+    augmentation = Augmentation(auto="rand", erase=0.5, cutout=0.3)
+    whole = changed(images, np.arange(20), augmentation)
+    assert torch.equal(whole[7:12], changed(images[7:12], np.arange(7, 12), augmentation))
+    assert not torch.equal(whole, images)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_scale": 0.0}, {"max_ratio": 0.5}, {"shift": 1.0}, {"flip": 1.5}, {"erase": -0.1}, {"auto": "much"}]
+)
+def test_augmentation_refuses_what_is_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="out of range"):
         Augmentation(**wrong)
 
@@ -121,3 +152,18 @@ def test_flip_is_decided_by_colour() -> None:
     assert Augmentation().resolve(3).flip == 0.5
     assert Augmentation().resolve(1).flip == 0.0
     assert Augmentation(flip=0.0).resolve(3).flip == 0.0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_is_the_same_with_and_without_the_core(
+    channels: int, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = Preprocessing((5, 7), 1.0, "bilinear", (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels])
+    images = torch.randint(0, 256, (4, channels, 5, 7), dtype=torch.uint8).contiguous(memory_format=memory_format)
+    by_core = how.normalize(images)
+    monkeypatch.setenv("SAGITTA_NATIVE", "0")
+    by_torch = how.normalize(images)
+    assert torch.equal(by_core, by_torch)
+    assert by_core.is_contiguous()
+    assert torch.equal(how.normalize(images[:, :, 1:]), by_torch[:, :, 1:])

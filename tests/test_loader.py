@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from sagitta.augment import Augmentation
 from sagitta.convert import ConvertOptions, convert
 from sagitta.loader import Batch, Loader, match_labels
 from sagitta.plan import Plan
@@ -50,6 +51,32 @@ def test_threads_change_nothing(digits: Path, photos_dataset: Path, threads: int
     for path in (digits, photos_dataset):
         reference = Loader(path, batch_size=5, threads=0, normalize=False)
         assert same(list(reference), list(Loader(path, batch_size=5, threads=threads, normalize=False)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_threads_change_nothing_about_augmented_and_balanced_batches(
+    digits: Path, photos_dataset: Path, threads: int
+) -> None:
+    augmentation = Augmentation(flip=0.5, auto="trivial", erase=0.3, cutout=0.2)
+    for path in (digits, photos_dataset):
+        reference = Loader(path, batch_size=10, threads=0, balanced=True, augmentation=augmentation)
+        batches = list(Loader(path, batch_size=10, threads=threads, balanced=True, augmentation=augmentation))
+        assert same(list(reference), batches)
+        assert not same(batches, list(Loader(path, batch_size=10)))
+
+
+def test_balanced_batches_show_every_class_equally_often(tmp_path: Path, photo_folder: Path) -> None:
+    data = [path.read_bytes() for path in sorted(photo_folder.rglob("*.jpg"))]
+    images = pa.array([{"bytes": image, "path": None} for image in data])
+    labels = [0] * 34 + [1] * 6
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "train.parquet")
+    batches = list(Loader(tmp_path / "train.parquet", batch_size=40, balanced=True))
+    assert [torch.bincount(labels).tolist() for _, labels in batches] == [[20, 20]]
+    rare = batches[0][0][batches[0][1] == 1]
+    assert len(torch.unique(rare.flatten(1), dim=0)) == 20  # six photos, each crop another one
+    assert (
+        torch.cat([labels for _, labels in Loader(tmp_path / "train.parquet", train=False, balanced=True)]).sum() == 6
+    )
 
 
 def test_epochs_and_seeds_differ_and_repeat(photos_dataset: Path) -> None:

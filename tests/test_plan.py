@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagitta.plan import Plan, permute, uniform
+from sagitta.plan import Balanced, Plan, permute, uniform
 from sagitta.schema import ConfigError
 
 settings.register_profile("plan", deadline=None, max_examples=60)  # deadline: a busy machine is not a bug
@@ -246,3 +246,48 @@ def chi_square_excess(counts: np.ndarray) -> float:
     expected = counts.sum() / len(counts)
     freedom = len(counts) - 1
     return float((((counts - expected) ** 2 / expected).sum() - freedom) / math.sqrt(2 * freedom))
+
+
+def test_balanced_layout() -> None:
+    balanced = Balanced(np.array([1, 0, 0, 0, 0, 0, 0, 1]), seed=0)  # six rows of class 0, two of class 1
+    epochs = [balanced.keys(np.arange(8), epoch).tolist() for epoch in range(3)]
+    assert [[key % 8 for key in keys] for keys in epochs] == [
+        # even places: class 0; odd places: class 1
+        [5, 0, 2, 7, 4, 7, 6, 0],
+        [3, 0, 1, 7, 1, 7, 3, 0],
+        [4, 7, 6, 0, 2, 7, 5, 0],
+    ]
+    assert [[key // 8 for key in keys] for keys in epochs] == [
+        [0, 0, 0, 0, 0, 1, 0, 1],
+        [0, 0, 0, 0, 1, 1, 1, 1],
+        [0, 0, 0, 0, 0, 1, 0, 1],
+    ]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.integers(0, 5), st.integers(0, 9))
+def test_balanced_classes_have_equal_shares_and_no_row_comes_twice_before_all_came_once(
+    labels: list[int], seed: int, first: int
+) -> None:
+    label, places = np.array(labels), np.arange(len(labels))
+    balanced, classes = Balanced(label, seed), np.unique(label)
+    for epoch in range(first, first + 2):
+        keys = balanced.keys(places, epoch)
+        shares = [(label[keys % len(label)] == each).sum() for each in classes]
+        assert sum(shares) == len(label) and max(shares) - min(shares) <= 1
+        assert len(np.unique(keys)) == len(keys)
+    rows = np.concatenate([balanced.keys(places, epoch) % len(label) for epoch in range(6)])
+    for each in classes:
+        shown = np.bincount(rows, minlength=len(label))[label == each]
+        assert shown.max() - shown.min() <= 1
+
+
+def test_balanced_keys_are_a_function_of_place_and_epoch() -> None:
+    balanced = Balanced(np.arange(90) % 7, seed=3)
+    whole = balanced.keys(np.arange(90), 4)
+    assert (balanced.keys(np.array([80, 3, 41]), 4) == whole[[80, 3, 41]]).all()
+    assert (Balanced(np.arange(90) % 7, seed=4).keys(np.arange(90), 4) != whole).mean() > 0.8
+
+
+def test_balanced_refuses_several_labels_a_row() -> None:
+    with pytest.raises(ConfigError, match="one label a row"):
+        Balanced(np.zeros((4, 3)), seed=0)

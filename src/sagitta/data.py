@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from sagitta.loader import Batch, Loader
 from sagitta.schema import INFO_FILE, ConfigError, DatasetError, DatasetInfo
 from sagitta.shards import ShardSet
 from sagitta.sources import SourceOptions, open_source
+
+_BATCH_SIZE = 64
 
 
 def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *, verbose: bool = False) -> Path:
@@ -45,11 +48,12 @@ class ImageData(pl.LightningDataModule):
     Args:
         source: a converted dataset; anything that ``sagitta convert`` understands, converted once into a cache; or a
             built-in name (digits, mnist, fashion-mnist, cifar10, cifar100, imagenette).
-        batch_size: images a device and batch.
+        batch_size: images a device and batch; by default 64.
         image_size: height and width of the model's input; by default thumbnails as they are, photos at 224.
         profile: ``exact`` for Pillow's pixels, or ``fast`` for large photos decoded at a fraction of their size; by
             default that of ``preprocessing``, else exact. It travels with the model's checkpoint.
         augmentation: random changes of training images.
+        balanced: in training, show every class equally often, however many images it has.
         convert: how a source that is not yet converted is split and stored.
         layout: how the source is laid out, where the detection is wrong.
         threads: decoding threads; by default every core of the process.
@@ -67,11 +71,12 @@ class ImageData(pl.LightningDataModule):
     def __init__(
         self,
         source: str | Path,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         *,
         image_size: int | None = None,
         profile: Profile | None = None,
         augmentation: Augmentation = Augmentation(),
+        balanced: bool = False,
         convert: ConvertOptions = ConvertOptions(),
         layout: SourceOptions = SourceOptions(),
         threads: int | None = None,
@@ -87,11 +92,12 @@ class ImageData(pl.LightningDataModule):
         if profile not in (None, "exact", "fast"):
             raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
         self.source = str(source)
-        self.batch_size = batch_size
+        self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
         self.seed = seed
         self._image_size = image_size
         self._profile = profile
-        self._augmentation = augmentation
+        self.augmentation = augmentation
+        self._balanced = balanced
         self._convert = convert
         self._layout = layout
         self._threads = threads
@@ -129,6 +135,19 @@ class ImageData(pl.LightningDataModule):
         return len(self.class_names)
 
     @property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """Training rows of each of ``class_names``, int64 (C,)."""
+        labels = self.shards.splits["train"].labels
+        rows = np.bincount(labels, minlength=len(self.info.class_names)) if labels.ndim == 1 else labels.sum(axis=0)
+        counts = dict(zip(self.info.class_names, rows.tolist(), strict=True))
+        return np.array([counts.get(name, 0) for name in self.class_names], np.int64)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row has several labels, or none."""
+        return self.info.multilabel
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """What turns images into model input."""
         wanted = self._wanted_preprocessing
@@ -140,7 +159,7 @@ class ImageData(pl.LightningDataModule):
         """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
         preprocessing = self.preprocessing.to_dict()
         normalisation = {name: preprocessing.pop(name) for name in ("mean", "std")}
-        augmentation = self._augmentation.resolve(self.preprocessing.channels)
+        augmentation = self.augmentation.resolve(self.preprocessing.channels)
         return {
             "splits": {name: len(split) for name, split in self.shards.splits.items()},
             "transforms": {"train": vars(augmentation).copy(), "evaluation": preprocessing},
@@ -202,7 +221,8 @@ class ImageData(pl.LightningDataModule):
         """Return ``count`` rows spread evenly over a split, as uint8 images (B, C, H, W) and labels (B,)."""
         loader = self._loader(split, batch_size=count)
         rows = np.unique(np.linspace(0, len(self.shards.splits[split]) - 1, count).round().astype(np.int64))
-        return loader.take(rows)
+        images, labels = loader.take(rows)
+        return images.cpu(), labels
 
     def _loader(self, split: str, batch_size: int | None = None) -> Loader:
         return Loader(
@@ -210,9 +230,11 @@ class ImageData(pl.LightningDataModule):
             split,
             batch_size or self.batch_size,
             preprocessing=self.preprocessing,
-            augmentation=self._augmentation,
+            augmentation=self.augmentation,
+            balanced=self._balanced,
             class_names=self._wanted_names,
             seed=self.seed,
             threads=self._threads,
             normalize=False,
+            device=torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device,
         )

@@ -17,16 +17,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sagitta.augment import THUMBNAIL, Augmentation, Preprocessing, eval_jobs, shift_and_flip, train_jobs
+from sagitta import memory
+from sagitta.augment import THUMBNAIL, Augmentation, Preprocessing, change_pixels, eval_jobs, train_jobs
 from sagitta.decode import decode_batch, read_header
-from sagitta.plan import Plan, uniform
+from sagitta.plan import Balanced, Plan, uniform
 from sagitta.schema import ConfigError, DatasetError, ImageError
 from sagitta.shards import ShardSet, Split
+from sagitta.thumbnails import CachedPixels
 
 Batch = tuple[Tensor, Tensor]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-_PREFETCH_BYTES = 256 * 2**20
+_PREFETCH_BYTES = 512 * 2**20
+_MAPPED_BYTES = 32 * 2**20
 _CACHE_BYTES = 4 * 2**30
 _CACHE_CHUNK = 4096
 _TRANSFORM_OPERATION = 16  # after augment's own operations, so that a user's transform has a stream of its own
@@ -35,8 +39,11 @@ _TRANSFORM_OPERATION = 16  # after augment's own operations, so that a user's tr
 class Pixels(Protocol):
     """Where a batch's pixels come from."""
 
-    def batch(self, rows: Ints, epoch: int) -> npt.NDArray[np.uint8]:
-        """Return the rows' pixels, (B, C, H, W) uint8."""
+    def batch(self, keys: Ints, epoch: int) -> Tensor:
+        """Return the pixels (B, C, H, W) of the rows ``keys % rows``, uint8, or float32 and normalised.
+
+        What is random about an image depends on its key, so that two copies of a row differ.
+        """
 
 
 class EncodedPixels:
@@ -47,25 +54,38 @@ class EncodedPixels:
         preprocessing: size, crop and interpolation.
         augmentation: random crops and flips; None gives the evaluation crop.
         seed: of the random crops.
+        threads: that share a batch.
+        pinned: batches lie in page-locked memory.
     """
 
     def __init__(
-        self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None,
+        seed: int,
+        *,
+        threads: int = 1,
+        pinned: bool = False,
     ) -> None:
         self._split = split
         self._preprocessing = preprocessing
         self._augmentation = augmentation
         self._seed = seed
+        self._threads = threads
+        self._pinned = pinned
+        self._read = 0  # bytes since pages were released
         columns = [split.column(name) for name in ("height", "width", "orientation")]
         known = [column for column in columns if column is not None]
         self._geometry = np.stack(known, axis=1).astype(np.int64) if len(known) == len(columns) else None
 
-    def batch(self, rows: Ints, epoch: int) -> npt.NDArray[np.uint8]:
-        """Return the rows' pixels, (B, C, H, W) uint8, channels last in memory.
+    def batch(self, keys: Ints, epoch: int) -> Tensor:
+        """Return the pixels of the rows ``keys % rows``, (B, C, H, W) uint8, channels last in memory.
 
         Raises:
             DatasetError: an image cannot be decoded; names its file and row.
         """
+        rows = keys % len(self._split)
         images = self._split.images(rows)
         geometry = self._geometry[rows] if self._geometry is not None else self._read_geometry(rows, images)
         sizes, orientations = geometry[:, :2], geometry[:, 2]
@@ -76,19 +96,29 @@ class EncodedPixels:
             jobs = train_jobs(
                 sizes,
                 orientations,
-                rows,
+                keys,
                 seed=self._seed,
                 epoch=epoch,
                 size=(height, width),
                 augmentation=self._augmentation,
             )
-        out = np.empty((len(rows), height, width, self._preprocessing.channels), np.uint8)
-        interpolation = self._preprocessing.interpolation if self._augmentation is None else "bilinear"
+        shape = (len(rows), height, width, self._preprocessing.channels)
+        out = memory.empty(shape, torch.uint8, pinned=self._pinned)
+        how, threads = self._preprocessing, self._threads
+        filter = how.interpolation if self._augmentation is None else "bilinear"
         try:
-            decode_batch(images, jobs, out, filter=interpolation, profile=self._preprocessing.profile)
+            decode_batch(images, jobs, out.numpy(), filter=filter, profile=how.profile, threads=threads)
         except ImageError as error:
             raise self._error(rows[getattr(error, "index", 0)], error) from None
-        return out.transpose(0, 3, 1, 2)
+        self._release(images)
+        return out.permute(0, 3, 1, 2)
+
+    def _release(self, images: Sequence[memoryview]) -> None:
+        """Let go of mapped pages now and then, so that this process does not seem to hold all that it ever read."""
+        self._read += sum(map(len, images))
+        if self._read > _MAPPED_BYTES:
+            self._read = 0
+            self._split.release()
 
     def _read_geometry(self, rows: Ints, images: Sequence[memoryview]) -> Ints:
         """Return (B, 3) height, width, orientation from the images' headers: other Parquet has no such columns."""
@@ -108,47 +138,11 @@ class EncodedPixels:
         )
 
 
-class CachedPixels:
-    """Thumbnails decoded once into one array; a batch is one gather.
-
-    Args:
-        split: rows of a dataset.
-        preprocessing: size and interpolation.
-        augmentation: random shifts and flips; None gives the images as they are.
-        seed: of the random shifts and flips.
-    """
-
-    def __init__(
-        self, split: Split, preprocessing: Preprocessing, augmentation: Augmentation | None, seed: int
-    ) -> None:
-        self._size = preprocessing.size
-        self._augmentation = augmentation
-        self._seed = seed
-        whole = EncodedPixels(split, preprocessing, None, seed)
-        chunks = [
-            whole.batch(np.arange(start, min(start + _CACHE_CHUNK, len(split))), 0)
-            for start in range(0, len(split), _CACHE_CHUNK)
-        ]
-        images = np.ascontiguousarray(np.concatenate(chunks))
-        if augmentation is not None:
-            pad = [round(augmentation.shift * side) for side in self._size]
-            images = np.pad(images, [(0, 0), (0, 0), (pad[0],) * 2, (pad[1],) * 2], mode="reflect")
-        self._images = images
-
-    def batch(self, rows: Ints, epoch: int) -> npt.NDArray[np.uint8]:
-        """Return the rows' pixels, (B, C, H, W) uint8."""
-        if self._augmentation is None:
-            taken: npt.NDArray[np.uint8] = self._images[rows]
-            return taken
-        return shift_and_flip(
-            self._images, rows, seed=self._seed, epoch=epoch, size=self._size, augmentation=self._augmentation
-        )
-
-
 class Loader:
     """Batches ``(images, labels)`` of one split; use it where a ``DataLoader`` would stand.
 
-    Images are float32 (B, C, H, W), normalised (or uint8 with ``normalize=False``); labels are int64 (B,). Under
+    Images are float32 (B, C, H, W), normalised (or uint8 with ``normalize=False``); labels are int64 (B,), or float32
+    (B, classes) of 0 and 1 where the dataset has several labels a row. Under
     ``torch.distributed`` each rank gets its slice of every global batch. Training shuffles all rows and drops the tail
     batch; evaluation sees every row exactly once over all ranks.
 
@@ -161,9 +155,12 @@ class Loader:
         augmentation: of training images.
         class_names: the label order wanted; labels are matched by name.
         transform: torchvision v2 transform of one uint8 image (C, H, W) after decoding; seeded by (seed, epoch, row).
+        balanced: in training, show every class equally often: see :class:`sagitta.plan.Balanced`.
         seed: determines order and augmentation.
         threads: decoding threads; 0 decodes in the caller's thread, None takes every core of this process.
         normalize: float32 normalised images, or uint8.
+        device: where decoded thumbnails are kept and their batches made, if they take no more than a quarter of its
+            memory; other batches are made on the host.
 
     Raises:
         ConfigError: the batch size is below 1, or ``class_names`` lacks a class of the dataset.
@@ -181,16 +178,18 @@ class Loader:
         augmentation: Augmentation = Augmentation(),
         class_names: Sequence[str] | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
+        balanced: bool = False,
         seed: int = 0,
         threads: int | None = None,
         normalize: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: must be at least 1")
         self.shards = data if isinstance(data, ShardSet) else ShardSet.open(data)
         if split not in self.shards.splits:
             raise DatasetError(f"no split {split!r}; the dataset has {', '.join(self.shards.splits)}")
-        rows = self.shards.splits[split]
+        self._split = rows = self.shards.splits[split]
         self.batch_size = batch_size
         self.train = split == "train" if train is None else train
         self.preprocessing = preprocessing or Preprocessing.of_dataset(self.shards.info)
@@ -200,8 +199,9 @@ class Loader:
         self._labels = match_labels(rows.labels, self.shards.info.class_names, class_names)
         self._transform = transform
         self._normalize = normalize
-        resolved = augmentation.resolve(self.preprocessing.channels) if self.train else None
-        self._pixels = _open_pixels(rows, self.shards.info.max_size, self.preprocessing, resolved, seed)
+        self._balanced = Balanced(rows.labels, seed) if balanced and self.train else None
+        self._augmentation = augmentation.resolve(self.preprocessing.channels) if self.train else None
+        self._pixels = self._open_pixels(device)
         self._epoch = 0
         self._delivered = 0  # batches of this epoch that the consumer has been given
         self._resumed = False
@@ -264,46 +264,84 @@ class Loader:
         self._resumed = True
 
     def take(self, rows: Ints) -> Batch:
-        """Return the given rows as one batch, outside of the plan; uint8 images."""
-        return torch.from_numpy(self._pixels.batch(rows, 0)), torch.from_numpy(self._labels[rows])
+        """Return the given rows as one batch, outside of the plan."""
+        images = self._pixels.batch(rows, 0)
+        if self._normalize and images.dtype == torch.uint8:
+            images = self.preprocessing.normalize(images)
+        return images, _targets(self._labels[rows])
+
+    def evaluated_rows(self, rank: int, world: int) -> Ints:
+        """Return the rows of an evaluation in the order in which one of ``world`` ranks gets them."""
+        plan = Plan(self._rows, self.batch_size * world, shuffle=False, drop_last=False)
+        return np.concatenate([plan.batch_rows(0, batch, rank, world) for batch in range(plan.batches(world))])
+
+    def paths(self, rows: Ints) -> list[str]:
+        """Return the paths that the rows' images had at their source."""
+        return [self._split.path(row) for row in rows.tolist()]
 
     def _plan(self) -> Plan:
         _, world = _rank_and_world()
         return Plan(self._rows, self.batch_size * world, seed=self.seed, shuffle=self.train, drop_last=self.train)
 
     def _produce(self, plan: Plan, epoch: int, start: int) -> Iterator[Batch]:
-        """Yield batches in order; up to ``_PREFETCH_BYTES`` of them are decoded ahead, each by one thread."""
+        """Yield batches in order, some of them decoded ahead.
+
+        One more is decoded ahead whenever the decoders had nothing to do and the consumer had to wait later: a longer
+        queue would have bridged that. All batches under way take ``_PREFETCH_BYTES`` at most, or are one.
+        """
         rank, world = _rank_and_world()
         numbers = range(start, plan.batches(world))
         if self.threads == 0:
             for number in numbers:
                 yield self._finish(*self._load(plan.batch_rows(epoch, number, rank, world), epoch), epoch)
             return
-        height, width = self.preprocessing.size
-        batch_bytes = self.batch_size * height * width * self.preprocessing.channels * (4 if self._normalize else 1)
-        ahead = max(self.threads, min(4 * self.threads, _PREFETCH_BYTES // batch_bytes))
+        ahead, idle = self._concurrent(), False
         pending: deque[Future[tuple[Tensor, Ints]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, "sagitta-decode")
+        pool = ThreadPoolExecutor(ahead, "sagitta-decode")
         try:
             for number in numbers:
                 pending.append(pool.submit(self._load, plan.batch_rows(epoch, number, rank, world), epoch))
                 if len(pending) > ahead:
+                    if idle and not pending[0].done() and ahead < self._most_batches():
+                        ahead, idle = ahead + 1, False
+                        continue
                     yield self._finish(*pending.popleft().result(), epoch)
+                    idle = idle or all(future.done() for future in pending)
             while pending:
                 yield self._finish(*pending.popleft().result(), epoch)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, rows: Ints, epoch: int) -> tuple[Tensor, Ints]:
-        images = torch.from_numpy(self._pixels.batch(rows, epoch))
-        if self._normalize and self._transform is None:
-            images = self.preprocessing.normalize(images)
-        return images, rows
+    def _most_batches(self) -> int:
+        """Return how many batches fit into the memory for those under way, at least one."""
+        height, width = self.preprocessing.size
+        image = height * width * self.preprocessing.channels * (4 if self._normalize else 1)
+        return max(1, _PREFETCH_BYTES // (self.batch_size * image))
 
-    def _finish(self, images: Tensor, rows: Ints, epoch: int) -> Batch:
+    def _concurrent(self) -> int:
+        """Return how many batches are decoded at the same time; where memory allows few, threads share a batch."""
+        return max(1, min(self.threads, self._most_batches()))
+
+    def _load(self, rows: Ints, epoch: int) -> tuple[Tensor, Ints]:
+        keys = rows if self._balanced is None else self._balanced.keys(rows, epoch)
+        images = self._pixels.batch(keys, epoch)
+        if self._augmentation is not None:
+            images = change_pixels(
+                images,
+                keys,
+                seed=self.seed,
+                epoch=epoch,
+                augmentation=self._augmentation,
+                preprocessing=self.preprocessing,
+            )
+        if self._normalize and self._transform is None and images.dtype == torch.uint8:
+            images = self.preprocessing.normalize(images)
+        return images, keys
+
+    def _finish(self, images: Tensor, keys: Ints, epoch: int) -> Batch:
         """Apply the user's transform, in the consumer's thread: torch's random state is global."""
         if self._transform is not None:
-            seeds = (uniform(self.seed, epoch, rows, _TRANSFORM_OPERATION, 1)[:, 0] * 2**53).astype(np.int64)
+            seeds = (uniform(self.seed, epoch, keys, _TRANSFORM_OPERATION, 1)[:, 0] * 2**53).astype(np.int64)
             with torch.random.fork_rng(devices=[]):
                 changed = []
                 for image, image_seed in zip(images, seeds, strict=True):
@@ -312,11 +350,39 @@ class Loader:
             images = torch.stack(changed)
             if self._normalize and images.dtype == torch.uint8:
                 images = self.preprocessing.normalize(images)
-        return images, torch.from_numpy(self._labels[rows])
+        return images, _targets(self._labels[keys % self._rows])
+
+    def _open_pixels(self, device: torch.device | str) -> Pixels:
+        """Decode thumbnails now, if there is room for them; everything else batch by batch."""
+        split, size = self._split, self.preprocessing.size
+        thumbnails = 0 < max(self.shards.info.max_size) <= THUMBNAIL and max(size) <= THUMBNAIL
+        needed = len(split) * self.preprocessing.channels * size[0] * size[1]
+        if not thumbnails or needed > _CACHE_BYTES:
+            threads = -(-self.threads // self._concurrent())
+            pinned = torch.device(device).type == "cuda"
+            return EncodedPixels(
+                split, self.preprocessing, self._augmentation, self.seed, threads=max(1, threads), pinned=pinned
+            )
+        whole = EncodedPixels(split, self.preprocessing, None, self.seed)
+        chunks = [
+            whole.batch(np.arange(start, min(start + _CACHE_CHUNK, len(split))), 0).numpy()
+            for start in range(0, len(split), _CACHE_CHUNK)
+        ]
+        images = np.ascontiguousarray(np.concatenate(chunks))
+        fits = torch.device(device).type == "cuda" and 4 * needed <= torch.cuda.mem_get_info(device)[0]
+        changed = self._augmentation is not None and self._augmentation.changes_pixels
+        return CachedPixels(
+            images,
+            self.preprocessing,
+            self._augmentation,
+            self.seed,
+            normalize=self._normalize and self._transform is None and not changed,
+            device=device if fits else "cpu",
+        )
 
 
-def match_labels(labels: Ints, own: Sequence[str], wanted: Sequence[str] | None) -> Ints:
-    """Return ``labels`` (indices into ``own``) as indices into ``wanted``, matched by name.
+def match_labels(labels: Ints | Bools, own: Sequence[str], wanted: Sequence[str] | None) -> Ints | Bools:
+    """Return ``labels`` (indices into ``own``, or one column each of them) for ``wanted``, matched by name.
 
     Raises:
         ConfigError: a class of the dataset is not among ``wanted``.
@@ -331,24 +397,20 @@ def match_labels(labels: Ints, own: Sequence[str], wanted: Sequence[str] | None)
         )
     position = {name: index for index, name in enumerate(wanted)}
     table = np.array([position[name] for name in own], np.int64)
-    return table[labels]
+    if labels.ndim == 1:
+        return table[labels]
+    columns = np.zeros((len(labels), len(wanted)), np.bool_)
+    columns[:, table] = labels
+    return columns
+
+
+def _targets(labels: Ints | Bools) -> Tensor:
+    targets = torch.from_numpy(labels)
+    return targets.float() if targets.dtype == torch.bool else targets
 
 
 def _shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-
-
-def _open_pixels(
-    split: Split,
-    max_size: tuple[int, int],
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None,
-    seed: int,
-) -> Pixels:
-    thumbnails = 0 < max(max_size) <= THUMBNAIL and max(preprocessing.size) <= THUMBNAIL
-    size = len(split) * preprocessing.channels * preprocessing.size[0] * preprocessing.size[1]
-    kind = CachedPixels if thumbnails and size <= _CACHE_BYTES else EncodedPixels
-    return kind(split, preprocessing, augmentation, seed)
 
 
 def _rank_and_world() -> tuple[int, int]:

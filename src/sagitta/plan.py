@@ -14,6 +14,7 @@ A global batch of 8 rows over 3 ranks; ``np.array_split`` decides who gets more,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 8
 _TINY = 256
 _TINY_ROUNDS = 24  # digits of a few values mix slowly: with 8 rounds the orders of five rows are measurably uneven
-_ROWS, _BLOCKS, _INSIDE, _DRAW = range(1, 5)  # what a key is for, so that no two uses share a stream
+_ROWS, _BLOCKS, _INSIDE, _DRAW, _CLASS = range(1, 6)  # what a key is for, so that no two uses share a stream
 
 
 def uniform(seed: int, epoch: int, rows: Ints, operation: int, count: int) -> npt.NDArray[np.float64]:
@@ -155,6 +156,49 @@ class Plan:
             )
         out: Ints = numbers * block + inside
         return out
+
+
+class Balanced:
+    """Which rows stand for the rows of a plan so that every class is shown equally often.
+
+    Of an epoch's N places, place ``p`` belongs to class ``p % C`` of the C classes that have rows: their shares differ
+    by one place at most, and are as mixed as the plan's order. A class fills its places, epoch after epoch, from one
+    endless sequence: a keyed permutation of its rows, then another one, and so on. So, the places of a dropped tail
+    aside, each row of a class is shown once before any is shown again: rows of small classes several times an epoch,
+    those of large ones in some epochs only.
+
+    A place is answered with a *key*, ``copy * N + row``: ``copy`` counts the permutations that the class has begun in
+    this epoch. Random crops and the like depend on the key, so that two copies of a row differ.
+
+    Args:
+        labels: (N,) class of each row.
+        seed: of the permutations.
+
+    Raises:
+        ConfigError: the rows have several labels each.
+    """
+
+    def __init__(self, labels: npt.NDArray[Any], seed: int) -> None:
+        if labels.ndim != 1:
+            raise ConfigError("balanced sampling needs one label a row; these rows have several")
+        self._rows = np.argsort(labels, kind="stable").astype(np.int64)  # class by class
+        counts = np.bincount(labels)
+        starts = np.cumsum(counts) - counts
+        self._counts, self._starts = counts[counts > 0].astype(np.int64), starts[counts > 0].astype(np.int64)
+        self._seed = seed
+
+    def keys(self, places: Ints, epoch: int) -> Ints:
+        """Return the key (n,) of each place (n,) of an epoch, the row being ``key % N``."""
+        total, classes = len(self._rows), len(self._counts)
+        keys = np.empty_like(places)
+        for number in np.unique(places % classes).tolist():
+            mine = places % classes == number
+            count, share = int(self._counts[number]), -((number - total) // classes)
+            cycle, position = np.divmod(epoch * share + places[mine] // classes, count)
+            key = _mix(cycle.astype(np.uint64)) ^ _key(self._seed, number, _CLASS)
+            row = self._rows[self._starts[number] + permute(position, count, key)]
+            keys[mine] = (cycle - epoch * share // count) * total + row
+        return keys
 
 
 def permute(positions: Ints, size: int, key: Words, *, inverse: bool = False) -> Ints:

@@ -125,6 +125,13 @@ class Split:
         found = {row: self.image(row) for row in sorted(set(numbers))}  # in order: each row group is read once
         return [found[row] for row in numbers]
 
+    def release(self) -> None:
+        """Take the pages of mapped files out of this process's memory; views stay valid, the page cache keeps them."""
+        for view in self._maps:
+            if view is not None:
+                assert isinstance(view.obj, mmap.mmap)
+                view.obj.madvise(mmap.MADV_DONTNEED)
+
     def locate(self, rows: npt.ArrayLike) -> tuple[npt.NDArray[np.uint64], Ints] | None:
         """Return where images lie in this process's memory, or None where one of them has to be read.
 

@@ -21,10 +21,11 @@ from itertools import product
 from multiprocessing import get_context
 import torch.distributed as dist
 from sagitta import Loader
-from sagitta.augment import Preprocessing
+from sagitta.augment import Augmentation, Preprocessing
 from sagitta.shards import ShardSet
 
 dataset, folder = sys.argv[1:]
+augmentation = Augmentation(auto="trivial", erase=0.3, cutout=0.2)
 kinds = list(product(("exact", "fast"), ("train", "val"), (0, 1, 2, 8)))
 
 def epoch(rank, world):
@@ -34,7 +35,8 @@ def epoch(rank, world):
     for profile, split, threads in kinds:
         preprocessing = Preprocessing.of_dataset(shards.info, 24, profile)
         loader = Loader(
-            shards, split, 12 // world, preprocessing=preprocessing, threads=threads, normalize=False
+            shards, split, 12 // world, preprocessing=preprocessing, augmentation=augmentation, balanced=True,
+            threads=threads, normalize=False,
         )
         found[profile, split, threads] = [
             [(image.numpy().tobytes(), label.item()) for image, label in zip(*batch, strict=True)] for batch in loader

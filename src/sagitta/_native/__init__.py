@@ -49,6 +49,8 @@ def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
     core.sagitta_cut_out.argtypes = [ctypes.c_int64, _POINTER, *[ctypes.c_int] * 3, _POINTER, *[ctypes.c_int] * 2]
     core.sagitta_cut_out.argtypes += [_POINTER] * 2
     core.sagitta_cut_out.restype = None
+    core.sagitta_normalize.argtypes = [*[ctypes.c_int64] * 2, *[ctypes.c_int] * 2, *[_POINTER] * 3]
+    core.sagitta_normalize.restype = None
     return core
 
 
@@ -107,24 +109,43 @@ def cut_out(
     core: ctypes.CDLL,
     images: npt.NDArray[np.uint8],
     cuts: npt.NDArray[np.void],
-    size: tuple[int, int],
+    out: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
     table: npt.NDArray[np.float32] | None,
-) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """Return a window of each chosen image, (B, C, *size): bytes, or what ``table`` holds for them.
+) -> None:
+    """Write into ``out`` a window of each chosen image: bytes, or what ``table`` holds for them.
 
     Args:
         core: the library.
         images: (N, C, H, W), C-contiguous.
         cuts: (B,) of ``thumbnails.CUT``; windows must lie inside of the images, nobody checks.
-        size: (height, width) of a window.
-        table: (C, 256) float32.
+        out: (B, C, h, w), C-contiguous, float32 with a table.
+        table: (C, 256).
     """
-    out = np.empty((len(cuts), images.shape[1], *size), np.uint8 if table is None else np.float32)
     where = None if table is None else table.ctypes.data
     core.sagitta_cut_out(
-        len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *size, where, out.ctypes.data
+        len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *out.shape[2:], where, out.ctypes.data
     )
-    return out
+
+
+def normalize(
+    core: ctypes.CDLL,
+    images: npt.NDArray[np.uint8],
+    table: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> None:
+    """Write into ``out`` what ``table`` holds for each byte of a channel.
+
+    Args:
+        core: the library.
+        images: (B, C, H, W), the memory in this order or with the channels last.
+        table: (C, 256).
+        out: (B, C, H, W), C-contiguous.
+    """
+    count, channels, height, width = images.shape
+    interleaved = not images.flags.c_contiguous
+    core.sagitta_normalize(
+        count, height * width, channels, interleaved, images.ctypes.data, table.ctypes.data, out.ctypes.data
+    )
 
 
 def libjpeg(core: ctypes.CDLL) -> str:
