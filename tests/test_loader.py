@@ -11,11 +11,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from sagitta import loader
 from sagitta.augment import Augmentation
 from sagitta.convert import ConvertOptions, convert
 from sagitta.loader import Batch, Loader, match_labels
 from sagitta.plan import Plan
 from sagitta.schema import ConfigError, DatasetError
+from sagitta.shards import ShardSet
 from sagitta.sources import open_source
 
 
@@ -201,16 +203,44 @@ def test_a_bad_image_surfaces_at_its_batch_with_file_and_row(tmp_path: Path, pho
         next(batches)
 
 
-def test_nothing_leaks_over_many_iterations(photos_dataset: Path) -> None:
-    loader = Loader(photos_dataset, batch_size=4, threads=2)
-    list(loader)
-    files, threads = open_files(), threading.active_count()
-    for _ in range(50):
-        batches = iter(loader)
+def test_nothing_leaks_over_many_openings(photos_dataset: Path) -> None:
+    def held() -> tuple[int, int, set[str]]:
+        return open_files(), threading.active_count(), {path.name for path in Path("/dev/shm").iterdir()}
+
+    def open_and_close() -> None:
+        shards = ShardSet.open(photos_dataset)
+        batches = iter(Loader(shards, batch_size=4, threads=2))
         next(batches)
         batches.close()  # type: ignore[attr-defined]
-    assert open_files() == files
-    assert threading.active_count() == threads
+        shards.close()
+
+    open_and_close()
+    before = held()
+    for _ in range(200):
+        open_and_close()
+    files, threads, shared = held()
+    assert (files, threads) == before[:2]
+    assert (
+        not shared - before[2] - {path.name for path in Path("/dev/shm").glob("sem.*")}
+    )  # other processes' semaphores
+
+
+def test_threads_share_a_batch_where_memory_allows_few(photos_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = list(Loader(photos_dataset, batch_size=8, threads=0))
+    size = reference[0][0].nbytes
+    monkeypatch.setattr(loader, "_PREFETCH_BYTES", size)
+    assert same(list(Loader(photos_dataset, batch_size=8, threads=4)), reference)
+    monkeypatch.setattr(loader, "_PREFETCH_BYTES", 2 * size)
+    assert same(list(Loader(photos_dataset, batch_size=8, threads=4)), reference)
+
+
+def test_mapped_pages_are_released(photos_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_MAPPED_BYTES", 1)
+    few = Loader(photos_dataset, batch_size=4, threads=2)
+    view = few.shards.splits["train"].image(0)
+    before = bytes(view)
+    assert same(list(few), list(Loader(photos_dataset, batch_size=4, threads=0)))
+    assert bytes(view) == before
 
 
 def test_the_order_is_the_plans(digits: Path) -> None:
