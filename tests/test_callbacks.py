@@ -1,17 +1,26 @@
 """Predictions on sample images: a grid a person can read, for any LightningModule."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from sagitta.callbacks import EpochLines, PredictionImages, Throughput, prediction_grid
+from sagitta.augment import Preprocessing
+from sagitta.callbacks import EpochLines, PredictionImages, Throughput, WeightEMA, prediction_grid
+from sagitta.convert import ConvertOptions, convert
+from sagitta.loader import Loader
 from sagitta.model import Classifier
+from sagitta.schema import ConfigError
+from sagitta.shards import ShardSet
+from sagitta.sources import open_source
 
 
 def tile(value: int) -> Image.Image:
@@ -77,3 +86,73 @@ def test_throughput_sees_when_the_model_is_slow() -> None:
     watch = Throughput()
     watch.waited, watch.computed, watch.images = 0.01, 0.99, 50
     assert watch.diagnosis(None).startswith("throughput: 50 images/s, 1% of the time waiting for data; the model")
+
+
+def _train(folder: Path, callbacks: list[pl.Callback]) -> tuple[pl.Trainer, Classifier, DataLoader[Any]]:
+    pl.seed_everything(0, verbose=False)
+    loader = DataLoader(TensorDataset(torch.rand(32, 3, 16, 16), torch.arange(32) % 2), 8)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+    classifier = Classifier("resnet20", num_classes=2, lr=0.1)
+    trainer.fit(classifier, loader, loader)
+    return trainer, classifier, loader
+
+
+def test_what_is_kept_and_tested_is_the_average(tmp_path: Path) -> None:
+    """The average that the checkpoints must hold is computed here a second time, from the weights after each step."""
+    averages: list[dict[str, torch.Tensor]] = []
+
+    class Recorder(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            now = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            n = len(averages)  # updates before this one; the first one copies
+            keep = 0.0 if n == 0 else min(0.9, (1 + n) / (10 + n))
+            averages.append(
+                {
+                    name: keep * averages[-1][name] + (1 - keep) * value
+                    if keep and value.is_floating_point()
+                    else value
+                    for name, value in now.items()
+                }
+            )
+
+    kept = ModelCheckpoint(tmp_path, monitor="val_loss", save_top_k=-1, save_last=True)
+    trainer, classifier, loader = _train(tmp_path, [Recorder(), WeightEMA(0.9), kept])
+    final = {name: value.clone() for name, value in classifier.state_dict().items()}
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for name, value in averages[-1].items():
+        torch.testing.assert_close(last["state_dict"][name], value)
+        torch.testing.assert_close(final[name], value)
+    assert not torch.equal(
+        last["state_dict"]["network.linear.weight"], last["current_model_state"]["network.linear.weight"]
+    )
+    best = torch.load(kept.best_model_path, weights_only=True)["state_dict"]
+    tested = trainer.test(classifier, loader, ckpt_path=kept.best_model_path, verbose=False, weights_only=True)[0]
+    assert all(torch.equal(value, best[name]) for name, value in classifier.state_dict().items())
+    assert tested["test_loss"] == pytest.approx(float(kept.best_model_score or 0), rel=1e-4)
+
+
+def test_an_average_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ema 1\.0"):
+        WeightEMA(1.0)
+
+
+def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, photo_folder: Path) -> None:
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 3.0, 1.0, 100
+    said = []
+    for name, options in (("plain", ConvertOptions()), ("marked", ConvertOptions(restart_markers=True))):
+        convert(open_source(str(photo_folder), cache=tmp_path / "cache"), tmp_path / name, options)
+        how = replace(Preprocessing.of_dataset(ShardSet.open(tmp_path / name).info), size=(32, 32))
+        said.append(watch.diagnosis(Loader(tmp_path / name, preprocessing=how, threads=0)))
+    assert said[0].startswith("throughput: 25 images/s, 75% of the time waiting for data; the data is the bottleneck")
+    assert "(--data.threads " in said[0]
+    assert "--restart-markers, lossless" in said[0] and "--restart-markers" not in said[1]
+    assert all("sagitta convert --resize 48" in line for line in said)

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo, create_transform
 from torch import Tensor, nn
 
 from sagitta.augment import Preprocessing
 from sagitta.networks import build_network, pretrained_preprocessing
+from sagitta.predict import FileBatches
 from sagitta.schema import ConfigError
+from sagitta.sources.arrays import read_pickle
 from sagitta.weights import load_weights, open_weights
 
 State = dict[str, Tensor]
@@ -166,3 +171,41 @@ def test_nothing_in_a_weights_file_is_executed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only tensors in it"):
         open_weights(path)
     assert not (tmp_path / "run").exists()
+
+
+def test_resnet20_of_the_wild_classifies_cifar(data_dir: Path) -> None:
+    """91.5 % on the first 1,000 test images; the weights were trained with ImageNet's statistics."""
+    (file,) = (data_dir / "weights").glob("resnet20-*.th")
+    weights, net = open_weights(file), network().eval()
+    assert "97 of 97 tensors matched (without 'module.'), the head (linear) too" in load_weights(net, weights)
+    batch = data_dir / "cifar-10-batches-py" / "test_batch"
+    fields = read_pickle(batch.name, batch.read_bytes())  # an array becomes an inert record that ends with its bytes
+    raw = np.frombuffer(fields[b"data"].state[-1], np.uint8)
+    pixels = torch.from_numpy(raw.reshape(-1, 3, 32, 32)[:1000].copy())
+    preprocessing = weights.preprocessing("resnet20")
+    assert preprocessing is not None
+    with torch.inference_mode():
+        right = net(preprocessing.normalize(pixels)).argmax(dim=1) == torch.tensor(fields[b"labels"][:1000])
+    assert int(right.sum()) == 915
+
+
+def test_mobilenet_equals_timms_own_pipeline_on_real_photos(data_dir: Path) -> None:
+    """Decoding, resize, crop, normalisation and network: the same best class on all 160 photos, logits within 1e-3."""
+    weights = open_weights(data_dir / "weights" / "mobilenetv2_100.imagenet1k.safetensors")
+    net = build_network("mobilenetv2_100", 1000, 3, (224, 224)).eval()
+    assert "the head (classifier) too" in load_weights(net, weights)
+    files = sorted(str(path) for path in (data_dir / "photos").iterdir())
+    preprocessing = weights.preprocessing("mobilenetv2_100")
+    assert preprocessing is not None and len(files) == 160
+    reference = timm.create_model("mobilenetv2_100", checkpoint_path=str(weights.path)).eval()
+    transform = create_transform(**timm.data.resolve_model_data_config(reference))
+    with torch.inference_mode():
+        ours = torch.cat([net(batch) for batch in FileBatches(files, preprocessing, 32)])
+        theirs = [reference(transform(Image.open(file).convert("RGB"))[None]) for file in files]
+    torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-3, rtol=0)
+    assert torch.equal(ours.argmax(dim=1), torch.cat(theirs).argmax(dim=1))
+    synsets = ImageNetInfo()
+    right = [
+        synsets.index_to_label_name(int(i)) in Path(f).name for i, f in zip(ours.argmax(dim=1), files, strict=True)
+    ]
+    assert sum(right) >= 0.8 * len(files)

@@ -2,19 +2,23 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sagitta.augment import Preprocessing
 from sagitta.loader import Loader
 from sagitta.plan import uniform
+from sagitta.schema import ConfigError
 
 _TILE = 160  # pixels a side of one image in the grid
 _CAPTION = 36
@@ -69,14 +73,11 @@ class PredictionImages(pl.Callback):
         preprocessing: Any = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
         model_input = preprocessing.normalize(images) if images.dtype == torch.uint8 else images
         # Lightning has put the module into evaluation mode for the whole validation.
-        probabilities = pl_module(model_input.to(pl_module.device)).float().softmax(dim=1).cpu()
+        logits = pl_module(model_input.to(pl_module.device)).float().cpu()
         pixels = _as_pixels(images, preprocessing)
-        names = getattr(data, "class_names", None) or [str(label) for label in range(probabilities.shape[1])]
-        rows = [
-            (image, names[int(label)], names[int(best)], float(probability))
-            for image, label, probability, best in zip(pixels, labels, *probabilities.max(dim=1), strict=True)
-        ]
-        self._show(trainer, rows)
+        names = getattr(data, "class_names", None) or [str(label) for label in range(logits.shape[1])]
+        captions = _captions(logits, labels, names, getattr(pl_module, "thresholds", 0.5))
+        self._show(trainer, [(image, *caption) for image, caption in zip(pixels, captions, strict=True)])
 
     def _show(self, trainer: pl.Trainer, rows: list[tuple[Image.Image, str, str, float]]) -> None:
         folder = self.folder or Path(trainer.default_root_dir) / "predictions"
@@ -88,6 +89,23 @@ class PredictionImages(pl.Callback):
                 logger.experiment.add_image("predictions", np.asarray(grid), trainer.global_step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 _log_wandb_table(logger, rows)
+
+
+def _captions(
+    logits: Tensor, labels: Tensor, names: Sequence[str], thresholds: Sequence[float] | float
+) -> list[tuple[str, str, float]]:
+    """Return truth, prediction and its probability for each image; of several labels, that of the least certain."""
+    if labels.ndim == 1:
+        best = zip(labels, *logits.softmax(dim=1).max(dim=1), strict=True)
+        return [(names[int(label)], names[int(index)], float(probability)) for label, probability, index in best]
+    probabilities = logits.sigmoid()
+    given = probabilities >= torch.as_tensor(thresholds)
+    certain = torch.where(given, probabilities, 1 - probabilities).amin(dim=1)
+    texts = [
+        [", ".join(names[index] for index in row.nonzero().flatten().tolist()) or "no label" for row in rows]
+        for rows in (labels > 0, given)
+    ]
+    return list(zip(*texts, certain.tolist(), strict=True))
 
 
 def _log_wandb_table(logger: WandbLogger, rows: list[tuple[Image.Image, str, str, float]]) -> None:
@@ -168,6 +186,45 @@ class StepSeed(pl.Callback):
         torch.manual_seed(int(number[0, 0] * 2**53))
 
 
+class WeightEMA(WeightAveraging):
+    """Validates, keeps and tests an exponential moving average of the weights instead of the last ones.
+
+    In the first steps the average forgets faster, by ``(1 + n) / (10 + n)`` after n of them (as in Tan & Le,
+    "EfficientNet", 2019), or else a short training would never leave its initial weights behind. Lightning's callback
+    does the rest; its checkpoints hold the average as ``state_dict`` and the last weights beside it, to go on from.
+
+    Args:
+        decay: of the average a step, 0 < decay < 1.
+
+    Raises:
+        ConfigError: the decay is out of range.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ConfigError(f"ema {decay}: must lie between 0 and 1, such as 0.99; 0 for none")
+
+        def average(mean: Tensor, value: Tensor, updates: Tensor) -> Tensor:
+            if not mean.is_floating_point():  # BatchNorm's counters
+                return value
+            weight = torch.clamp((1 + updates) / (10 + updates), max=decay)
+            return torch.lerp(value, mean, weight.to(mean.dtype))
+
+        super().__init__(avg_fn=average)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin an average with the model's own weights when a fit begins; forget it for everything else."""
+        self._average_model = None
+        super().setup(trainer, pl_module, stage)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with average and last weights in a fit; a test has the average already and must keep it."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
 class EpochLines(pl.Callback):
     """Prints one line an epoch: losses, validation accuracy, seconds. Reads well in a file, unlike a progress bar."""
 
@@ -189,6 +246,7 @@ class EpochLines(pl.Callback):
                 ("train_loss", "train_loss_epoch"),
                 ("val_loss", "val_loss"),
                 ("val_acc", "val_acc"),
+                ("val_map", "val_map"),
             )
             if key in values
         )
@@ -260,7 +318,10 @@ class Throughput(pl.Callback):
         """Return the line: images a second, share of waiting, the bottleneck, and what to change."""
         text = f"throughput: {self.images_per_second:.0f} images/s, {self.wait_share:.0%} of the time waiting for data"
         if self.wait_share < _WAIT_WORTH_MENTIONING:
-            return f"{text}; the model is the bottleneck: a smaller model, mixed precision or another device would help"
+            return (
+                f"{text}; the model is the bottleneck: mixed precision (--trainer.precision bf16-mixed), on a GPU a "
+                "larger batch (--batch-size auto), elsewhere a smaller model would help"
+            )
         return f"{text}; the data is the bottleneck: {'; '.join(_remedies(loader))}"
 
 
@@ -272,6 +333,10 @@ def _remedies(loader: Any) -> list[str]:
     if loader.threads < (cores := len(os.sched_getaffinity(0))):
         remedies.append(f"use all {cores} cores (--data.threads {cores})")
     height, width = loader.preprocessing.size
-    if min(loader.shards.info.max_size) > 2 * max(height, width):
+    stored = dict(loader.shards.info.provenance.get("options", {}))
+    photos = min(loader.shards.info.max_size) > max(height, width)
+    if photos and not stored.get("restart_markers"):
+        remedies.append("let crops decode only what they need (sagitta convert --restart-markers, lossless)")
+    if photos and min(loader.shards.info.max_size) > 2 * max(height, width):
         remedies.append(f"store smaller images (sagitta convert --resize {round(1.5 * min(height, width))})")
     return remedies or ["use a machine with more CPU cores, or a larger model for the same time"]

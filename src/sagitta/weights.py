@@ -46,6 +46,16 @@ class Weights:
     sha256: str
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def model(self) -> str:
+        """Return the name of the network that a Sagitta run says these weights are of.
+
+        Raises:
+            ConfigError: another program wrote the file.
+        """
+        if "name" not in self.fields:
+            raise ConfigError(f"{self.path}: does not say which network it is of; name it with --model")
+        return str(self.fields["name"])
+
     def preprocessing(self, model: str) -> Preprocessing | None:
         """Return what these weights were trained for: as the run says, else as is published for the model's name."""
         if (fields := self.fields.get("preprocessing")) is not None:
