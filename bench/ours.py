@@ -2,10 +2,11 @@
 
 import ctypes
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Sagitta(Peer):
 
     environment = "sagitta"
     format = "sagitta"
+    profile: Literal["exact", "fast"] = "exact"
 
     def __init__(self, work: Work) -> None:
         from sagitta import Loader
@@ -29,7 +31,7 @@ class Sagitta(Peer):
             "train",
             work.batch,
             train=not work.evaluate,
-            preprocessing=Preprocessing((SIZE, SIZE), SIZE / RESIZED, "bilinear", MEAN, STD),
+            preprocessing=Preprocessing((SIZE, SIZE), SIZE / RESIZED, "bilinear", MEAN, STD, self.profile),
             augmentation=Augmentation(min_scale=SCALE[0], max_ratio=RATIO[1], flip=0.5),
             normalize=work.normalized,
         )
@@ -45,29 +47,10 @@ class SagittaRestart(Sagitta):
     data = "restart"
 
 
-class SagittaFast(Peer):
-    """The decoder's profile ``fast`` in a loop of two threads, a batch each."""
+class SagittaFast(Sagitta):
+    """The same with large photos decoded at a fraction of their size."""
 
-    environment = "sagitta"
-
-    def run(self) -> Iterator[Batch]:
-        """Yield an epoch."""
-        from sagitta.decode import JOB, decode_batch, read_header
-
-        def load(rows: Sequence[int]) -> Batch:
-            images = [self.work.files[row].read_bytes() for row in rows]
-            jobs = np.zeros(len(rows), JOB)
-            for job, image in zip(jobs, images, strict=True):
-                header = read_header(image)
-                job["box"], job["orientation"] = random_box(header.width, header.height), header.orientation
-            jobs["resized"], jobs["flip"] = SIZE, np.random.rand(len(rows)) < 0.5
-            out = np.empty((len(rows), SIZE, SIZE, 3), np.uint8)
-            decode_batch(images, jobs, out, profile="fast")
-            return out, [self.work.labels[row] for row in rows]
-
-        order = np.random.permutation(len(self.work.files)).tolist()
-        with ThreadPoolExecutor(CORES) as pool:
-            yield from pool.map(load, _cut(order, self.work.batch))
+    profile = "fast"
 
 
 class FullDecode(Peer):
@@ -130,7 +113,3 @@ def _region_library() -> ctypes.CDLL:
         flags = ["-std=c++17", "-O3", "-shared", "-fPIC", "-pthread"]
         subprocess.run(["g++", *flags, "-o", str(library), *map(str, sources), "-ljpeg"], check=True)
     return ctypes.CDLL(str(library))
-
-
-def _cut(rows: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
