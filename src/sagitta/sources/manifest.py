@@ -138,7 +138,7 @@ def _labels(where: str, table: pa.Table, asked: str | None) -> list[Cell]:
         lists = pc.cast(column, pa.list_(pa.string())).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
-    return [[label.strip() for label in dict.fromkeys(labels or ()) if label and label.strip()] for labels in lists]
+    return [list(dict.fromkeys(label.strip() for label in labels or () if label and label.strip())) for labels in lists]
 
 
 def _named(where: str, table: pa.Table, asked: str | None, known: Sequence[str], flag: str) -> str:
