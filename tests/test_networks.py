@@ -25,6 +25,8 @@ class TinyNet(nn.Module):
     [
         ("simple-cnn", 1, (8, 8)),
         ("simple-cnn", 3, (65, 50)),
+        ("resnet-small", 1, (28, 28)),
+        ("resnet-small", 3, (8, 9)),
         ("resnet20", 3, (32, 32)),
         ("resnet18", 1, (32, 32)),
         ("squeezenet1_1", 3, (64, 64)),

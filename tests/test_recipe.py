@@ -8,7 +8,9 @@ from sagitta.recipe import Recipe, Situation, choose
 @pytest.mark.parametrize(
     ("situation", "name", "word"),
     [
-        (Situation(28, 54_000), "simple-cnn", "small images"),
+        (Situation(8, 1_400), "simple-cnn", "small images"),
+        (Situation(28, 54_000), "resnet-small", "thumbnails"),
+        (Situation(32, 8_000, model="resnet20"), "resnet20", "small images"),
         (Situation(224, 300), "resnet18", "photos from scratch"),
         (Situation(224, 300, model="resnet50"), "resnet50", "photos from scratch"),
         (Situation(224, 300, pretrained=True), "mobilenetv2_100", "few photos"),
@@ -24,6 +26,12 @@ def test_each_situation_has_its_recipe(situation: Situation, name: str, word: st
 
 def test_fewer_rows_mean_more_epochs() -> None:
     assert [choose(Situation(8, rows)).epochs for rows in (10**6, 2500, 100, 0)] == [10, 20, 30, 30]
+
+
+def test_thumbnails_take_bfloat16_where_it_is_fast() -> None:
+    precisions = [choose(Situation(32, 8_000, bf16=bf16)).precision for bf16 in (False, True)]
+    assert precisions == ["32-true", "bf16-mixed"]
+    assert [choose(Situation(32, rows)).epochs for rows in (500, 8_000, 54_000)] == [40, 40, 6]
 
 
 def test_fine_tuning_learns_gently_and_keeps_an_average() -> None:

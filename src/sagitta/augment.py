@@ -138,7 +138,7 @@ class Augmentation:
             default ``none``, and in ``sagitta fit`` what the recipe says.
         erase: probability that a random rectangle is blanked out (random erasing, Zhong et al. 2017).
         cutout: side, as a share of the image's, of a square that is blanked out in every image (cutout, DeVries &
-            Taylor 2017).
+            Taylor 2017); by default 0, and in ``sagitta fit`` what the recipe says.
     """
 
     min_scale: float = 0.35
@@ -147,10 +147,10 @@ class Augmentation:
     flip: float | None = None
     auto: Policy | None = None
     erase: float = 0.0
-    cutout: float = 0.0
+    cutout: float | None = None
 
     def __post_init__(self) -> None:
-        shares = (self.flip or 0.0, self.erase, self.cutout)
+        shares = (self.flip or 0.0, self.erase, self.cutout or 0.0)
         in_range = 0 < self.min_scale <= 1 <= self.max_ratio and 0 <= self.shift < 1
         if not in_range or min(shares) < 0 or max(shares) > 1 or self.auto not in (None, *get_args(Policy)):
             raise ConfigError(f"augmentation out of range: {self}; see `sagitta fit --help`")
@@ -158,7 +158,7 @@ class Augmentation:
     @property
     def changes_pixels(self) -> bool:
         """Whether :func:`change_pixels` has anything to do."""
-        return self.auto not in (None, "none") or self.erase > 0 or self.cutout > 0
+        return self.auto not in (None, "none") or self.erase > 0 or bool(self.cutout)
 
     def resolve(self, channels: int) -> "Augmentation":
         """Return the same with ``flip`` decided for images of so many channels, and ``auto`` decided."""

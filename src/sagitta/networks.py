@@ -4,6 +4,7 @@ import difflib
 import importlib
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, cast
 
 import timm
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from sagitta.augment import Preprocessing
 from sagitta.schema import ConfigError
 
-SIMPLE_CNN, RESNET20 = "simple-cnn", "resnet20"
+SIMPLE_CNN, RESNET_SMALL, RESNET20 = "simple-cnn", "resnet-small", "resnet20"
 _POOLED = 7  # side of simple-cnn's last feature map
 
 
@@ -39,6 +40,42 @@ class SimpleCNN(nn.Sequential):
             nn.Dropout(0.5),
             nn.Linear(128, num_classes),
         )
+
+
+class ResNetSmall(nn.Sequential):
+    """A narrow ResNet for thumbnails from scratch, (B, channels, H, W) to logits (B, num_classes); 0.4 M parameters.
+
+    The layout is that of the network in Jordan, "94 % on CIFAR-10 in 3.29 seconds", 2024 (a 2x2 convolution, then
+    stages of a pooled and an unpooled convolution), with residual connections, without its whitening, and narrow enough
+    for two CPU cores.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> None:
+        widths = (24, 32, 96, 128)
+        round_up = min(size) < 16  # of smaller images flooring would leave nothing
+        stages = (_Stage(before, after, round_up) for before, after in pairwise(widths))
+        super().__init__(
+            nn.Conv2d(channels, widths[0], 2),
+            nn.ReLU(),
+            *stages,
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Linear(widths[-1], num_classes),
+        )
+
+
+class _Stage(nn.Module):
+    def __init__(self, inputs: int, outputs: int, round_up: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2, ceil_mode=round_up)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.pool(self.conv1(x))))
+        return x + F.relu(self.bn2(self.conv2(x)))
 
 
 class ResNet20(nn.Module):
@@ -86,7 +123,7 @@ def build_network(
     """Build a network that maps (B, channels, H, W) to logits (B, num_classes).
 
     Args:
-        name: ``simple-cnn`` or ``resnet20``; a timm name; a torchvision name; or a class path such as
+        name: ``simple-cnn``, ``resnet-small`` or ``resnet20``; a timm name; a torchvision name; or a class path such as
             ``my_package.MyNet``, which is called with ``num_classes``.
         num_classes: number of outputs.
         channels: 1 or 3.
@@ -104,11 +141,14 @@ def build_network(
         raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
     if name == SIMPLE_CNN:
         return SimpleCNN(num_classes, channels, size)
+    if name == RESNET_SMALL:
+        return ResNetSmall(num_classes, channels, size)
     if name == RESNET20:
         return ResNet20(num_classes, channels)
     if "." in name:
         return _build_class(name, num_classes)
-    near = difflib.get_close_matches(name, [SIMPLE_CNN, RESNET20, *timm.list_models(), *_torchvision_names()], n=5)
+    known = [SIMPLE_CNN, RESNET_SMALL, RESNET20, *timm.list_models(), *_torchvision_names()]
+    near = difflib.get_close_matches(name, known, n=5)
     hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
     raise ConfigError(f"no model {name!r}{hint}")
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 
 from sagitta.augment import THUMBNAIL
 from sagitta.autoaugment import Policy
-from sagitta.networks import SIMPLE_CNN
+from sagitta.networks import RESNET_SMALL, SIMPLE_CNN
 from sagitta.optim import Schedule, Tune
 
+_TINY = 16  # pixels; smaller images have nothing to pool away
+_THUMBNAILS = 320_000  # images that a run shows resnet-small: more would gain little (LOG.md)
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows; with fewer photos a pretrained network overfits before it has seen enough
 
@@ -22,6 +24,7 @@ class Situation:
         tune: what of it is trained.
         model: wanted network, or ``auto``.
         device: ``cpu``, ``cuda`` …
+        bf16: the device computes with bfloat16 faster than with float32.
     """
 
     size: int
@@ -30,6 +33,7 @@ class Situation:
     tune: Tune = "full"
     model: str = "auto"
     device: str = "cpu"
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Recipe:
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
         batch_size: images a device and batch.
         auto: automatic augmentation.
+        cutout: side of the square that is blanked out, as a share of the image's.
+        precision: Lightning's word.
         ema: decay of the weights' moving average a step; 0: none.
         patience: epochs without a better val_loss before stopping.
     """
@@ -63,6 +69,8 @@ class Recipe:
     label_smoothing: float = 0.0
     batch_size: int = 64
     auto: Policy = "none"
+    cutout: float = 0.0
+    precision: str = "32-true"
     ema: float = 0.0
     patience: int = 10
 
@@ -76,6 +84,19 @@ def choose(situation: Situation) -> Recipe:
 
 
 def _thumbnails(situation: Situation) -> Recipe:
+    if situation.model == RESNET_SMALL or (situation.model == "auto" and situation.size >= _TINY):
+        return Recipe(
+            "thumbnails from scratch: a narrow ResNet, one cycle with a high learning rate, smoothed labels, cutout",
+            name=RESNET_SMALL,
+            lr=6e-3,
+            epochs=min(40, max(6, round(_THUMBNAILS / max(situation.rows, 1)))),
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            batch_size=128,
+            cutout=0.3,
+            precision="bf16-mixed" if situation.bf16 else "32-true",
+            patience=0,  # the last part of the cycle gains most
+        )
     simple = situation.model in ("auto", SIMPLE_CNN)
     return Recipe(
         "small images from scratch: a small network, one cycle with a high learning rate",
