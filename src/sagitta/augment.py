@@ -110,12 +110,16 @@ class Preprocessing:
         every_byte = torch.arange(256, dtype=torch.uint8).expand(1, self.channels, 1, 256)
         return np.ascontiguousarray(self._normalize(every_byte).reshape(-1, 256).numpy())
 
+    @cached_property
+    def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What a byte is multiplied by, and what is added then: (C,) each."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
     def _normalize(self, images: Tensor) -> Tensor:
-        scale = torch.tensor([1 / (255 * s) for s in self.std], device=images.device).view(-1, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device).view(
-            -1, 1, 1
-        )
-        return torch.addcmul(shift, images.float(), scale)
+        # Two operations, each rounded: fused into one, the last bit would depend on the device.
+        scale, shift = (torch.from_numpy(each).to(images.device).view(-1, 1, 1) for each in self.affine)
+        return images.float().mul_(scale).add_(shift)
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Invert :meth:`normalize`: float (B, C, H, W) to uint8 of 0..255."""

@@ -56,8 +56,8 @@ class CachedPixels:
         if self._core is not None:
             shape = (len(keys), self._images.shape[1], *self._size)
             out = memory.empty(shape, torch.float32 if self._normalize else torch.uint8)
-            table = self._preprocessing.table if self._normalize else None
-            _native.cut_out(self._core, self._images, cuts, out.numpy(), table)
+            affine = self._preprocessing.affine if self._normalize else None
+            _native.cut_out(self._core, self._images, cuts, out.numpy(), affine)
             return out
         batch = _gather(self._windows, cuts)
         return self._preprocessing.normalize(batch) if self._normalize else batch

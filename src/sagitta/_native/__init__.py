@@ -47,7 +47,7 @@ def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
     core.sagitta_free.restype = None
     core.sagitta_libjpeg.restype = ctypes.c_char_p
     core.sagitta_cut_out.argtypes = [ctypes.c_int64, _POINTER, *[ctypes.c_int] * 3, _POINTER, *[ctypes.c_int] * 2]
-    core.sagitta_cut_out.argtypes += [_POINTER] * 2
+    core.sagitta_cut_out.argtypes += [_POINTER] * 3
     core.sagitta_cut_out.restype = None
     core.sagitta_normalize.argtypes = [*[ctypes.c_int64] * 2, *[ctypes.c_int] * 2, *[_POINTER] * 3]
     core.sagitta_normalize.restype = None
@@ -110,20 +110,20 @@ def cut_out(
     images: npt.NDArray[np.uint8],
     cuts: npt.NDArray[np.void],
     out: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
-    table: npt.NDArray[np.float32] | None,
+    affine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
 ) -> None:
-    """Write into ``out`` a window of each chosen image: bytes, or what ``table`` holds for them.
+    """Write into ``out`` a window of each chosen image: bytes, or floats after scale and shift.
 
     Args:
         core: the library.
         images: (N, C, H, W), C-contiguous.
         cuts: (B,) of ``thumbnails.CUT``; windows must lie inside of the images, nobody checks.
-        out: (B, C, h, w), C-contiguous, float32 with a table.
-        table: (C, 256).
+        out: (B, C, h, w), C-contiguous, float32 with ``affine``.
+        affine: what bytes are multiplied by, and what is added then, (C,) each.
     """
-    where = None if table is None else table.ctypes.data
+    change = (None, None) if affine is None else (affine[0].ctypes.data, affine[1].ctypes.data)
     core.sagitta_cut_out(
-        len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *out.shape[2:], where, out.ctypes.data
+        len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *out.shape[2:], *change, out.ctypes.data
     )
 
 
