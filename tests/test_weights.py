@@ -198,7 +198,8 @@ def test_mobilenet_equals_timms_own_pipeline_on_real_photos(data_dir: Path) -> N
     preprocessing = weights.preprocessing("mobilenetv2_100")
     assert preprocessing is not None and len(files) == 160
     reference = timm.create_model("mobilenetv2_100", checkpoint_path=str(weights.path)).eval()
-    transform = create_transform(**timm.data.resolve_model_data_config(reference))
+    config: dict[str, Any] = timm.data.resolve_model_data_config(reference)  # type: ignore[no-untyped-call]
+    transform = create_transform(**config)
     with torch.inference_mode():
         ours = torch.cat([net(batch) for batch in FileBatches(files, preprocessing, 32)])
         theirs = [reference(transform(Image.open(file).convert("RGB"))[None]) for file in files]

@@ -39,7 +39,7 @@ def build_optimizer(network: nn.Module, name: str, lr: float, weight_decay: floa
     Raises:
         ConfigError: timm's factory does not know the optimizer.
     """
-    known: list[str] = timm.optim.list_optimizers()
+    known = [str(optimizer) for optimizer in timm.optim.list_optimizers()]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=5)
         raise ConfigError(f"no optimizer {name!r}; near: {', '.join(near)}")
