@@ -94,6 +94,17 @@ def test_every_command_has_its_help(tmp_path: Path, command: str) -> None:
     assert result.returncode == 0 and f"sagitta {command}" in result.stdout and len(result.stdout) > 300
 
 
+def test_augmented_mixed_and_balanced_training_is_repeated_by_its_configuration(work: Path) -> None:
+    flags = "--data.augmentation.auto trivial --data.augmentation.erase 0.25 --data.augmentation.cutout 0.2"
+    flags += " --data.balanced true --mixup 0.2 --cutmix 1.0 --epochs 1 --ema 0 --trainer.limit_train_batches 5"
+    first = sagitta("fit", "digits", *flags.split(), "--out", "mixed", "--seed", 3, cwd=work)
+    again = sagitta("fit", "digits", "--config", "mixed/config.yaml", "--out", "again", cwd=work)
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    results = [json.loads((work / name / "run.json").read_text())["result"] for name in ("mixed", "again")]
+    assert results[0] == results[1]
+    refused(sagitta("fit", "digits", "--data.augmentation.cutout", 1.5, cwd=work), "augmentation out of range")
+
+
 def test_fit_leaves_everything_in_the_run_directory(run: Path) -> None:
     names = {path.name for path in (run / "checkpoints").iterdir()}
     assert "last.ckpt" in names and any(name.startswith("image-classifier-epoch=0") for name in names)
@@ -134,7 +145,7 @@ def test_evaluation_repeats_the_result(run: Path, work: Path) -> None:
     for command, name in (("validate", "val_acc"), ("test", "test_acc")):
         result = sagitta(command, run, cwd=work)
         assert result.returncode == 0, result.stderr
-        assert f"{name:<12} {record[name]:.4f}" in result.stdout
+        assert f"{name:<14} {record[name]:.4f}" in result.stdout
     assert len(csv_rows(run / "test_logs.csv")) == 2
 
 

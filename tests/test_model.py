@@ -200,9 +200,9 @@ def test_class_weights_need_data_that_knows_its_classes(tmp_path: Path) -> None:
 
 def test_mixing_trains_on_shares_and_repeats(tmp_path: Path) -> None:
     def classifier() -> Classifier:
-        settings = {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1, "seed": 5}
         pl.seed_everything(0)
-        return Classifier("simple-cnn", num_classes=2, preprocessing=PREPROCESSING.to_dict(), lr=3e-3, **settings)
+        how = PREPROCESSING.to_dict()
+        return Classifier("simple-cnn", num_classes=2, preprocessing=how, mixup=0.2, cutmix=1.0, seed=5)
 
     loader = DataLoader(stripes(), 32)
     weights = []

@@ -319,8 +319,8 @@ class Throughput(pl.Callback):
         text = f"throughput: {self.images_per_second:.0f} images/s, {self.wait_share:.0%} of the time waiting for data"
         if self.wait_share < _WAIT_WORTH_MENTIONING:
             return (
-                f"{text}; the model is the bottleneck: mixed precision (--trainer.precision bf16-mixed), on a GPU a "
-                "larger batch (--batch-size auto), elsewhere a smaller model would help"
+                f"{text}; the model is the bottleneck: mixed precision (--trainer.precision bf16-mixed) if it is "
+                "not used yet, on a GPU a larger batch (--batch-size auto), elsewhere a smaller model would help"
             )
         return f"{text}; the data is the bottleneck: {'; '.join(_remedies(loader))}"
 

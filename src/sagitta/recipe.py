@@ -8,7 +8,7 @@ from sagitta.networks import RESNET_SMALL, SIMPLE_CNN
 from sagitta.optim import Schedule, Tune
 
 _TINY = 16  # pixels; smaller images have nothing to pool away
-_THUMBNAILS = 320_000  # images that a run shows resnet-small: more would gain little (LOG.md)
+_THUMBNAILS = 280_000  # images that a run shows resnet-small: more would gain little (LOG.md)
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows; with fewer photos a pretrained network overfits before it has seen enough
 
