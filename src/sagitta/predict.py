@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
@@ -16,17 +17,26 @@ from torch import Tensor
 
 from sagitta.augment import Preprocessing, eval_jobs
 from sagitta.decode import decode_batch, read_header
-from sagitta.model import load_classifier
+from sagitta.model import Classifier, load_classifier
 from sagitta.run import find_checkpoint
 from sagitta.schema import ConfigError, ImageError, SourceError, write_atomic
 
 
-def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64) -> pa.Table:
+def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64, flip: bool = False) -> pa.Table:
     """Classify image files with a run's best checkpoint.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: image files, or folders of them.
+        top_k: how many classes a row, where the model gives one label.
+        batch_size: images a batch.
+        flip: take the mean of the probabilities of each image and its mirror image.
 
     Returns:
         One row a file, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
         ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
+        Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
+        reaches the label's threshold, the most probable first.
 
     Raises:
         ConfigError: there is no such run, or a number is below 1.
@@ -36,6 +46,7 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         raise ConfigError(f"--top-k {top_k}, --batch-size {batch_size}: both must be at least 1")
     files = list_files(paths)
     classifier = load_classifier(find_checkpoint(run))
+    classifier.flip = flip
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
     batches = FileBatches(files, classifier.preprocessing, batch_size)
@@ -51,7 +62,12 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         path, reason = next(iter(batches.errors.items()))
         raise SourceError(f"none of the {len(files)} files is a readable image; {path}: {reason}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
-    return _table(files, batches.errors, probabilities, classifier.class_names, top_k)
+    columns: dict[str, pa.Array] = {"path": pa.array(files)}
+    if classifier.multilabel:
+        columns |= _labels(files, batches.errors, probabilities, classifier)
+    else:
+        columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
+    return pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
 
 
 class FileBatches:
@@ -115,6 +131,8 @@ def list_files(paths: Sequence[Path]) -> list[str]:
 def write_predictions(table: pa.Table, output: Path | None) -> None:
     """Write the table as ``.csv`` or ``.parquet`` by the name's ending, or as CSV to standard output.
 
+    In CSV the items of a list are separated by ``;``.
+
     Raises:
         ConfigError: the ending is another one.
     """
@@ -122,7 +140,7 @@ def write_predictions(table: pa.Table, output: Path | None) -> None:
     if output is not None and output.suffix == ".parquet":
         pq.write_table(table, sink)
     elif output is None or output.suffix == ".csv":
-        pa.csv.write_csv(table, sink, pa.csv.WriteOptions(quoting_style="needed"))
+        pa.csv.write_csv(_flat(table), sink, pa.csv.WriteOptions(quoting_style="needed"))
     else:
         raise ConfigError(f"{output}: the name must end in .csv or .parquet")
     data = sink.getvalue().to_pybytes()
@@ -132,21 +150,47 @@ def write_predictions(table: pa.Table, output: Path | None) -> None:
         write_atomic(output, data)
 
 
-def _table(
+def _flat(table: pa.Table) -> pa.Table:
+    """Return the table with lists as text."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            lists = table[field.name].cast(pa.list_(pa.string()))
+            table = table.set_column(index, field.name, pc.binary_join(lists, ";"))
+    return table
+
+
+def _labels(
+    files: Sequence[str], errors: dict[str, str], probabilities: Tensor, classifier: Classifier
+) -> dict[str, pa.Array]:
+    names, thresholds = classifier.class_names, np.array(classifier.thresholds)
+    rows = iter(probabilities.numpy())
+    classes: list[list[str] | None] = []
+    shares: list[list[float] | None] = []
+    for path in files:
+        row = None if path in errors else next(rows)
+        given = [] if row is None else sorted(np.flatnonzero(row >= thresholds).tolist(), key=lambda label: -row[label])
+        classes.append(None if row is None else [names[label] for label in given])
+        shares.append(None if row is None else [float(row[label]) for label in given])
+    return {
+        "classes": pa.array(classes, pa.list_(pa.string())),
+        "probabilities": pa.array(shares, pa.list_(pa.float32())),
+    }
+
+
+def _top(
     files: Sequence[str],
     errors: dict[str, str],
     probabilities: Tensor,
     class_names: Sequence[str],
     top_k: int,
-) -> pa.Table:
+) -> dict[str, pa.Array]:
     top = probabilities.float().topk(min(top_k, len(class_names)), dim=1)
     readable = np.array([path not in errors for path in files])
     position = np.cumsum(readable) - 1
-    columns: dict[str, pa.Array] = {"path": pa.array(files)}
+    columns: dict[str, pa.Array] = {}
     for rank in range(top.indices.shape[1]):
         suffix = "" if rank == 0 else f"_{rank + 1}"
         names = np.array(class_names, object)[top.indices[:, rank].numpy()][position]
         columns[f"class{suffix}"] = pa.array(names, pa.string(), mask=~readable)
         columns[f"probability{suffix}"] = pa.array(top.values[:, rank].numpy()[position], pa.float32(), mask=~readable)
-    columns["error"] = pa.array([errors.get(path) for path in files], pa.string())
-    return pa.table(columns)
+    return columns

@@ -14,8 +14,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.callbacks import EpochLines, PredictionImages, StepSeed, Throughput
+from sagitta.callbacks import EpochLines, PredictionImages, StepSeed, Throughput, WeightEMA
 from sagitta.data import ImageData
+from sagitta.evaluation import Evaluation, evaluate_predictions
 from sagitta.model import Classifier, load_classifier
 from sagitta.run import (
     CHECKPOINT_NAME,
@@ -28,7 +29,6 @@ from sagitta.run import (
 from sagitta.schema import SPLITS, ConfigError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
-_SAMPLES = 50_000  # a default run shows the model about so many images, in 10 to 30 epochs
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class FitOptions:
         seed: of weights, order and augmentation.
         loggers: of ``LOGGERS``; csv is always written.
         patience: stop after so many epochs without a better val_loss; 0 never stops early.
+        ema: decay of the weights' moving average a step; 0 for none.
         checkpoint: continue from this file.
     """
 
@@ -47,12 +48,8 @@ class FitOptions:
     seed: int
     loggers: tuple[str, ...]
     patience: int
+    ema: float = 0.0
     checkpoint: Path | None = None
-
-
-def default_epochs(rows: int) -> int:
-    """Return 10 to 30 epochs, the more the fewer training rows there are."""
-    return min(30, max(10, round(_SAMPLES / max(rows, 1))))
 
 
 def quiet() -> None:
@@ -64,14 +61,18 @@ def quiet() -> None:
         ".*lower value for log_every_n_steps.*",
         ".*Checkpoint directory .* exists.*",
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
+        ".*WeightAveraging callback with a model that overrides.*",  # it is about sharded models, which we have not
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def fit(
     data: ImageData, classifier: Classifier, trainer_arguments: Mapping[str, Any], options: FitOptions
-) -> dict[str, float]:
-    """Train, then test the best checkpoint; returns the final metrics by their logged names.
+) -> tuple[dict[str, float], Evaluation | None]:
+    """Train, then test the best checkpoint.
+
+    Returns:
+        The final metrics by their logged names, and the test in full; none after a ``fast_dev_run``.
 
     Raises:
         SagittaError: data, model and options do not fit together.
@@ -90,28 +91,33 @@ def fit(
     write_record(options.run, seed=options.seed, dataset=data.answers())
     trainer.fit(classifier, data, ckpt_path=options.checkpoint, weights_only=True)
     if arguments.get("fast_dev_run"):
-        return {}
+        return {}, None
     checkpoint = Path(best.best_model_path or best.last_model_path)
     tested = trainer.test(classifier, data, ckpt_path=checkpoint, verbose=False, weights_only=True)[0]
-    append_test_log(options.run, data.source, checkpoint, tested)
-    result = {**_validated(options.run), **{name: float(value) for name, value in tested.items()}}
+    loader: Any = trainer.test_dataloaders
+    evaluation = evaluate_predictions(classifier, loader, tested, "test_")
+    _record_test(options.run, data.source, checkpoint, evaluation)
+    result = {**_validated(options.run), **evaluation.metrics}
     write_record(
         options.run,
         best_checkpoint=os.path.relpath(checkpoint, options.run),
         epochs=trainer.current_epoch,
         result=result,
     )
-    return result
+    return result, evaluation
 
 
-def evaluate(run: Path, source: str, split: str, devices: str = "auto", **settings: Any) -> dict[str, float]:
-    """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test adds to ``test_logs.csv``.
+def evaluate(
+    run: Path, source: str, split: str, devices: str = "auto", *, flip: bool = False, **settings: Any
+) -> Evaluation:
+    """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test is recorded in the run.
 
     Args:
         run: run directory or checkpoint file.
         source: the data; its labels are matched to the model's classes by name.
         split: ``val`` or ``test``.
         devices: as Lightning's Trainer takes it.
+        flip: take the mean of the probabilities of each image and its mirror image.
         settings: further arguments of :class:`ImageData`.
 
     Raises:
@@ -120,6 +126,7 @@ def evaluate(run: Path, source: str, split: str, devices: str = "auto", **settin
     """
     checkpoint = find_checkpoint(run)
     classifier = load_classifier(checkpoint)
+    classifier.flip = flip
     data = ImageData(source, class_names=classifier.class_names, preprocessing=classifier.preprocessing, **settings)
     trainer = pl.Trainer(
         devices=devices,
@@ -129,20 +136,30 @@ def evaluate(run: Path, source: str, split: str, devices: str = "auto", **settin
         enable_progress_bar=False,
     )
     evaluate_split = trainer.test if split == "test" else trainer.validate
-    metrics = evaluate_split(classifier, data, verbose=False)[0]
+    logged = evaluate_split(classifier, data, verbose=False)[0]
+    loader: Any = trainer.test_dataloaders if split == "test" else trainer.val_dataloaders
+    evaluation = evaluate_predictions(classifier, loader, logged, f"{split}_")
     if split == "test" and run.is_dir():
-        append_test_log(run, source, checkpoint, metrics)
-    return {name: float(value) for name, value in metrics.items()}
+        _record_test(run, source, checkpoint, evaluation)
+    return evaluation
+
+
+@rank_zero_only
+def _record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation) -> None:
+    append_test_log(run, source, checkpoint, evaluation.log())
+    evaluation.write(run)
 
 
 @rank_zero_only
 def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
-    """Say in two lines what is trained on what, and where it goes."""
+    """Say in a few lines what is trained on what, from which weights, and where it goes."""
     size = "x".join(str(side) for side in (data.preprocessing.channels, *data.preprocessing.size))
     splits = data.shards.splits
     counts = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits)
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     print(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
+    if classifier.weights_report:
+        print(classifier.weights_report)
     print(
         f"model: {classifier.hparams['name']}, {parameters / 1e6:.2f} M parameters; up to {epochs} epochs; run {run}",
         flush=True,
@@ -150,9 +167,11 @@ def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None,
 
 
 @rank_zero_only
-def print_result(run: Path, result: Mapping[str, float]) -> None:
-    """Print run history, run summary and where everything is."""
+def print_result(run: Path, result: Mapping[str, float], evaluation: Evaluation | None) -> None:
+    """Print run history, run summary, the test in full, and where everything is."""
     print(history(run, result))
+    if evaluation is not None:
+        print(f"\nTest, with 95 % intervals\n{evaluation.text()}")
     print(f"\nEverything is in {run}, the best checkpoint is {find_checkpoint(run)}")
     print(f"Next: sagitta predict {run} PHOTOS…   or   sagitta test {run} OTHER_DATA")
 
@@ -179,6 +198,8 @@ def _callbacks(options: FitOptions) -> Iterable[pl.Callback]:
     yield PredictionImages()
     yield EpochLines()
     yield Throughput()
+    if options.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
+        yield WeightEMA(options.ema)
     if options.patience:
         yield EarlyStopping("val_loss", patience=options.patience)
 

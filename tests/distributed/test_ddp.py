@@ -83,4 +83,4 @@ def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path) -
     result = json.loads((work / "runs" / "dataset-1" / "run.json").read_text())["result"]
     alone = sagitta("test", "runs/dataset-1", "--devices", 1, cwd=work).stdout
     for name in ("test_acc", "test_f1", "test_loss"):
-        assert f"{name:<12} {result[name]:.4f}" in alone
+        assert f"{name:<14} {result[name]:.4f}" in alone
