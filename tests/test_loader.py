@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from sagitta import loader
+from sagitta import loader, pixels
 from sagitta.augment import Augmentation
 from sagitta.convert import ConvertOptions, convert
 from sagitta.loader import Batch, Loader, match_labels
@@ -235,7 +235,7 @@ def test_threads_share_a_batch_where_memory_allows_few(photos_dataset: Path, mon
 
 
 def test_mapped_pages_are_released(photos_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "_MAPPED_BYTES", 1)
+    monkeypatch.setattr(pixels, "_MAPPED_BYTES", 1)
     few = Loader(photos_dataset, batch_size=4, threads=2)
     view = few.shards.splits["train"].image(0)
     before = bytes(view)
