@@ -1,0 +1,107 @@
+"""`sagitta validate`, `test`, `soup` and `predict`: what is done with a run."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from sagitta.cli.common import TTA_HELP, command, config_error
+from sagitta.cli.fit import fit_parser, parse_fit
+
+_SOUP_HELP = """Average a run's best checkpoints, greedily, as long as their validation does not get worse (model soup,
+Wortsman et al. 2022)."""
+
+
+def validate(argv: list[str]) -> None:
+    """Evaluate a run on validation data."""
+    _evaluate(argv, "val")
+
+
+def test(argv: list[str]) -> None:
+    """Evaluate a run on test data."""
+    _evaluate(argv, "test")
+
+
+def _evaluate(argv: list[str], split: str) -> None:
+    from sagitta import train
+
+    parser = command(
+        "validate" if split == "val" else split,
+        f"Evaluate a run's best checkpoint on the {split} split; classes are matched by name.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("source", nargs="?", metavar="DATA", help="other data (default: what the run was trained on)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a device and batch")
+    parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
+    parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
+    a = parser.parse_args(argv)
+    train.quiet()
+    settings: dict[str, Any] = {"batch_size": a.batch_size, "verbose": True}
+    if a.source is None:
+        a.source, own = _data_of(a.run)
+        settings |= {name: own[name] for name in ("convert", "layout")}
+    evaluation = train.evaluate(a.run, a.source, split, devices=a.devices, flip=a.tta == "flip", **settings)
+    print(evaluation.text())
+
+
+def _data_of(run: Path) -> tuple[str, dict[str, Any]]:
+    """Return what a run was trained on, and the settings of its data."""
+    from sagitta.run import CONFIG_FILE
+
+    if not (run / CONFIG_FILE).is_file():
+        raise config_error(f"{run}: no {CONFIG_FILE} that names the data; give DATA")
+    config = parse_fit(parser := fit_parser(), ["--config", str(run / CONFIG_FILE)])
+    return config.source, vars(parser.instantiate(config).data)
+
+
+def soup(argv: list[str]) -> None:
+    """Average a run's best checkpoints, and say what that did."""
+    from sagitta import train
+    from sagitta.data import ImageData
+    from sagitta.model import load_classifier
+    from sagitta.run import find_checkpoint
+    from sagitta.soup import SOUP, soup
+
+    parser = command("soup", _SOUP_HELP)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
+    a = parser.parse_args(argv)
+    train.quiet()
+    source, settings = _data_of(a.run)
+    model = load_classifier(find_checkpoint(a.run))
+    settings |= {"class_names": model.class_names, "preprocessing": model.preprocessing}
+    data = ImageData(source, **settings)
+    data.prepare_data()
+    data.setup("fit")
+    kept, score = soup(a.run, data, a.devices)
+    for one in kept:
+        print(f"{one.score:.4f}  {one.name}")
+    if len(kept) > 1:
+        print(f"{score:.4f}  their average, now the run's best checkpoint: {a.run / SOUP}. Next: sagitta test {a.run}")
+    else:
+        print("no average was as good; the run stays as it is")
+
+
+def predict(argv: list[str]) -> None:
+    """Classify image files."""
+    from sagitta import train
+    from sagitta.predict import predict, write_predictions
+
+    parser = command("predict", "Classify image files; one row a file with class, probability and the runners-up.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
+    )
+    parser.add_argument("--top-k", type=int, default=5, help="how many classes a row")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a batch")
+    parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
+    a = parser.parse_args(argv)
+    train.quiet()
+    table = predict(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
+    write_predictions(table, a.output)
+    unreadable = table.num_rows - table["error"].null_count
+    if unreadable:
+        print(
+            f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
+            file=sys.stderr,
+        )
