@@ -105,6 +105,7 @@ class ImageData(pl.LightningDataModule):
         self._wanted_preprocessing = preprocessing
         self._verbose = verbose
         self._shards: ShardSet | None = None
+        self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
 
     # What the data is, known after `setup`.
 
@@ -186,6 +187,9 @@ class ImageData(pl.LightningDataModule):
         loader = self._loader("train")
         if self.trainer is not None:  # a loader made anew in mid-run goes on with that epoch's order
             loader.set_epoch(self.trainer.current_epoch)
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+            self._position = None
         return loader
 
     def val_dataloader(self) -> Loader:
@@ -212,8 +216,18 @@ class ImageData(pl.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Put the four answers into every checkpoint."""
-        return self.answers()
+        """Put the four answers, and where training stands in its data, into every checkpoint."""
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return self.answers() | ({"train_loader": loader.state_dict()} if isinstance(loader, Loader) else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let a resumed fit go on where it stood.
+
+        Lightning itself restores a loader only if it is made after the state of its loops is read; a schedule that asks
+        for the number of steps (``estimated_stepping_batches``) has it made before.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self._position = state_dict.get("train_loader")
 
     # For callbacks and reports.
 

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +179,7 @@ def extract(
     split: str,
     preprocessing: Preprocessing,
     batch_size: int | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Compute and store the features that a split lacks; yields numbers of images done, at most ``_PART`` unsaved.
 
     On a CPU four images at a time are fastest: what lies between two layers stays near the cores, and is small enough

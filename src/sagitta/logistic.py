@@ -58,10 +58,7 @@ def fit_head(features: Floats, labels: Ints, train: int) -> Head:
         labels: (N,) int64 from 0, each class at least twice.
         train: number of rows of train.
     """
-    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale[scale < 1e-6] = 1.0
-    features -= mean.astype(np.float32)
-    features /= scale.astype(np.float32)
+    mean, scale = _standardise(features)
     classes = int(labels.max()) + 1
     if len(labels) - train >= _ENOUGH_VAL or train > _MANY:
         parts, folds = [(np.arange(train), np.arange(train, len(labels)))], 0
@@ -79,6 +76,16 @@ def fit_head(features: Floats, labels: Ints, train: int) -> Head:
     bias = np.mean([path.biases[best] for path in paths], axis=0) - weight @ mean
     val = Estimate(right / len(judged), *wilson_interval(right, len(judged)))
     return Head(weight.astype(np.float32), bias.astype(np.float32), STRENGTHS[best], val, float(losses[best]), folds)
+
+
+def _standardise(features: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Shift and scale each column in place, without a second array of that size; returns mean and scale (D,)."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    features -= mean.astype(np.float32)
+    scale = np.sqrt(np.einsum("nd,nd->d", features, features, dtype=np.float64) / len(features))
+    scale[scale < 1e-6] = 1.0
+    features /= scale.astype(np.float32)
+    return mean, scale
 
 
 @dataclass(frozen=True)

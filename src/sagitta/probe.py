@@ -5,7 +5,7 @@ The head is that of :mod:`sagitta.logistic`, put into the network's last linear 
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,7 +178,7 @@ def _extract(
     """Compute what the store lacks, with progress; returns the number of images."""
     total = sum(len(store.missing(content_hashes(split))) for split in shards.splits.values())
 
-    def every() -> Iterator[int]:
+    def every() -> Generator[int, None, None]:
         for name in shards.splits:
             yield from extract(store, body, shards, name, preprocessing, batch_size)
 

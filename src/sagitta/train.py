@@ -107,8 +107,23 @@ def fit(
     return result, evaluation
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to evaluate.
+
+    Attributes:
+        devices: as Lightning's Trainer takes it.
+        precision: likewise; None is float32. That of the training gives the values that ended it.
+        flip: take the mean of the probabilities of each image and its mirror image.
+    """
+
+    devices: str = "auto"
+    precision: Any = None
+    flip: bool = False
+
+
 def evaluate(
-    run: Path, source: str, split: str, devices: str = "auto", *, flip: bool = False, **settings: Any
+    run: Path, source: str, split: str, options: EvaluateOptions = EvaluateOptions(), **settings: Any
 ) -> Evaluation:
     """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test is recorded in the run.
 
@@ -116,8 +131,7 @@ def evaluate(
         run: run directory or checkpoint file.
         source: the data; its labels are matched to the model's classes by name.
         split: ``val`` or ``test``.
-        devices: as Lightning's Trainer takes it.
-        flip: take the mean of the probabilities of each image and its mirror image.
+        options: how.
         settings: further arguments of :class:`ImageData`.
 
     Raises:
@@ -126,10 +140,11 @@ def evaluate(
     """
     checkpoint = find_checkpoint(run)
     classifier = load_classifier(checkpoint)
-    classifier.flip = flip
+    classifier.flip = options.flip
     data = ImageData(source, class_names=classifier.class_names, preprocessing=classifier.preprocessing, **settings)
     trainer = pl.Trainer(
-        devices=devices,
+        devices=options.devices,
+        precision=options.precision,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -36,21 +36,25 @@ def _evaluate(argv: list[str], split: str) -> None:
     a = parser.parse_args(argv)
     train.quiet()
     settings: dict[str, Any] = {"batch_size": a.batch_size, "verbose": True}
+    own = _objects_of(a.run)
     if a.source is None:
-        a.source, own = _data_of(a.run)
-        settings |= {name: own[name] for name in ("convert", "layout")}
-    evaluation = train.evaluate(a.run, a.source, split, devices=a.devices, flip=a.tta == "flip", **settings)
+        if own is None:
+            raise config_error(f"{a.run}: no configuration that names the data; give DATA")
+        a.source = own.source
+        settings |= {"convert": own.data.convert, "layout": own.data.layout}
+    how = train.EvaluateOptions(a.devices, None if own is None else own.trainer.precision, a.tta == "flip")
+    evaluation = train.evaluate(a.run, a.source, split, how, **settings)
     print(evaluation.text())
 
 
-def _data_of(run: Path) -> tuple[str, dict[str, Any]]:
-    """Return what a run was trained on, and the settings of its data."""
+def _objects_of(run: Path) -> Any:
+    """Return a run's configuration as settings of data and Trainer; None for a run or checkpoint without one."""
     from sagitta.run import CONFIG_FILE
 
     if not (run / CONFIG_FILE).is_file():
-        raise config_error(f"{run}: no {CONFIG_FILE} that names the data; give DATA")
-    config = parse_fit(parser := fit_parser(), ["--config", str(run / CONFIG_FILE)])
-    return config.source, vars(parser.instantiate(config).data)
+        return None
+    parser = fit_parser()
+    return parser.instantiate(parse_fit(parser, ["--config", str(run / CONFIG_FILE)]))
 
 
 def soup(argv: list[str]) -> None:
@@ -66,10 +70,12 @@ def soup(argv: list[str]) -> None:
     parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
     a = parser.parse_args(argv)
     train.quiet()
-    source, settings = _data_of(a.run)
     model = load_classifier(find_checkpoint(a.run))
-    settings |= {"class_names": model.class_names, "preprocessing": model.preprocessing}
-    data = ImageData(source, **settings)
+    own = _objects_of(a.run)
+    if own is None:
+        raise config_error(f"{a.run}: no configuration that names the data")
+    names = {"class_names": model.class_names, "preprocessing": model.preprocessing}
+    data = ImageData(own.source, **vars(own.data) | names)
     data.prepare_data()
     data.setup("fit")
     kept, score = soup(a.run, data, a.devices)
