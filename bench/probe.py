@@ -111,7 +111,7 @@ def run_lightning(root: Path) -> dict[str, float]:
             super().__init__()
             self.network = build_network(classes)
             self.network.requires_grad_(False)
-            # torch's initialisation: timm's is 25 times as wide, and costs this loop ten points of accuracy.
+            # torch's initialisation: with timm's, 25 times as wide, this loop reached only 85 to 88 % on dogs vs. cats.
             self.network.classifier = torch.nn.Linear(self.network.num_features, classes)
             self.right = self.total = 0
 
