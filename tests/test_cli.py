@@ -134,9 +134,9 @@ def test_fit_ends_with_history_and_summary(run: Path) -> None:
 
 
 def test_the_saved_configuration_repeats_the_run_exactly(run: Path, work: Path) -> None:
-    result = sagitta("fit", "--config", run / "config.yaml", "--out", "again", cwd=work)
+    result = sagitta("fit", "--config", run / "config.yaml", "--out", "repeated", cwd=work)
     assert result.returncode == 0, result.stderr
-    first, second = (json.loads((path / "run.json").read_text())["result"] for path in (run, work / "again"))
+    first, second = (json.loads((path / "run.json").read_text())["result"] for path in (run, work / "repeated"))
     assert first == second
 
 
