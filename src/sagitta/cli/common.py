@@ -6,7 +6,8 @@ DATA_HELP = """what you have: a converted dataset; class folders, also under tra
 cat.0.jpg; a CSV, TSV or Parquet manifest; a .tar or .zip of these; WebDataset tars; MNIST idx files; CIFAR batches;
 Hugging Face image Parquet (folder or hf://user/name); or digits, mnist, fashion-mnist, cifar10, cifar100, imagenette"""
 
-TTA_HELP = "test-time augmentation: mean of the probabilities of an image and its mirror image, at twice the time"
+TTA_HELP = """test-time augmentation: mean of the probabilities of an image and its mirror image, at twice the time;
+what it gains has not been measured yet"""
 
 
 def command(name: str, description: str) -> argparse.ArgumentParser:

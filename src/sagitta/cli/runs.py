@@ -8,7 +8,7 @@ from sagitta.cli.common import TTA_HELP, command, config_error
 from sagitta.cli.fit import fit_parser, parse_fit
 
 _SOUP_HELP = """Average a run's best checkpoints, greedily, as long as their validation does not get worse (model soup,
-Wortsman et al. 2022)."""
+Wortsman et al. 2022). What it gains has not been measured yet."""
 
 
 def validate(argv: list[str]) -> None:
