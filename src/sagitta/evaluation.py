@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich import box
@@ -88,9 +89,31 @@ def evaluate_predictions(
     rows = np.concatenate([loader.evaluated_rows(rank, world, batches) for rank in range(world)])
     order = np.argsort(rows, kind="stable")
     rows, probabilities, labels = rows[order], probabilities[order], labels[order]
-    names = classifier.class_names
-    if classifier.multilabel:
-        thresholds = np.array(classifier.thresholds)
+    thresholds = np.array(classifier.thresholds) if classifier.multilabel else None
+    return judge(probabilities, labels, loader.paths(rows), classifier.class_names, logged, prefix, thresholds)
+
+
+def judge(
+    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[Any],
+    paths: Sequence[str],
+    names: Sequence[str],
+    logged: Mapping[str, float],
+    prefix: str,
+    thresholds: npt.NDArray[np.float64] | None = None,
+) -> Evaluation:
+    """Return everything about some predictions.
+
+    Args:
+        probabilities: (N, classes).
+        labels: (N,), or (N, classes) of 0 and 1 with ``thresholds``.
+        paths: of the images, (N,).
+        names: of the classes.
+        logged: metrics that are known already, by full name.
+        prefix: of the names of the others, such as ``test_``.
+        thresholds: (classes,) from which each of several labels is given; None where an image has one label.
+    """
+    if thresholds is not None:
         scores, classes = multilabel_scores(probabilities, labels > 0, thresholds, names)
         true, predicted = (_name_lists(hot, names) for hot in (labels > 0, probabilities >= thresholds))
     else:
@@ -100,7 +123,7 @@ def evaluate_predictions(
             pa.array([names[label] for label in of.tolist()]) for of in (labels, probabilities.argmax(axis=1))
         )
     columns = {
-        "path": pa.array(loader.paths(rows)),
+        "path": pa.array(paths),
         "label": true,
         "predicted": predicted,
         "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),

@@ -22,7 +22,7 @@ from torch import nn
 
 from sagitta.augment import Preprocessing
 from sagitta.data import ImageData
-from sagitta.evaluation import Evaluation
+from sagitta.evaluation import Evaluation, judge
 from sagitta.features import (
     FeatureStore,
     Floats,
@@ -34,7 +34,7 @@ from sagitta.features import (
     vectors_array,
 )
 from sagitta.logistic import Head, fit_head
-from sagitta.metrics import Estimate, single_label_scores
+from sagitta.metrics import Estimate
 from sagitta.model import Classifier
 from sagitta.networks import pretrained_preprocessing
 from sagitta.pool import follow
@@ -199,17 +199,9 @@ def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
     with torch.inference_mode():
         logits = head(torch.from_numpy(store.read(content_hashes(split))))
         probabilities = logits.softmax(dim=1).numpy()
-    names = data.class_names
-    scores, classes = single_label_scores(probabilities, split.labels.astype(np.int64), names)
-    named = {f"test_{name}": score for name, score in scores.items()}
-    values = {"test_loss": scores["log_loss"].value} | {name: score.value for name, score in named.items()}
-    columns = {
-        "path": pa.array([split.path(row) for row in range(len(split))]),
-        "label": pa.array([names[label] for label in split.labels]),
-        "predicted": pa.array([names[label] for label in probabilities.argmax(axis=1)]),
-        "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
-    }
-    return Evaluation(values, named, classes, pa.table(columns))
+    paths = [split.path(row) for row in range(len(split))]
+    judged = judge(probabilities, split.labels, paths, data.class_names, {}, "test_")
+    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
 
 
 def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: bool = False) -> None:
