@@ -100,26 +100,17 @@ class Preprocessing:
         dense = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
         if core is not None and dense and images.dtype == torch.uint8:
             out = memory.empty(tuple(images.shape), torch.float32)
-            _native.normalize(core, images.numpy(), self.table, out.numpy())
+            _native.normalize(core, images.numpy(), out.numpy(), self.affine)
             return out
-        return self._normalize(images)
-
-    @cached_property
-    def table(self) -> npt.NDArray[np.float32]:
-        """What :meth:`normalize` makes of every byte, (C, 256)."""
-        every_byte = torch.arange(256, dtype=torch.uint8).expand(1, self.channels, 1, 256)
-        return np.ascontiguousarray(self._normalize(every_byte).reshape(-1, 256).numpy())
+        # Two operations, each rounded: fused into one, the last bit would depend on the device.
+        scale, shift = (torch.from_numpy(each).to(images.device).view(-1, 1, 1) for each in self.affine)
+        return images.float().mul_(scale).add_(shift)
 
     @cached_property
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What a byte is multiplied by, and what is added then: (C,) each."""
         mean, std = np.array(self.mean), np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        # Two operations, each rounded: fused into one, the last bit would depend on the device.
-        scale, shift = (torch.from_numpy(each).to(images.device).view(-1, 1, 1) for each in self.affine)
-        return images.float().mul_(scale).add_(shift)
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Invert :meth:`normalize`: float (B, C, H, W) to uint8 of 0..255."""

@@ -49,7 +49,7 @@ def _declare(core: ctypes.CDLL) -> ctypes.CDLL:
     core.sagitta_cut_out.argtypes = [ctypes.c_int64, _POINTER, *[ctypes.c_int] * 3, _POINTER, *[ctypes.c_int] * 2]
     core.sagitta_cut_out.argtypes += [_POINTER] * 3
     core.sagitta_cut_out.restype = None
-    core.sagitta_normalize.argtypes = [*[ctypes.c_int64] * 2, *[ctypes.c_int] * 2, *[_POINTER] * 3]
+    core.sagitta_normalize.argtypes = [*[ctypes.c_int64] * 2, *[ctypes.c_int] * 2, *[_POINTER] * 4]
     core.sagitta_normalize.restype = None
     return core
 
@@ -130,21 +130,21 @@ def cut_out(
 def normalize(
     core: ctypes.CDLL,
     images: npt.NDArray[np.uint8],
-    table: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
+    affine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
 ) -> None:
-    """Write into ``out`` what ``table`` holds for each byte of a channel.
+    """Write into ``out`` the bytes as floats after scale and shift.
 
     Args:
         core: the library.
         images: (B, C, H, W), the memory in this order or with the channels last.
-        table: (C, 256).
         out: (B, C, H, W), C-contiguous.
+        affine: what bytes are multiplied by, and what is added then, (C,) each.
     """
     count, channels, height, width = images.shape
-    interleaved = not images.flags.c_contiguous
+    change = (affine[0].ctypes.data, affine[1].ctypes.data)
     core.sagitta_normalize(
-        count, height * width, channels, interleaved, images.ctypes.data, table.ctypes.data, out.ctypes.data
+        count, height * width, channels, not images.flags.c_contiguous, images.ctypes.data, *change, out.ctypes.data
     )
 
 
