@@ -132,8 +132,9 @@ def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
         return {"reason": str(error)}
     except OSError as error:
         return {"reason": f"cannot be read: {error.strerror or error}"}
-    row = {"source_hash": content_hash(data), "content_hash": content_hash(stored), "size": len(stored)}
-    return {**row, **vars(header), "stored": None if stored is data else stored}
+    source_hash, kept = content_hash(data), stored is data
+    row = {"source_hash": source_hash, "content_hash": source_hash if kept else content_hash(stored)}
+    return {**row, "size": len(stored), **vars(header), "stored": None if kept else stored}
 
 
 def _prepared(task: Task, data: bytes) -> bytes:
