@@ -10,7 +10,7 @@ from torch import nn
 from sagitta import Loader, ShardSet
 from sagitta.augment import Preprocessing
 from sagitta.convert import ConvertOptions, convert
-from sagitta.features import FeatureStore, content_hashes, extract, prepare, split_head
+from sagitta.features import FeatureStore, extract, prepare, split_head
 from sagitta.networks import build_network
 from sagitta.schema import ConfigError
 from sagitta.sources import open_source
@@ -97,7 +97,7 @@ def test_other_weights_or_preprocessing_have_features_of_their_own(store: Featur
 
 
 def test_an_interrupted_run_goes_on(store: FeatureStore, body: nn.Module, shards: ShardSet) -> None:
-    hashes = content_hashes(shards.splits["train"])
+    hashes = shards.splits["train"].content_hashes
     begun = extract(store, body, shards, "train", HOW)
     done = next(begun) + next(begun)
     begun.close()  # as an exception or Ctrl-C does
@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on(store: FeatureStore, body: nn.Module, shards
 def test_features_do_not_depend_on_how_they_were_batched(
     store: FeatureStore, body: nn.Module, shards: ShardSet
 ) -> None:
-    hashes = content_hashes(shards.splits["train"])
+    hashes = shards.splits["train"].content_hashes
     list(extract(store, prepare(body), shards, "train", HOW, batch_size=7))
     found = store.read(hashes)
     images, _ = Loader(shards, "train", train=False, preprocessing=HOW).take(np.arange(len(hashes)))

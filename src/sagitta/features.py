@@ -33,7 +33,7 @@ from sagitta.index import user_cache
 from sagitta.loader import Loader
 from sagitta.networks import head_names
 from sagitta.schema import ConfigError, content_hash, write_atomic
-from sagitta.shards import ShardSet, Split
+from sagitta.shards import ShardSet
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -165,13 +165,6 @@ def vectors_array(vectors: Floats) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
-def content_hashes(split: Split) -> pa.Array:
-    """Return (N,) content hashes of a split's images; read from the images where the dataset has no such column."""
-    column = split.column("content_hash")
-    hashes = (content_hash(split.image(row)) for row in range(len(split))) if column is None else column.tolist()
-    return pa.array(list(hashes), pa.string())
-
-
 def extract(
     store: FeatureStore,
     body: nn.Module,
@@ -197,7 +190,7 @@ def extract(
         ConfigError: the network gives something else than one vector an image.
         DatasetError: an image cannot be decoded.
     """
-    hashes = content_hashes(shards.splits[split])
+    hashes = shards.splits[split].content_hashes
     rows = store.missing(hashes)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     batch_size = batch_size or (_CPU_BATCH if device.type == "cpu" else _DEVICE_BATCH)

@@ -27,7 +27,6 @@ from sagitta.features import (
     FeatureStore,
     Floats,
     Ints,
-    content_hashes,
     extract,
     prepare,
     split_head,
@@ -176,7 +175,7 @@ def _extract(
     verbose: bool,
 ) -> int:
     """Compute what the store lacks, with progress; returns the number of images."""
-    total = sum(len(store.missing(content_hashes(split))) for split in shards.splits.values())
+    total = sum(len(store.missing(split.content_hashes)) for split in shards.splits.values())
 
     def every() -> Generator[int, None, None]:
         for name in shards.splits:
@@ -190,14 +189,14 @@ def _extract(
 def _features(store: FeatureStore, shards: ShardSet) -> tuple[Floats, Ints, int]:
     """Return features (N, D) and labels (N,) of train and then val, in one array, and the number of rows of train."""
     splits = [shards.splits[name] for name in ("train", "val")]
-    hashes = pa.concat_arrays([content_hashes(split) for split in splits])
+    hashes = pa.concat_arrays([split.content_hashes for split in splits])
     return store.read(hashes), np.concatenate([split.labels for split in splits]), len(splits[0])
 
 
 def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
     split = data.shards.splits["test"]
     with torch.inference_mode():
-        logits = head(torch.from_numpy(store.read(content_hashes(split))))
+        logits = head(torch.from_numpy(store.read(split.content_hashes)))
         probabilities = logits.softmax(dim=1).numpy()
     paths = [split.path(row) for row in range(len(split))]
     judged = judge(probabilities, split.labels, paths, data.class_names, {}, "test_")
@@ -255,7 +254,7 @@ def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
     writer: pq.ParquetWriter | None = None
     try:
         for name, split in data.shards.splits.items():
-            hashes, labels = content_hashes(split), split.labels
+            hashes, labels = split.content_hashes, split.labels
             for start in range(0, len(split), _CHUNK):
                 rows = range(start, min(start + _CHUNK, len(split)))
                 columns = {

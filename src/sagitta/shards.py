@@ -192,6 +192,17 @@ class Split:
             raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes")
         return labels if lengths is None else multi_hot(lengths, labels, len(names))
 
+    @cached_property
+    def content_hashes(self) -> pa.Array:
+        """(N,) strings: :func:`sagitta.schema.content_hash` of every image, computed where the files do not hold them.
+
+        Raises:
+            DatasetError: an image or a file cannot be read.
+        """
+        column = read_column(self.files, "content_hash")
+        hashes = [content_hash(self.image(row)) for row in range(len(self))] if column is None else column.to_pylist()
+        return pa.array(hashes, pa.string())
+
     def column(self, name: str) -> npt.NDArray[Any] | None:
         """Return a column of the files as an array (N,), or None where they have no such column.
 
