@@ -1,7 +1,10 @@
 """Real small images for the tests: scikit-learn's digits and sample photos; SAGITTA_DATA adds the large real sets."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Protocol
 
 # Several workers with as many threads each as there are cores would mostly wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +13,31 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
+
+
+class Command(Protocol):
+    """The command line in a process of its own, with its cache in ``cwd``."""
+
+    def __call__(self, *arguments: object, cwd: Path, status: int = 0) -> "subprocess.CompletedProcess[str]": ...
+
+
+@pytest.fixture(scope="session")
+def sagitta() -> Command:
+    """`sagitta ARGUMENTS` as a person runs it; anything but the exit status expected is a failure."""
+
+    def run(*arguments: object, cwd: Path, status: int = 0) -> "subprocess.CompletedProcess[str]":
+        result = subprocess.run(
+            [sys.executable, "-m", "sagitta", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "SAGITTA_CACHE": str(cwd / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == status, result.stderr
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,14 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
+
+from conftest import Command
 
 SHAPES = ("circle", "square", "bar")
 COLOURS = {"red": (220, 30, 30), "blue": (40, 60, 230), "green": (30, 180, 40)}
@@ -37,26 +36,13 @@ def shapes(folder: Path, rows: int) -> Path:
     return folder
 
 
-def sagitta(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    result = subprocess.run(
-        [sys.executable, "-m", "sagitta", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "SAGITTA_CACHE": str(cwd / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return result
-
-
 def csv_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, sagitta: Command) -> Path:
     """A folder with the shapes, a dataset of them, and a run of twelve epochs."""
     work = tmp_path_factory.mktemp("shapes")
     shapes(work / "shapes", 500)
@@ -93,14 +79,16 @@ def test_every_split_has_every_label(work: Path) -> None:
     assert np.abs(np.array(shares) - shares[0]).max() < 0.12
 
 
-def test_evaluation_repeats_the_values_with_intervals(work: Path) -> None:
+def test_evaluation_repeats_the_values_with_intervals(work: Path, sagitta: Command) -> None:
     result = json.loads((work / "run" / "run.json").read_text())["result"]
     output = sagitta("test", "run", cwd=work).stdout
     for name in ("test_map", "test_f1", "test_f1_micro", "test_log_loss"):
         assert f"{name:<14} {result[name]:.4f}  " in output
     assert f"{'val_f1':<14} {result['val_f1']:.4f}  " in sagitta("validate", "run", cwd=work).stdout
-    first, second = csv_rows(work / "run" / "test_logs.csv")
-    assert first.keys() == second.keys()
+    sagitta("test", "run", "--tta", "flip", cwd=work)
+    first, second, flipped = csv_rows(work / "run" / "test_logs.csv")
+    assert first.keys() == second.keys() and [first["tta"], second["tta"], flipped["tta"]] == ["", "", "flip"]
+    assert flipped["test_loss"] != first["test_loss"]
     assert float(first["test_map_low"]) < float(first["test_map"]) < float(first["test_map_high"])
     classes = csv_rows(work / "run" / "test_per_class.csv")
     assert [row["class"] for row in classes] == ["bar", "blue", "circle", "green", "red", "square"]
@@ -117,7 +105,7 @@ def test_predictions_of_a_test_are_kept(work: Path) -> None:
     assert {len(row) for row in table["probabilities"].to_pylist()} == {6}
 
 
-def test_predict_lists_the_labels_above_their_thresholds(work: Path) -> None:
+def test_predict_lists_the_labels_above_their_thresholds(work: Path, sagitta: Command) -> None:
     sagitta("predict", "run", "shapes", "-o", "out.parquet", cwd=work)
     (work / "shapes" / "broken.png").write_bytes(b"no image")
     sagitta("predict", "run", "shapes/broken.png", "shapes/0001.png", "-o", "out.csv", "--tta", "flip", cwd=work)
@@ -133,20 +121,17 @@ def test_predict_lists_the_labels_above_their_thresholds(work: Path) -> None:
     assert len(good["classes"].split(";")) == len(good["probabilities"].split(";"))
 
 
-def test_a_model_of_one_label_is_refused_on_data_of_several(work: Path) -> None:
+def test_a_model_of_one_label_is_refused_on_data_of_several(work: Path, sagitta: Command) -> None:
     (work / "one").mkdir()
     for name in ("bar", "blue"):
         (work / "one" / name).mkdir()
         for index in range(6):
             Image.new("RGB", (20, 20), (index, 0, 0)).save(work / "one" / name / f"{name}{index}.png")
-    command = [sys.executable, "-m", "sagitta", "test", "run", "one"]
-    environment = {**os.environ, "SAGITTA_CACHE": str(work / "cache")}
-    result = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    assert result.returncode == 2
+    result = sagitta("test", "run", "one", cwd=work, status=2)
     assert "the model gives several labels an image, but the dataset has one label" in result.stderr
 
 
-def test_two_processes_evaluate_every_row_once(work: Path) -> None:
+def test_two_processes_evaluate_every_row_once(work: Path, sagitta: Command) -> None:
     sagitta("test", "run", cwd=work)
     alone = csv_rows(work / "run" / "test_logs.csv")[-1]
     before = pq.read_table(work / "run" / "test_predictions.parquet")

@@ -74,9 +74,9 @@ def test_metrics_of_a_resumed_run_are_one_series(tmp_path: Path) -> None:
 
 def test_test_log_grows_by_a_line(tmp_path: Path) -> None:
     append_test_log(tmp_path, "digits", Path("a.ckpt"), {"test_acc": 0.5})
-    append_test_log(tmp_path, "others", Path("a.ckpt"), {"test_acc": 0.25, "test_f1": 0.2})
+    append_test_log(tmp_path, "others", Path("a.ckpt"), {"test_acc": 0.25, "test_f1": 0.2}, flip=True)
     assert (tmp_path / "test_logs.csv").read_text() == (
-        "dataset,checkpoint,test_acc,test_f1\ndigits,a.ckpt,0.5,\nothers,a.ckpt,0.25,0.2\n"
+        "dataset,checkpoint,tta,test_acc,test_f1\ndigits,a.ckpt,,0.5,\nothers,a.ckpt,flip,0.25,0.2\n"
     )
 
 

@@ -161,14 +161,16 @@ def read_metrics(run: Path) -> dict[str, list[float]]:
 
 
 @rank_zero_only
-def append_test_log(run: Path, dataset: str, checkpoint: Path, metrics: Mapping[str, float]) -> None:
-    """Add one line to ``test_logs.csv``: which data, which checkpoint, every metric."""
+def append_test_log(
+    run: Path, dataset: str, checkpoint: Path, metrics: Mapping[str, float], *, flip: bool = False
+) -> None:
+    """Add one line to ``test_logs.csv``: data, checkpoint, whether mirror images took part (``tta``), every metric."""
     path = run / "test_logs.csv"
     rows: list[dict[str, Any]] = []
     if path.is_file():
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    rows.append({"dataset": dataset, "checkpoint": checkpoint.name, **metrics})
+    rows.append({"dataset": dataset, "checkpoint": checkpoint.name, "tta": "flip" if flip else "", **metrics})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

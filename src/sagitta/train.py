@@ -155,13 +155,13 @@ def evaluate(
     loader: Any = trainer.test_dataloaders if split == "test" else trainer.val_dataloaders
     evaluation = evaluate_predictions(classifier, loader, logged, f"{split}_")
     if split == "test" and run.is_dir():
-        _record_test(run, source, checkpoint, evaluation)
+        _record_test(run, source, checkpoint, evaluation, flip=options.flip)
     return evaluation
 
 
 @rank_zero_only
-def _record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation) -> None:
-    append_test_log(run, source, checkpoint, evaluation.log())
+def _record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation, *, flip: bool = False) -> None:
+    append_test_log(run, source, checkpoint, evaluation.log(), flip=flip)
     evaluation.write(run)
 
 

@@ -1,12 +1,13 @@
 """Two real processes: the same batches as one, exact evaluation, one run directory."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from conftest import Command
 
 WORKER = """
 import json, sys, torch
@@ -24,21 +25,8 @@ dist.destroy_process_group()
 """
 
 
-def sagitta(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    result = subprocess.run(
-        [sys.executable, "-m", "sagitta", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "SAGITTA_CACHE": str(cwd / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return result
-
-
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, sagitta: Command) -> Path:
     work = tmp_path_factory.mktemp("ddp")
     sagitta("convert", "digits", "dataset", cwd=work)
     return work / "dataset"
@@ -74,7 +62,7 @@ def test_global_batches_do_not_depend_on_the_world_size(dataset: Path, tmp_path:
     assert merged[0] == merged[1] == merged[2]
 
 
-def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path) -> None:
+def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path, sagitta: Command) -> None:
     work = dataset.parent
     arguments = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp", "--epochs", 2)
     output = sagitta("fit", dataset, *arguments, cwd=work).stdout
