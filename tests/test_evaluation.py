@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from conftest import Command
+from test_cli import refused, sagitta
 
 SHAPES = ("circle", "square", "bar")
 COLOURS = {"red": (220, 30, 30), "blue": (40, 60, 230), "green": (30, 180, 40)}
@@ -36,19 +37,26 @@ def shapes(folder: Path, rows: int) -> Path:
     return folder
 
 
+def done(work: Path, *arguments: object) -> str:
+    """Run a command that must succeed; return what it printed."""
+    result = sagitta(*arguments, cwd=work)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def csv_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, sagitta: Command) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the shapes, a dataset of them, and a run of twelve epochs."""
     work = tmp_path_factory.mktemp("shapes")
     shapes(work / "shapes", 500)
-    converted = sagitta("convert", "shapes", "dataset", "--val", 0.2, "--test", 0.2, cwd=work).stdout
+    converted = done(work, "convert", "shapes", "dataset", "--val", 0.2, "--test", 0.2)
     assert "several labels a row, separated by ';'" in converted and "6 classes" in converted
-    output = sagitta("fit", "dataset", "--epochs", 12, "--batch-size", 16, "--out", "run", cwd=work).stdout
+    output = done(work, "fit", "dataset", "--epochs", 12, "--batch-size", 16, "--out", "run")
     (work / "output.txt").write_text(output)
     return work
 
@@ -79,13 +87,13 @@ def test_every_split_has_every_label(work: Path) -> None:
     assert np.abs(np.array(shares) - shares[0]).max() < 0.12
 
 
-def test_evaluation_repeats_the_values_with_intervals(work: Path, sagitta: Command) -> None:
+def test_evaluation_repeats_the_values_with_intervals(work: Path) -> None:
     result = json.loads((work / "run" / "run.json").read_text())["result"]
-    output = sagitta("test", "run", cwd=work).stdout
+    output = done(work, "test", "run")
     for name in ("test_map", "test_f1", "test_f1_micro", "test_log_loss"):
         assert f"{name:<14} {result[name]:.4f}  " in output
-    assert f"{'val_f1':<14} {result['val_f1']:.4f}  " in sagitta("validate", "run", cwd=work).stdout
-    sagitta("test", "run", "--tta", "flip", cwd=work)
+    assert f"{'val_f1':<14} {result['val_f1']:.4f}  " in done(work, "validate", "run")
+    done(work, "test", "run", "--tta", "flip")
     first, second, flipped = csv_rows(work / "run" / "test_logs.csv")
     assert first.keys() == second.keys() and [first["tta"], second["tta"], flipped["tta"]] == ["", "", "flip"]
     assert flipped["test_loss"] != first["test_loss"]
@@ -105,10 +113,10 @@ def test_predictions_of_a_test_are_kept(work: Path) -> None:
     assert {len(row) for row in table["probabilities"].to_pylist()} == {6}
 
 
-def test_predict_lists_the_labels_above_their_thresholds(work: Path, sagitta: Command) -> None:
-    sagitta("predict", "run", "shapes", "-o", "out.parquet", cwd=work)
+def test_predict_lists_the_labels_above_their_thresholds(work: Path) -> None:
+    done(work, "predict", "run", "shapes", "-o", "out.parquet")
     (work / "shapes" / "broken.png").write_bytes(b"no image")
-    sagitta("predict", "run", "shapes/broken.png", "shapes/0001.png", "-o", "out.csv", "--tta", "flip", cwd=work)
+    done(work, "predict", "run", "shapes/broken.png", "shapes/0001.png", "-o", "out.csv", "--tta", "flip")
     table = pq.read_table(work / "out.parquet")
     tested = pq.read_table(work / "run" / "test_predictions.parquet")
     found = dict(
@@ -121,21 +129,21 @@ def test_predict_lists_the_labels_above_their_thresholds(work: Path, sagitta: Co
     assert len(good["classes"].split(";")) == len(good["probabilities"].split(";"))
 
 
-def test_a_model_of_one_label_is_refused_on_data_of_several(work: Path, sagitta: Command) -> None:
+def test_a_model_of_one_label_is_refused_on_data_of_several(work: Path) -> None:
     (work / "one").mkdir()
     for name in ("bar", "blue"):
         (work / "one" / name).mkdir()
         for index in range(6):
             Image.new("RGB", (20, 20), (index, 0, 0)).save(work / "one" / name / f"{name}{index}.png")
-    result = sagitta("test", "run", "one", cwd=work, status=2)
-    assert "the model gives several labels an image, but the dataset has one label" in result.stderr
+    result = sagitta("test", "run", "one", cwd=work)
+    refused(result, "the model gives several labels an image, but the dataset has one label")
 
 
-def test_two_processes_evaluate_every_row_once(work: Path, sagitta: Command) -> None:
-    sagitta("test", "run", cwd=work)
+def test_two_processes_evaluate_every_row_once(work: Path, sagitta_process: Command) -> None:
+    done(work, "test", "run")
     alone = csv_rows(work / "run" / "test_logs.csv")[-1]
     before = pq.read_table(work / "run" / "test_predictions.parquet")
-    sagitta("test", "run", "--devices", 2, "--batch-size", 7, cwd=work)
+    sagitta_process("test", "run", "--devices", 2, "--batch-size", 7, cwd=work)
     together = csv_rows(work / "run" / "test_logs.csv")[-1]
     after = pq.read_table(work / "run" / "test_predictions.parquet")
     assert before.select(["path", "label", "predicted"]).equals(after.select(["path", "label", "predicted"]))

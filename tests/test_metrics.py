@@ -36,6 +36,10 @@ def test_wilson_intervals(right: int, total: int, low: float, high: float) -> No
     assert wilson_interval(right, total) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_wilson_intervals_end_exactly_at_none_and_all() -> None:
+    assert all(wilson_interval(0, n)[0] == 0.0 and wilson_interval(n, n)[1] == 1.0 for n in range(1, 500))
+
+
 def test_scores_equal_scikit_learns() -> None:
     probabilities, labels = outputs(500, 12)
     names = [f"class {index}" for index in range(12)]
@@ -86,6 +90,15 @@ def test_bootstrap_intervals_cover_the_truth() -> None:
     assert 176 <= inside <= 198
     again = [bootstrap(lambda weights: np.array([weights[:3].sum()]), 10) for _ in range(2)]
     assert again[0] == again[1]
+
+
+def test_intervals_stay_where_values_are_possible() -> None:
+    labels = RNG.integers(0, 3, 60)
+    probabilities = np.eye(3, dtype=np.float32)[np.where(np.arange(60) < 2, (labels + 1) % 3, labels)]
+    scores, classes = single_label_scores(probabilities, labels, ["a", "b", "c"])
+    shares = [scores["acc"], scores["f1"], scores["ece"], *(each.f1 for each in classes)]
+    assert all(0 <= share.low <= share.value <= share.high <= 1 for share in shares)
+    assert scores["f1"].value > 0.95 and scores["log_loss"].high > 1
 
 
 @pytest.mark.parametrize("decimals", [1, 7])  # 1: many rows of equal probability

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -116,10 +117,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageData]:
         yield data
 
 
-def tuned(folder: Path, digits: ImageData, tune: Tune, checkpoint: Path | None = None) -> tuple[pl.Trainer, Classifier]:
+def tuned(
+    folder: Path, digits: ImageData, tune: Tune, checkpoint: Path | None = None, *, freeze_bn: bool = False
+) -> tuple[pl.Trainer, Classifier]:
     """Five epochs of six steps with a moving average, saved after every fifth step."""
     pl.seed_everything(0, verbose=False)
-    classifier = Classifier("resnet20", tune=tune, layer_decay=0.8, lr=1e-2, schedule="cosine")
+    classifier = Classifier("resnet20", tune=tune, layer_decay=0.8, lr=1e-2, schedule="cosine", freeze_bn=freeze_bn)
     saved = ModelCheckpoint(folder, "{step}", every_n_train_steps=5, save_top_k=-1)
     fit = pl.Trainer(
         max_epochs=5,
@@ -161,6 +164,16 @@ def test_the_head_alone_leaves_weights_and_statistics(tmp_path: Path, digits: Im
         if value.shape != after[name].shape or not torch.equal(value, after[name])
     }
     assert changed == {"linear.weight", "linear.bias"}
+
+
+@pytest.mark.parametrize("tune", ["full", "gradual"])
+def test_frozen_statistics_stay_in_every_epoch(tmp_path: Path, digits: ImageData, tune: Tune) -> None:
+    _, classifier = tuned(tmp_path, digits, tune, freeze_bn=True)
+    assert classifier.network is not None
+    for name, module in classifier.network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and not module.running_mean.any(), name
+            assert not torch.equal(module.weight, torch.ones_like(module.weight)), name
 
 
 def test_weights_come_from_a_file_and_the_checkpoint_does_not_need_it(tmp_path: Path) -> None:

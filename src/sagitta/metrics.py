@@ -123,7 +123,8 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     share, spread = right / total, _Z**2 / total
     middle = share + spread / 2
     half = (spread * (share * (1 - share) + spread / 4)) ** 0.5
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+    return (low if right else 0.0), (high if right < total else 1.0)  # exactly, whatever was rounded
 
 
 def single_label_scores(probabilities: Floats, labels: Ints, class_names: Sequence[str]) -> Scores:
@@ -156,7 +157,7 @@ def single_label_scores(probabilities: Floats, labels: Ints, class_names: Sequen
         f1 = _f1(counts(weights))
         return np.array([_mean(f1), np.abs(gaps).sum() / total, weights @ losses / total, *f1])
 
-    estimates = bootstrap(statistics, len(labels))
+    estimates = bootstrap(statistics, len(labels), [1, 1, np.inf, *np.ones(classes)])
     scores = {"acc": _share(int(right.sum()), len(labels))}
     if classes > TOP5_CLASSES:
         above = (probabilities > own).sum(axis=1)
@@ -178,7 +179,7 @@ def multilabel_scores(probabilities: Floats, targets: Bools, thresholds: Floats,
         class_names: one a class.
     """
     several = _SeveralLabels(probabilities, targets, thresholds)
-    estimates = bootstrap(several.statistics, len(targets))
+    estimates = bootstrap(several.statistics, len(targets), [1, 1, 1, np.inf, *np.ones(targets.shape[1])])
     scores = dict(zip(_SeveralLabels.NAMES, estimates, strict=False))
     return scores, _class_scores(class_names, several.counts(np.ones(len(targets))), estimates[len(scores) :])
 
@@ -189,7 +190,7 @@ def multilabel_values(probabilities: Floats, targets: Bools, thresholds: Floats)
     return dict(zip(_SeveralLabels.NAMES[:3], values.tolist(), strict=False))
 
 
-def bootstrap(statistics: Callable[[Floats], Floats], rows: int) -> list[Estimate]:
+def bootstrap(statistics: Callable[[Floats], Floats], rows: int, highest: npt.ArrayLike = np.inf) -> list[Estimate]:
     """Return values and 95 % intervals from 1,000 resamples of the rows, seeded.
 
     Percentiles are shifted by the resamples' mean distance from the value: resampling moves some statistics to one side
@@ -198,15 +199,17 @@ def bootstrap(statistics: Callable[[Floats], Floats], rows: int) -> list[Estimat
     Args:
         statistics: of weights (rows,), how often each row is drawn, to values (k,).
         rows: at least 1.
+        highest: value that is possible, of each (k,) or of all; the lowest is 0.
     """
     values = statistics(np.ones(rows))
     generator = np.random.default_rng(0)
     draws = (np.bincount(generator.integers(rows, size=rows), minlength=rows) for _ in range(_RESAMPLES))
     resampled = np.stack([statistics(draw.astype(np.float64)) for draw in draws])
     resampled = np.where(np.isnan(resampled), values, resampled)  # a class that a resample has no row of
-    low, high = np.percentile(resampled, (2.5, 97.5), axis=0) - resampled.mean(axis=0) + values
+    ends = np.percentile(resampled, (2.5, 97.5), axis=0) - resampled.mean(axis=0) + values
+    low, high = np.clip(ends, 0, highest)
     return [
-        Estimate(float(value), float(max(0.0, min(a, value))), float(max(b, value)))
+        Estimate(float(value), float(min(a, value)), float(max(b, value)))
         for value, a, b in zip(values, low, high, strict=True)
     ]
 

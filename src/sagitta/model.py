@@ -28,6 +28,7 @@ from sagitta.optim import (
     build_schedule,
     drop_frozen_gradients,
     first_trainable,
+    hold_statistics,
     set_trainable,
 )
 from sagitta.recipe import Situation, choose
@@ -35,7 +36,7 @@ from sagitta.schema import ConfigError
 from sagitta.tasks import chosen_thresholds, epoch_values, mean_logits, probabilities_of
 from sagitta.weights import SAGITTA_FIELDS, load_weights, open_weights, read_checkpoint
 
-BY_RECIPE = ("name", "optimizer", "lr", "weight_decay", "schedule", "layer_decay", "label_smoothing")
+BY_RECIPE = ("name", "optimizer", "lr", "weight_decay", "schedule", "layer_decay", "label_smoothing", "freeze_bn")
 """Arguments of :class:`Classifier` that the recipe decides where they are None (the name: ``auto``)."""
 
 _EPOCHS = 10  # by which gradual unfreezing goes where the number of epochs is not known
@@ -61,6 +62,8 @@ class Classifier(pl.LightningModule):
         schedule: ``one-cycle``, ``cosine`` or ``constant``, see :func:`sagitta.optim.build_schedule`.
         warmup: share of the steps in which the learning rate rises; by default the schedule's own.
         layer_decay: learning rate of each layer as a share of that of the layer above it, up to 1.0.
+        freeze_bn: BatchNorm normalises in training too by the statistics that the weights came with; those of a few
+            small, augmented batches are worse.
         label_smoothing: share of each training target that is spread over all classes, 0 to 1.
         mixup: alpha of MixUp's shares in training, 0 for none; see :func:`sagitta.mixing.mix`.
         cutmix: alpha of CutMix's shares, likewise.
@@ -96,6 +99,7 @@ class Classifier(pl.LightningModule):
         schedule: Schedule | None = None,
         warmup: float | None = None,
         layer_decay: float | None = None,
+        freeze_bn: bool | None = None,
         label_smoothing: float | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -123,6 +127,7 @@ class Classifier(pl.LightningModule):
                 "schedule": schedule,
                 "warmup": warmup,
                 "layer_decay": layer_decay,
+                "freeze_bn": freeze_bn,
                 "label_smoothing": label_smoothing,
                 "mixup": mixup,
                 "cutmix": cutmix,
@@ -252,8 +257,12 @@ class Classifier(pl.LightningModule):
 
     def _freeze(self) -> None:
         """Freeze what this epoch does not train; a function of the epoch alone, so a resumed run is not confused."""
-        if self.hparams["tune"] != "full" and self.network is not None:
+        if self.network is None:
+            return
+        if self.hparams["tune"] != "full":
             set_trainable(self.network, self._first_trainable(), hold_gradients=self._holds_gradients)
+        if self.hparams["freeze_bn"]:
+            hold_statistics(self.network)
 
     @property
     def _holds_gradients(self) -> bool:

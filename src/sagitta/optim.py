@@ -12,6 +12,7 @@ from typing import Any, Literal
 import timm.optim
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
@@ -125,6 +126,13 @@ def _train_open(module: nn.Module, frozen: set[int]) -> None:
     elif not frozen.issuperset(numbers):
         for child in module.children():
             _train_open(child, frozen)
+
+
+def hold_statistics(network: nn.Module) -> None:
+    """Let every BatchNorm keep its statistics and normalise by them; its scale and shift still learn."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def drop_frozen_gradients(network: nn.Module, first: int) -> None:

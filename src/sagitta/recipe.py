@@ -49,6 +49,7 @@ class Recipe:
         weight_decay: see :func:`sagitta.optim.build_optimizer`.
         schedule: of the learning rate.
         layer_decay: ratio of the learning rates of neighbouring layers.
+        freeze_bn: see :class:`sagitta.model.Classifier`.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
         batch_size: images a device and batch.
         auto: automatic augmentation.
@@ -66,6 +67,7 @@ class Recipe:
     weight_decay: float = 0.01
     schedule: Schedule = "one-cycle"
     layer_decay: float = 1.0
+    freeze_bn: bool = False
     label_smoothing: float = 0.0
     batch_size: int = 64
     auto: Policy = "none"
@@ -119,13 +121,15 @@ def _fine_tuning(situation: Situation) -> Recipe:
     few = situation.rows < _FEW
     return Recipe(
         f"fine-tuning pretrained weights on {'few' if few else 'many'} photos: lower layers learn more slowly, "
-        "warm-up and cosine, smoothed labels, TrivialAugment, averaged weights",
+        f"{'BatchNorm keeps its statistics, ' if few else ''}warm-up and cosine, smoothed labels, TrivialAugment, "
+        "averaged weights",
         name=_pretrained_name(situation),
         lr=1e-3,
         epochs=15 if few else 10,
         weight_decay=0.05,
         schedule="cosine",
         layer_decay=0.8 if few else 0.9,
+        freeze_bn=few,
         label_smoothing=0.1,
         batch_size=16 if situation.rows < _FEW // 10 else 64,
         auto="trivial",

@@ -89,10 +89,14 @@ class _Kitchen:
         )
 
     def score(self, weights: Weights, *, refresh: bool = False) -> float:
-        """Return the validation score of some weights; with ``refresh``, BatchNorm's statistics are computed anew."""
+        """Return the validation score of some weights; with ``refresh``, BatchNorm's statistics are computed anew.
+
+        Where training froze them they are the same in every checkpoint, and stay.
+        """
         model = self._model
         model.load_state_dict(weights)
-        if refresh and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        learned = not model.hparams["freeze_bn"] and any(isinstance(module, _BatchNorm) for module in model.modules())
+        if refresh and learned:
             device = self._trainer.strategy.root_device
             batches = (self._data.on_after_batch_transfer(batch, 0) for batch in self._data.train_dataloader())
             update_bn(batches, model.to(device), device)

@@ -26,9 +26,9 @@ dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, sagitta: Command) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
     work = tmp_path_factory.mktemp("ddp")
-    sagitta("convert", "digits", "dataset", cwd=work)
+    sagitta_process("convert", "digits", "dataset", cwd=work)
     return work / "dataset"
 
 
@@ -62,13 +62,13 @@ def test_global_batches_do_not_depend_on_the_world_size(dataset: Path, tmp_path:
     assert merged[0] == merged[1] == merged[2]
 
 
-def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path, sagitta: Command) -> None:
+def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path, sagitta_process: Command) -> None:
     work = dataset.parent
     arguments = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp", "--epochs", 2)
-    output = sagitta("fit", dataset, *arguments, cwd=work).stdout
+    output = sagitta_process("fit", dataset, *arguments, cwd=work)
     assert [path.name for path in (work / "runs").iterdir()] == ["dataset-1"]
     assert output.count("Run summary") == 1
     result = json.loads((work / "runs" / "dataset-1" / "run.json").read_text())["result"]
-    alone = sagitta("test", "runs/dataset-1", "--devices", 1, cwd=work).stdout
+    alone = sagitta_process("test", "runs/dataset-1", "--devices", 1, cwd=work)
     for name in ("test_acc", "test_f1", "test_loss"):
         assert f"{name:<14} {result[name]:.4f}" in alone

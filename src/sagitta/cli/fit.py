@@ -37,6 +37,7 @@ _RECIPE = {
     "model.weight_decay": "weight_decay",
     "model.schedule": "schedule",
     "model.layer_decay": "layer_decay",
+    "model.freeze_bn": "freeze_bn",
     "model.label_smoothing": "label_smoothing",
     "data.batch_size": "batch_size",
     "data.augmentation.auto": "auto",
