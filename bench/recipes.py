@@ -1,4 +1,4 @@
-"""The default recipes, by the command that a user would type, for several seeds; and what TTA and soup add to them.
+"""The default recipes, by the command that a user would type, for several seeds; and what `--tta flip` adds to them.
 
     python bench/recipes.py                               # writes bench/results/recipes.json; about 40 minutes
     python bench/recipes.py --data mnist --seeds 1        # this alone; the rest stays as it is in the JSON
@@ -6,8 +6,7 @@
 Every run is a process of its own with an empty cache: seconds are those of the whole command, with imports, conversion
 and test. Thumbnails from scratch: digits, MNIST and CIFAR-10's test batch (8,000/1,000/1,000). All weights of a
 pretrained network trained on few photos: butterflies, ten species, split 70/10/20, mobilenetv2_100 with the ImageNet
-weights of `$SAGITTA_DATA/weights`. For the last two, `sagitta test --tta flip`, then `sagitta soup` with tests of both
-kinds follow on the same run.
+weights of `$SAGITTA_DATA/weights`. For the last two, `sagitta test --tta flip` follows on the same run.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def one_run(source: str, seed: int) -> dict[str, Any]:
         record = json.loads((run / "run.json").read_text())
         result = {name: round(record["result"][name], 4) for name in ("val_acc", "test_acc", "test_loss")}
         if source in COLOUR:
-            result |= tta_and_soup(run, cache)
+            result |= test_time_augmentation(run, cache)
     return {
         "run": {"seed": seed, "epochs": record["epochs"], "seconds": round(seconds, 1), **result},
         "versions": record["versions"],
@@ -54,21 +53,12 @@ def one_run(source: str, seed: int) -> dict[str, Any]:
     }
 
 
-def tta_and_soup(run: Path, cache: Path) -> dict[str, float]:
-    """Return test accuracy and loss with mirror images too, and those of the averaged checkpoints."""
-    sagitta(cache, "test", str(run), "--tta", "flip")
-    sagitta(cache, "soup", str(run))
-    sagitta(cache, "test", str(run))
+def test_time_augmentation(run: Path, cache: Path) -> dict[str, float]:
+    """Return test accuracy and loss with mirror images too."""
     sagitta(cache, "test", str(run), "--tta", "flip")
     with (run / "test_logs.csv").open(newline="") as file:
-        _plain, *tests = csv.DictReader(file)
-    names = ("tta", "soup", "soup_tta")
-    kinds = ("acc", "loss")
-    return {
-        f"{name}_{kind}": round(float(test[f"test_{kind}"]), 4)
-        for name, test in zip(names, tests, strict=True)
-        for kind in kinds
-    }
+        _plain, flipped = csv.DictReader(file)
+    return {f"tta_{kind}": round(float(flipped[f"test_{kind}"]), 4) for kind in ("acc", "loss")}
 
 
 def sagitta(cache: Path, *arguments: str) -> None:

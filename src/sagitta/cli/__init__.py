@@ -55,7 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         ("fit", fit, "train, validate and test a classifier on anything you have"),
         ("validate", runs.validate, "evaluate a run on validation data"),
         ("test", runs.test, "evaluate a run on test data"),
-        ("soup", runs.soup, "average a run's best checkpoints where that validates better"),
         ("probe", probe.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
         ("predict", runs.predict, "classify image files with a run"),
     ):

@@ -1,4 +1,4 @@
-"""`sagitta validate`, `test`, `soup` and `predict`: what is done with a run."""
+"""`sagitta validate`, `test` and `predict`: what is done with a run."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,6 @@ from typing import Any
 
 from sagitta.cli.common import TTA_HELP, command, config_error
 from sagitta.cli.fit import fit_parser, parse_fit
-
-_SOUP_HELP = """Average a run's best checkpoints, greedily, as long as their validation does not get worse (model soup,
-Wortsman et al. 2022). What it gains has not been measured yet."""
 
 
 def validate(argv: list[str]) -> None:
@@ -55,36 +52,6 @@ def _objects_of(run: Path) -> Any:
         return None
     parser = fit_parser()
     return parser.instantiate(parse_fit(parser, ["--config", str(run / CONFIG_FILE)]))
-
-
-def soup(argv: list[str]) -> None:
-    """Average a run's best checkpoints, and say what that did."""
-    from sagitta import train
-    from sagitta.data import ImageData
-    from sagitta.model import load_classifier
-    from sagitta.run import find_checkpoint
-    from sagitta.soup import SOUP, soup
-
-    parser = command("soup", _SOUP_HELP)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
-    a = parser.parse_args(argv)
-    train.quiet()
-    model = load_classifier(find_checkpoint(a.run))
-    own = _objects_of(a.run)
-    if own is None:
-        raise config_error(f"{a.run}: no configuration that names the data")
-    names = {"class_names": model.class_names, "preprocessing": model.preprocessing}
-    data = ImageData(own.source, **vars(own.data) | names)
-    data.prepare_data()
-    data.setup("fit")
-    kept, score = soup(a.run, data, a.devices)
-    for one in kept:
-        print(f"{one.score:.4f}  {one.name}")
-    if len(kept) > 1:
-        print(f"{score:.4f}  their average, now the run's best checkpoint: {a.run / SOUP}. Next: sagitta test {a.run}")
-    else:
-        print("no average was as good; the run stays as it is")
 
 
 def predict(argv: list[str]) -> None:
