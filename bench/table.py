@@ -1,6 +1,6 @@
-"""The benchmark's JSON as Markdown, written between the markers of the README.
+"""The benchmarks' JSON as Markdown, written between the markers of the README.
 
-python bench/table.py [--results bench/results/loader.json] [--readme README.md]
+python bench/table.py [--results bench/results] [--readme README.md]
 """
 
 import argparse
@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- bench:loader -->", "<!-- /bench:loader -->"
+SPLITS = {  # how many images the recipes and the probe learn from, choose by and are tested on
+    "digits": "1,439 / 179 / 179",
+    "mnist": "54,001 / 5,999 / 10,000",
+    "cifar-10-batches-py": "8,000 / 1,000 / 1,000",
+    "butterflies": "310 / 40 / 90",
+    "dogs-vs-cats": "288 / 32 / 160",
+}
 OURS = ("Sagitta", "Sagitta, restart markers", "Sagitta, fast", "Sagitta, thumbnails")
 GENERAL = ("torchvision, thumbnails", "HF datasets, thumbnails", "FFCV, thumbnails")
 
@@ -168,8 +174,68 @@ def converters(results: Results) -> list[str]:
     return lines
 
 
-def render(report: dict[str, Any]) -> str:
-    """Return the whole text between the markers."""
+def recipes(report: dict[str, Any]) -> str:
+    """Return the tables of ``recipes.json``: accuracy and time, then what test-time augmentation changes."""
+    lines = ["| data, train / val / test | command | test accuracy (min-max) | log loss | seconds |"]
+    lines.append("|---|---|---:|---:|---:|")
+    for name, found in report["data"].items():
+        command = found["command"].removesuffix(" --seed SEED")
+        cells = (_percent(found["test_acc"]), f"{found['test_loss']['median']:.3f}", _seconds(found["seconds"]))
+        lines.append(f"| {name}, {SPLITS[name]} | `{command}` | {' | '.join(cells)} |")
+    changes = ["| test accuracy (log loss) | plain | `--tta flip` |", "|---|---:|---:|"]
+    for name, found in report["data"].items():
+        if "tta_acc" in found:
+            pairs = ((found[f"{kind}_acc"]["median"], found[f"{kind}_loss"]["median"]) for kind in ("test", "tta"))
+            changes.append(f"| {name} | {' | '.join(f'{acc:.2%} ({loss:.3f})' for acc, loss in pairs)} |")
+    seeds = len(next(iter(report["data"].values()))["runs"])
+    return "\n\n".join(
+        [
+            f"Medians over {seeds} seeds on {report['hardware']['cpus']} cores, torch {report['versions']['torch']}; "
+            "seconds of the whole command, imports, conversion and test included; `python bench/recipes.py`.",
+            "\n".join(lines),
+            "\n".join(changes),
+        ]
+    )
+
+
+def probes(report: dict[str, Any]) -> str:
+    """Return the table of ``probe.json``."""
+    lines = ["| data, train / val / test | | test accuracy (min-max) | seconds (min-max) | of a plain pass |"]
+    lines.append("|---|---|---:|---:|---:|")
+    titles = {"probe": "`sagitta probe`", "lightning": "plain Lightning, 10 epochs", "pass": "one plain pass"}
+    for name, found in report["data"].items():
+        plain = found["pass"]["seconds"]["median"]
+        for kind, title in titles.items():
+            accuracy = _percent(found[kind]["test_acc"]) if "test_acc" in found[kind] else ""
+            share = f"{found[kind]['seconds']['median'] / plain:.2f}"
+            cells = (title, accuracy, _seconds(found[kind]["seconds"]), share)
+            lines.append(f"| {name}, {SPLITS[name]} | {' | '.join(cells)} |")
+    repeats = len(next(iter(report["data"].values()))["runs"]["probe"])
+    machine = report["machine"]
+    head = (
+        f"mobilenetv2_100, {machine['cores']} cores of {machine['cpu']}, torch {report['versions']['torch']}, medians "
+        f"of {repeats} runs in turn, from the JPEG folder to the test, imports aside; `python bench/probe.py`."
+    )
+    means = [
+        f"{name} {found['divisions']['probe_acc']:.2%} (log loss {found['divisions']['probe_log_loss']:.3f}) against "
+        f"{found['divisions']['adam_acc']:.2%} ({found['divisions']['adam_log_loss']:.3f})"
+        for name, found in report["data"].items()
+    ]
+    times = next(iter(report["data"].values()))["divisions"]["divisions"]
+    tail = f"Mean over {times} random divisions of the same sizes, probe against those ten epochs: {'; '.join(means)}."
+    return "\n\n".join([head, "\n".join(lines), tail])
+
+
+def _percent(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2%} ({spread['min']:.2%}-{spread['max']:.2%})"
+
+
+def _seconds(spread: dict[str, float]) -> str:
+    return f"{spread['median']:,.1f} ({spread['min']:,.1f}-{spread['max']:,.1f})"
+
+
+def loaders(report: dict[str, Any]) -> str:
+    """Return the tables of ``loader.json``."""
     rows = {name: row["results"] for name, row in report["rows"].items()}
     machine = report["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if name != "engine")
@@ -190,16 +256,18 @@ def render(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Put the table into the README."""
-    parser = argparse.ArgumentParser(description="Write the benchmark's table into the README.")
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results" / "loader.json")
+    """Put the tables into the README."""
+    parser = argparse.ArgumentParser(description="Write the benchmarks' tables into the README.")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     options = parser.parse_args()
     text = options.readme.read_text()
-    before, rest = text.split(BEGIN)
-    table = render(json.loads(options.results.read_text()))
-    options.readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
-    print(table)
+    for name, render in {"loader": loaders, "recipes": recipes, "probe": probes}.items():
+        begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+        before, rest = text.split(begin)
+        table = render(json.loads((options.results / f"{name}.json").read_text()))
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    options.readme.write_text(text)
 
 
 if __name__ == "__main__":
