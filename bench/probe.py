@@ -260,9 +260,9 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 def spread(values: list[float]) -> dict[str, float]:
     """Return median, minimum and maximum, rounded."""
     return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
+        "median": round(statistics.median(values), 5),
+        "min": round(min(values), 5),
+        "max": round(max(values), 5),
     }
 
 
