@@ -7,7 +7,7 @@ cat.0.jpg; a CSV, TSV or Parquet manifest; a .tar or .zip of these; WebDataset t
 Hugging Face image Parquet (folder or hf://user/name); or digits, mnist, fashion-mnist, cifar10, cifar100, imagenette"""
 
 TTA_HELP = """test-time augmentation: mean of the probabilities of an image and its mirror image, at twice the time;
-on 1,000 images of CIFAR-10 84 % right instead of 82 %, on dogs vs. cats 98.8 instead of 97.5 %"""
+it gained 2 points of accuracy on a small part of CIFAR-10 and 1 on dogs vs. cats"""
 
 
 def command(name: str, description: str) -> argparse.ArgumentParser:
