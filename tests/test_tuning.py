@@ -42,6 +42,15 @@ def test_the_steepest_fall_is_found() -> None:
             steepest(rates[: len(hopeless)].tolist(), hopeless)
 
 
+def test_noise_between_steps_does_not_decide() -> None:
+    rates = 10.0 ** np.linspace(-6, 0, 100)
+    fall = 4 - 3 / (1 + np.exp(-4 * (np.log10(rates) + 3)))
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=100) * 0.1
+        noise[0] += 0.5  # the first loss is that of one batch alone
+        assert 2e-4 < steepest(rates.tolist(), (fall + noise).tolist()) < 5e-3
+
+
 def test_what_was_found_is_in_the_configuration_and_leaves_no_other_trace(tmp_path: Path) -> None:
     """A run with the numbers found, given as numbers, ends with the same weights."""
     output = fit("digits", "--lr", "auto", "--batch-size", "auto", "--out", "found", cwd=tmp_path)

@@ -26,6 +26,7 @@ from sagitta.model import Classifier
 from sagitta.schema import ConfigError
 
 _LOWEST, _HIGHEST, _STEPS = 1e-6, 1.0, 100
+_DECADE = 17  # steps in which the rate becomes ten times as high; odd, so that there is one in the middle
 _SMOOTHING = 0.8  # of the loss from step to step
 _DIVERGED = 3.0  # times the lowest loss
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, 4096
@@ -58,6 +59,8 @@ def find_lr(build: Callable[[], Classifier], data: ImageData, trainer: Mapping[s
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate, rounded to two digits, where the smoothed loss falls most steeply over the rate's logarithm.
 
+    A line is fitted to every decade of rates: between single steps noise would decide.
+
     Args:
         rates: rising exponentially.
         losses: smoothed, one a rate, not more than a little beyond their minimum.
@@ -66,10 +69,11 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
         ConfigError: there are too few.
     """
     end = int(np.argmin(losses)) + 1 if losses else 0
-    if end < 3:
+    if end < _DECADE:
         raise ConfigError("lr auto: the loss does not fall at any learning rate from 1e-6 on; give --lr a number")
-    slopes = np.gradient(np.asarray(losses[:end]))
-    return float(f"{rates[int(np.argmin(slopes))]:.1e}")
+    position = np.arange(_DECADE) - _DECADE // 2
+    slopes = np.lib.stride_tricks.sliding_window_view(np.asarray(losses[:end]), _DECADE) @ position
+    return float(f"{rates[int(np.argmin(slopes)) + _DECADE // 2]:.1e}")
 
 
 def find_batch_size(build: Callable[[], Classifier], data: ImageData, trainer: Mapping[str, Any]) -> tuple[int, str]:
