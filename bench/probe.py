@@ -1,6 +1,6 @@
 """`sagitta probe` beside a plain Lightning loop over the same frozen network, from the JPEG folder to the test result.
 
-    python bench/probe.py                                   # writes bench/results/probe.json; about twelve minutes
+    python bench/probe.py                                   # writes bench/results/probe.json; about 25 minutes
     python bench/probe.py --data butterflies --repeats 1    # one more run of these; remove the JSON to begin anew
 
 Every measurement has a process of its own; its imports are not timed. Same photos, same splits, same weights:
