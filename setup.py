@@ -5,12 +5,12 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "sagitta._native.core",
+            "sagitta.images.native.core",
             sources=[
-                f"src/sagitta/_native/{name}.cpp"
+                f"src/sagitta/images/native/{name}.cpp"
                 for name in ("batch", "jpeg", "layout", "normalize", "resample", "restart", "thumbnails")
             ],
-            depends=["src/sagitta/_native/core.h", "src/sagitta/_native/jpeg.h"],
+            depends=["src/sagitta/images/native/core.h", "src/sagitta/images/native/jpeg.h"],
             libraries=["jpeg"],
             # No contraction: a fused multiply-add would round resize weights in another way than Pillow's.
             extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-pthread", "-g0"],

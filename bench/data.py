@@ -49,7 +49,7 @@ def _images(name: str) -> Iterator[tuple[int, int, bytes, str]]:
         return
     images = photos("camera-photos" if name == "camera" else "photos")
     if name == "restart":
-        from sagitta.decode import add_restart_markers
+        from sagitta.images.encoding import add_restart_markers
 
         images = list(map(add_restart_markers, images))
     for number in range(CAMERA if name == "camera" else PHOTOS):

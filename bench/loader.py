@@ -150,7 +150,7 @@ def _root() -> Path:
 
 
 def _versions() -> dict[str, str]:
-    from sagitta.decode import engine
+    from sagitta.images.decoding import engine
 
     own = {name: version(name) for name in ("sagitta", "torch", "numpy", "pyarrow", "pillow", "simplejpeg")}
     return {**own, "engine": engine(), **environments.versions()}

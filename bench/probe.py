@@ -5,7 +5,7 @@
 
 Every measurement has a process of its own; its imports are not timed. Same photos, same splits, same weights:
 
-- ``probe``: an empty cache; conversion, features, head and test by :func:`sagitta.probe.probe`.
+- ``probe``: an empty cache; conversion, features, head and test by :func:`sagitta.training.probe`.
 - ``lightning``: torchvision's ImageFolder with the evaluation transform, DataLoader with two workers, network in
   evaluation mode without gradients, Adam (1e-3) on the last linear layer, batch 32, ten epochs, then the test. No
   validation and no logging, so this is the least that such a loop does.
@@ -64,7 +64,7 @@ def class_folders(name: str, root: Path) -> None:
 
 def run_probe(name: str) -> dict[str, float]:
     """Time everything from the folder to the test result."""
-    from sagitta.probe import Candidate, probe
+    from sagitta.training.probing import Candidate, probe
 
     began = time.perf_counter()
     (result,) = probe(image_data(name), [Candidate(MODEL, str(weights_file()))])
@@ -168,8 +168,8 @@ def run_divisions(name: str) -> dict[str, float]:
     from sklearn.model_selection import StratifiedShuffleSplit
     from torch.nn import functional as F
 
-    from sagitta.logistic import fit_head
-    from sagitta.probe import Candidate, probe
+    from sagitta.training.head import fit_head
+    from sagitta.training.probing import Candidate, probe
 
     data = image_data(name)
     (result,) = probe(data, [Candidate(MODEL, str(weights_file()))])
@@ -232,7 +232,7 @@ def one(what: str, name: str, root: Path) -> None:
     import timm  # noqa: F401
     import torchvision  # noqa: F401
 
-    import sagitta.probe  # noqa: F401
+    import sagitta.training.probing  # noqa: F401
 
     runs = {
         "probe": lambda: run_probe(name),

@@ -28,7 +28,8 @@ class SagittaThumbnails(Peer):
 
     def __init__(self, work: Work) -> None:
         from sagitta import Loader
-        from sagitta.augment import Augmentation, Preprocessing
+        from sagitta.loading.augmentation import Augmentation
+        from sagitta.loading.preprocessing import Preprocessing
 
         super().__init__(work)
         self.loader = Loader(

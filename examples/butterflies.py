@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from sagitta import Classifier, ImageData
-from sagitta.networks import pretrained_preprocessing
+from sagitta.models.networks import pretrained_preprocessing
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sagitta import Classifier, ImageData, open_source
-from sagitta.convert import convert
-from sagitta.index import user_cache
+from sagitta.conversion.pipeline import convert
+from sagitta.files import user_cache
 from sagitta.run import append_test_log
 
 

@@ -1,7 +1,7 @@
-"""The module list is the architecture: imports go upwards only, and the first ones start fast."""
+"""The packages are the story: imports run one way, through faces, and the first packages start fast."""
 
 import ast
-import re
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,56 +13,101 @@ import sagitta
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "sagitta"
 
-
-def file_map() -> list[str]:
-    """Module names in the order of README's file map."""
-    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return [name for row in rows for name in re.findall(r"`(\w+)(?:\.py|/)`", row)]
-
-
-def imports_of(module: str) -> set[str]:
-    """Names of Sagitta's modules that a module, or any file of a package, imports."""
-    names: set[str] = set()
-    for path in [SOURCE / f"{module}.py", *(SOURCE / module).glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())) if path.exists() else ():
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sagitta."):
-                names.add(str(node.module).split(".")[1])
-            elif isinstance(node, ast.ImportFrom) and node.module == "sagitta":
-                names |= {alias.name for alias in node.names} & set(file_map())
-            elif isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("sagitta.")}
-    return names - {module}
+PACKAGES = [
+    "errors", "files", "pool",
+    "images", "dataset", "sources", "conversion", "loading", "run", "models", "evaluation", "training", "cli",
+]  # fmt: skip
+"""From the ground to the roof; each imports only from those before it."""
+APART = {"sources": {"conversion"}, "conversion": {"sources"}}
+"""What must not be imported though it comes before."""
 
 
-def test_readme_lists_every_module() -> None:
-    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-    modules = {path.stem for path in SOURCE.glob("*.py")} | packages
-    modules -= {"__init__", "__main__"}
-    assert set(file_map()) == modules
+def imports_of(path: Path) -> list[tuple[str, str]]:
+    """Return (module below sagitta, name) of everything that a file imports from Sagitta, inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "sagitta":
+            found += [((node.module or "").removeprefix("sagitta").lstrip("."), alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(a.name[8:], "") for a in node.names if a.name.startswith("sagitta.")]
+    return found
 
 
-@pytest.mark.parametrize("module", file_map())
-def test_a_module_imports_only_from_those_above_it(module: str) -> None:
-    above = file_map()[: file_map().index(module)]
-    assert imports_of(module) <= set(above)
+def files_of(package: str) -> list[Path]:
+    return [path for path in [SOURCE / f"{package}.py", *(SOURCE / package).rglob("*.py")] if path.exists()]
+
+
+def test_every_module_belongs_to_a_package_of_the_story() -> None:
+    found = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    found |= {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "__main__"}
+    assert found == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_from_those_before_it_and_through_their_faces(package: str) -> None:
+    before = set(PACKAGES[: PACKAGES.index(package)]) - APART.get(package, set())
+    for path in files_of(package):
+        for module, name in imports_of(path):
+            top, _, inside = (module or name).partition(".")
+            if top == package:
+                continue
+            where = f"{path.relative_to(SOURCE)} imports {name or module} from sagitta.{module}"
+            assert top in before, where
+            assert not inside and not name.startswith("_"), f"{where}: past the face"
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if (SOURCE / name).is_dir()])
+def test_imports_inside_a_package_run_in_no_circle(package: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for path in (SOURCE / package).glob("*.py"):
+        inside = [module.split(".") for module, _ in imports_of(path) if module.startswith(f"{package}.")]
+        inside += [[package, name] for module, name in imports_of(path) if module == package]
+        graph[path.stem] = {parts[1] for parts in inside} & {other.stem for other in (SOURCE / package).glob("*.py")}
+    while leaves := {name for name, needed in graph.items() if not needed & graph.keys()}:
+        graph = {name: needed for name, needed in graph.items() if name not in leaves}
+    assert not graph
+
+
+def test_the_ground_imports_nothing() -> None:
+    assert not [
+        node
+        for node in ast.walk(ast.parse((SOURCE / "errors.py").read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
 def test_every_test_file_mirrors_a_module() -> None:
-    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    assert tests - set(file_map()) == {"architecture", "examples"}
+    tests = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    tests = {path for path in tests if path.parts[0] not in ("distributed", "golden")}
+    mirrored = {path.with_name(f"{path.name.removeprefix('test_')}") for path in tests}
+    assert {str(path) for path in mirrored if not (SOURCE / path).exists()} == {
+        "architecture.py",
+        "examples.py",
+        "cli/cli.py",
+    }
 
 
-def test_modules_down_to_plan_start_without_torch() -> None:
-    names = file_map()[: file_map().index("plan") + 1]
-    code = f"import sys; {'; '.join(f'import sagitta.{name}' for name in names)}; print(*sys.modules)"
+def test_packages_down_to_conversion_start_without_torch() -> None:
+    names = PACKAGES[: PACKAGES.index("conversion") + 1]
+    paths = [path.relative_to(SOURCE.parent).with_suffix("") for name in names for path in files_of(name)]
+    modules = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "lightning", "torchvision", "sklearn", "timm"} & set(loaded)
 
 
-def test_public_names_are_there() -> None:
-    assert all(getattr(sagitta, name) is not None for name in sagitta.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        sagitta.nonsense  # noqa: B018
+FACES = ["sagitta", *(f"sagitta.{name}" for name in PACKAGES if (SOURCE / name / "__init__.pyi").exists())]
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_public_names_are_there(package: str) -> None:
+    face = importlib.import_module(package)
+    assert all(getattr(face, name) is not None for name in face.__all__) and set(face.__all__) <= set(dir(face))
+
+
+def test_nonsense_is_no_name() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        sagitta.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_version_is_in_the_changelog() -> None:

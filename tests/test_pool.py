@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sagitta.errors import SagittaError
 from sagitta.pool import Pool
-from sagitta.schema import SagittaError
 
 
 def scaled(state: int, job: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sagitta.errors import ConfigError
 from sagitta.run import (
     append_test_log,
     find_checkpoint,
@@ -14,7 +15,6 @@ from sagitta.run import (
     sparkline,
     write_record,
 )
-from sagitta.schema import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
-from sagitta.schema import SagittaError
+from sagitta.errors import SagittaError
 
 S = TypeVar("S")  # the state
 J = TypeVar("J")  # a job

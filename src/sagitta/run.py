@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.schema import ConfigError, write_atomic
+from sagitta.errors import ConfigError
+from sagitta.files import write_atomic
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"

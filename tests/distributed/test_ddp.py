@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Command
+from tests.conftest import Command
 
 WORKER = """
 import json, sys, torch

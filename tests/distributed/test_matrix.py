@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagitta.convert import ConvertOptions, convert
-from sagitta.sources import open_source
+from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.sources.detect import open_source
 
 # Ranks are forked, so that torch is imported once for all world sizes.
 WORKER = """
@@ -21,8 +21,8 @@ from itertools import product
 from multiprocessing import get_context
 import torch.distributed as dist
 from sagitta import Loader
-from sagitta.augment import Augmentation, Preprocessing
-from sagitta.shards import ShardSet
+from sagitta.loading import Augmentation, Preprocessing
+from sagitta.dataset import ShardSet
 
 dataset, folder = sys.argv[1:]
 augmentation = Augmentation(auto="trivial", erase=0.3, cutout=0.2)

@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from sagitta import Classifier, ImageData
-from sagitta.callbacks import StepSeed
+from sagitta.training import StepSeed
 
 source, folder = sys.argv[1:]
 STEPS_AN_EPOCH, KILLED_AT = 8, 13  # in the middle of the second epoch

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagitta.sources import Source, SourceOptions, open_source
+from sagitta.dataset.schema import Source
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.detect import open_source
 
 Files = Mapping[str, bytes | str | None]
 """Name -> content; None stands for some image, another for each name."""

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sagitta.schema import SourceError
-from sagitta.sources import Source, open_source
+from sagitta.dataset.schema import Source
+from sagitta.errors import SourceError
 from sagitta.sources.arrays import read_pickle
+from sagitta.sources.detect import open_source
 
 Open = Callable[..., Source]
 RNG = np.random.default_rng(0)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sagitta.schema import SourceError
-from sagitta.sources import BUILTIN, open_source
-from sagitta.sources.builtin import MIRROR_VARIABLE
+from sagitta.errors import SourceError
+from sagitta.sources.builtin import BUILTIN, MIRROR_VARIABLE
+from sagitta.sources.detect import open_source
 
 from .conftest import image, write_files
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.schema import SourceError
-from sagitta.sources import SourceOptions, open_source
+from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.detect import open_source
 
 from .conftest import write_files
 

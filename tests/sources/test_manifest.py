@@ -4,8 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sagitta.schema import SourceError
-from sagitta.sources import Source, SourceOptions, open_source
+from sagitta.dataset.schema import Source
+from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.detect import open_source
 
 from .conftest import image, write_files
 

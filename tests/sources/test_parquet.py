@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
-from sagitta.schema import ImageError, SourceError
-from sagitta.sources import SourceOptions, open_source
+from sagitta.errors import ImageError, SourceError
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.detect import open_source
 from sagitta.sources.parquet import ParquetReader
 
 from .conftest import image, pack

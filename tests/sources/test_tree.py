@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagitta.schema import ImageError, SourceError
-from sagitta.sources import open_source
+from sagitta.errors import ImageError, SourceError
+from sagitta.sources.detect import open_source
 from sagitta.sources.tree import archive_tree, folder_tree
 
 from .conftest import image, pack, write_files

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.schema import SourceError
-from sagitta.sources import Source, open_source
+from sagitta.dataset.schema import Source
+from sagitta.errors import SourceError
+from sagitta.sources.detect import open_source
 
 from .conftest import Files, image, pack, write_files
 

@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
-from sagitta import __version__
 from sagitta.cli import datasets, probe, runs
 from sagitta.cli.fit import fit
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         parser.print_help()
         return 0
-    from sagitta.schema import SagittaError
+    from sagitta.errors import SagittaError
 
     try:
         command(rest + arguments[1:])
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From a folder of photos to an evaluated image classifier.",
         epilog="`sagitta COMMAND --help` explains a command. Begin with: sagitta fit digits",
     )
-    parser.add_argument("--version", action="version", version=f"sagitta {__version__}")
+    parser.add_argument("--version", action="version", version=f"sagitta {version('sagitta')}")
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, run, text in (
         ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),

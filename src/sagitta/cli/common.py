@@ -37,6 +37,6 @@ def byte_size(text: str) -> int:
 
 def config_error(message: str) -> Exception:
     """Return a ConfigError; imported late, since its module brings numpy and pyarrow."""
-    from sagitta.schema import ConfigError
+    from sagitta.errors import ConfigError
 
     return ConfigError(message)

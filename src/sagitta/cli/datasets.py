@@ -7,8 +7,8 @@ from sagitta.cli.common import DATA_HELP, byte_size, command, config_error
 
 def convert(argv: list[str]) -> None:
     """Turn a source into a dataset."""
-    from sagitta.convert import ConvertOptions, convert
-    from sagitta.index import user_cache
+    from sagitta.conversion import ConvertOptions, convert
+    from sagitta.files import user_cache
     from sagitta.sources import LAYOUTS, SourceOptions, open_source
 
     parser = command("convert", "Turn images into a dataset of standard Parquet that every tool opens.")
@@ -62,8 +62,8 @@ def convert(argv: list[str]) -> None:
 
 def inspect(argv: list[str]) -> None:
     """Print what a dataset holds, or which decoder is used."""
-    from sagitta.decode import engine
-    from sagitta.inspection import contact_sheet, summarise
+    from sagitta.dataset import contact_sheet, summarise
+    from sagitta.images import engine
 
     parser = command("inspect", "Show classes, splits, sizes, formats and how a dataset was prepared.")
     parser.add_argument("dataset", type=Path, nargs="?", metavar="DATASET", help="a converted dataset")

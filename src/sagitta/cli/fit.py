@@ -9,8 +9,7 @@ from sagitta.cli.common import DATA_HELP, config_error
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from sagitta.augment import Preprocessing
-    from sagitta.data import ImageData
+    from sagitta.loading import ImageData, Preprocessing
 
 _FIT_SHORT = {
     "--model": "--model.name",
@@ -52,12 +51,12 @@ def fit(argv: list[str]) -> None:
     """Train, validate and test a classifier; what nobody set is decided by a recipe, or measured."""
     import lightning.pytorch as pl
 
-    from sagitta import train
-    from sagitta.data import ImageData
-    from sagitta.model import Classifier
+    from sagitta import evaluation, training
+    from sagitta.loading import ImageData
+    from sagitta.models import Classifier
     from sagitta.run import CONFIG_FILE, new_run_directory, save_config
 
-    train.quiet()
+    evaluation.quiet()
     parser = fit_parser()
     config = parse_fit(parser, argv)
     out, resumed = config.pop("out"), config.pop("resume")
@@ -87,7 +86,7 @@ def fit(argv: list[str]) -> None:
     run = resumed or new_run_directory(out, config.source)
     if not resumed:
         save_config(run / CONFIG_FILE, parser.dump(config))
-    options = train.FitOptions(
+    options = training.FitOptions(
         run,
         config.seed,
         tuple(config.logger.split(",")),
@@ -95,14 +94,14 @@ def fit(argv: list[str]) -> None:
         config.ema,
         resumed and run / "checkpoints" / "last.ckpt",
     )
-    train.print_beginning(data, classifier, config.trainer.max_epochs, run)
-    train.print_result(run, *train.fit(data, classifier, vars(objects.trainer), options))
+    training.print_beginning(data, classifier, config.trainer.max_epochs, run)
+    training.print_result(run, *training.fit(data, classifier, vars(objects.trainer), options))
 
 
 def _measure(keys: Sequence[str], config: Any, objects: Any, data: "ImageData") -> None:
     """Put batch size and learning rate as measured in the place of ``auto``; print a line on each."""
-    from sagitta import tuning
-    from sagitta.model import Classifier
+    from sagitta import training
+    from sagitta.models import Classifier
 
     known = {"class_names": data.class_names, "preprocessing": data.preprocessing.to_dict()}
     simple = {"multilabel": data.multilabel, "schedule": "constant", "class_weights": None}
@@ -116,17 +115,17 @@ def _measure(keys: Sequence[str], config: Any, objects: Any, data: "ImageData") 
         return float(value)
 
     if "data.batch_size" in keys:
-        size = int(tuning.from_first_process("batch_size", lambda: found(tuning.find_batch_size)))
+        size = int(training.from_first_process("batch_size", lambda: found(training.find_batch_size)))
         config.data.batch_size = data.batch_size = size
     if "model.lr" in keys:
-        config.model.lr = tuning.from_first_process("lr", lambda: found(tuning.find_lr))
+        config.model.lr = training.from_first_process("lr", lambda: found(training.find_lr))
 
 
 def _follow_recipe(config: Any, data: "ImageData") -> None:
     """Fill in, by the recipe for this situation, what nobody has set; print the recipe and why it was chosen."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from sagitta.recipe import Situation, choose
+    from sagitta.models import Situation, choose
 
     model, trainer = config.model, config.trainer
     situation = Situation(
@@ -157,10 +156,7 @@ def _begin(config: Any, resumed: Path | None) -> "Preprocessing | None":
     """
     from dataclasses import replace
 
-    from sagitta.model import load_classifier
-    from sagitta.networks import pretrained_preprocessing
-    from sagitta.recipe import Situation, choose
-    from sagitta.weights import open_weights
+    from sagitta.models import Situation, choose, load_classifier, open_weights, pretrained_preprocessing
 
     if resumed:
         return load_classifier(resumed / "checkpoints" / "last.ckpt").preprocessing
@@ -200,8 +196,8 @@ def fit_parser() -> "ArgumentParser":
     import lightning.pytorch as pl
     from jsonargparse import ArgumentParser
 
-    from sagitta.data import ImageData
-    from sagitta.model import Classifier
+    from sagitta.loading import ImageData
+    from sagitta.models import Classifier
 
     short = ", ".join(f"{name} = {long}" for name, long in _FIT_SHORT.items())
     parser = ArgumentParser(

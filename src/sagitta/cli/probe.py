@@ -9,23 +9,23 @@ from sagitta.cli.common import DATA_HELP, command, config_error, positive
 from sagitta.cli.fit import fit_parser, parse_fit
 
 if TYPE_CHECKING:
-    from sagitta.probe import Candidate
+    from sagitta.training import Candidate
 
 
 def probe(argv: list[str]) -> None:
     """Compare frozen networks by a linear head; the best becomes a run."""
     from rich.console import Console
 
-    from sagitta import train
-    from sagitta.convert import ConvertOptions
-    from sagitta.data import ImageData
-    from sagitta.probe import as_table, probe, write_run
+    from sagitta import evaluation
+    from sagitta.conversion import ConvertOptions
+    from sagitta.loading import ImageData
     from sagitta.run import CONFIG_FILE, new_run_directory, save_config
     from sagitta.sources import SourceOptions
+    from sagitta.training import as_table, probe, write_run
 
     a = _probe_parser().parse_args(argv)
     candidates = _candidates(a.model, a.weights)
-    train.quiet()
+    evaluation.quiet()
     convert, layout = ConvertOptions(val=a.val, test=a.test), SourceOptions(group_column=a.group)
     data = ImageData(a.source, convert=convert, layout=layout, verbose=True)
     data.prepare_data()
@@ -71,7 +71,7 @@ def _probe_parser() -> argparse.ArgumentParser:
 
 def _candidates(models: str, weights: list[str]) -> list["Candidate"]:
     """Return the networks with their weights, matched by order; those without a file take the published weights."""
-    from sagitta.probe import Candidate
+    from sagitta.training import Candidate
 
     names = [name for name in models.split(",") if name]
     files: list[str | None] = [file for text in weights for file in text.split(",")]

@@ -19,7 +19,7 @@ def test(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str], split: str) -> None:
-    from sagitta import train
+    from sagitta import evaluation
 
     parser = command(
         "validate" if split == "val" else split,
@@ -31,7 +31,7 @@ def _evaluate(argv: list[str], split: str) -> None:
     parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a = parser.parse_args(argv)
-    train.quiet()
+    evaluation.quiet()
     settings: dict[str, Any] = {"batch_size": a.batch_size, "verbose": True}
     own = _objects_of(a.run)
     if a.source is None:
@@ -39,9 +39,9 @@ def _evaluate(argv: list[str], split: str) -> None:
             raise config_error(f"{a.run}: no configuration that names the data; give DATA")
         a.source = own.source
         settings |= {"convert": own.data.convert, "layout": own.data.layout}
-    how = train.EvaluateOptions(a.devices, None if own is None else own.trainer.precision, a.tta == "flip")
-    evaluation = train.evaluate(a.run, a.source, split, how, **settings)
-    print(evaluation.text())
+    how = evaluation.EvaluateOptions(a.devices, None if own is None else own.trainer.precision, a.tta == "flip")
+    result = evaluation.evaluate(a.run, a.source, split, how, **settings)
+    print(result.text())
 
 
 def _objects_of(run: Path) -> Any:
@@ -56,8 +56,8 @@ def _objects_of(run: Path) -> Any:
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    from sagitta import train
-    from sagitta.predict import predict, write_predictions
+    from sagitta import evaluation
+    from sagitta.evaluation import predict, write_predictions
 
     parser = command("predict", "Classify image files; one row a file with class, probability and the runners-up.")
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
@@ -69,7 +69,7 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="images a batch")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a = parser.parse_args(argv)
-    train.quiet()
+    evaluation.quiet()
     table = predict(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
     unreadable = table.num_rows - table["error"].null_count

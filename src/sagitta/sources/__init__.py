@@ -2,10 +2,9 @@
 
 In the order of their imports::
 
-    base         rows, reader, source: what everything here becomes
+    base         options, and what every layout needs: names, splits, several labels a row
     tree         a folder, tar or zip as names, sizes and bytes; nothing is extracted
-    images       class folders; labels in file names
-    labels       several labels a row
+    folders      class folders; labels in file names
     manifest     tables that name files
     webdataset   tar shards of samples
     arrays       MNIST's idx files, CIFAR's batches
@@ -16,8 +15,6 @@ In the order of their imports::
 To add a layout, write a function ``(Tree, SourceOptions) -> Source | None`` and name it in ``detect.LAYOUTS``.
 """
 
-from sagitta.sources.base import ROWS, Reader, Source, SourceOptions
-from sagitta.sources.builtin import BUILTIN
-from sagitta.sources.detect import LAYOUTS, open_source
+import lazy_loader
 
-__all__ = ["BUILTIN", "LAYOUTS", "ROWS", "Reader", "Source", "SourceOptions", "open_source"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from sagitta.schema import SourceError
-from sagitta.sources.base import Reader, Source, SourceOptions, class_order, make_source, rows_table, split_of
+from sagitta.dataset import Reader, Source
+from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions, class_order, make_source, rows_table, split_of
 from sagitta.sources.tree import Tree
 
 Pixels = npt.NDArray[np.uint8]

@@ -4,25 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.schema import SPLITS, SourceError, is_list
-
-ROWS = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("split", pa.string()),
-        ("group", pa.string()),
-        ("size", pa.int64()),
-    ]
-)
-"""``path`` is unique, '/'-separated and relative to the source; ``label`` a class name, or a list of them where rows
-have several labels; ``split`` null or one of train, val, test; ``group`` null or the value of the group column;
-``size`` the stored image's bytes (an estimate for arrays and Parquet)."""
+from sagitta.dataset import ROWS, Reader, Source, single_labels
+from sagitta.errors import SourceError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
@@ -35,18 +22,6 @@ _SPLIT_WORDS = {
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-
-
-class Reader(Protocol):
-    """Reads the stored images of a source; picklable, and opens its files lazily in each process."""
-
-    def read(self, path: str) -> bytes:
-        """Return the image file's bytes for a row's ``path``.
-
-        Raises:
-            ImageError: the bytes cannot be had from the file that holds them.
-            OSError: that file cannot be opened or read.
-        """
 
 
 @dataclass(frozen=True)
@@ -73,45 +48,6 @@ class SourceOptions:
         """Return whether any column is named, which only tables have."""
         columns = (self.label_column, self.path_column, self.split_column, self.group_column)
         return any((*columns, self.label_separator))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Labelled images as somebody has them.
-
-    Attributes:
-        location: as the user named it.
-        layout: what was detected, for people.
-        rows: of schema ``ROWS``, in a deterministic order: by path; natural order for arrays and Parquet.
-        reader: bytes of a row's path.
-        class_names: in label order: the source's own where it defines one, else sorted; integers numerically.
-        notes: what was left out or decided, one sentence each.
-    """
-
-    location: str
-    layout: str
-    rows: pa.Table
-    reader: Reader
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a row may have several labels, or none."""
-        return is_list(self.rows.schema.field("label").type)
-
-    def describe(self) -> str:
-        """Return one line: what was detected, how much of it, what was left out, and how to override."""
-        counts = Counter(self.rows["split"].to_pylist())
-        splits = ", ".join(f"{name} {counts[name]:,}" for name in SPLITS if counts[name])
-        images = f"{plural(self.rows.num_rows, 'image')} in {plural(len(self.class_names), 'class', 'classes')}"
-        line = f"{self.location}: {self.layout}, {images}{f' ({splits})' if splits else ''}"
-        return "; ".join([line, *self.notes, "another layout: --layout NAME"])
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Return ``count`` with its noun: ``1 file``, ``2,000 files``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def examples(names: Sequence[str], most: int = 5) -> str:
@@ -175,11 +111,6 @@ def rows_table(
     return pa.table(columns, schema=ROWS.set(1, pa.field("label", kind)))
 
 
-def single_labels(labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return every label of every row, one after the other."""
-    return pc.list_flatten(labels) if is_list(labels.type) else labels
-
-
 def make_source(
     location: str,
     layout: str,
@@ -206,3 +137,50 @@ def make_source(
     if class_names is None:
         class_names = class_order(pc.unique(single_labels(rows["label"])).to_pylist())
     return Source(location, layout, rows, reader, tuple(class_names), tuple(notes))
+
+
+Cell = str | list[str] | None
+"""A row's labels as written in a table; None where nothing is."""
+
+
+_SEPARATORS = (";", "|")
+_RECURRING = 0.75
+
+
+def several_labels(cells: Sequence[Cell], separator: str | None) -> tuple[list[list[str]] | None, str | None]:
+    """Return the labels of every row where rows have several, else None; and what was decided, in one sentence.
+
+    Text is split without being asked only where the parts are seen to be labels of their own: three quarters of them
+    also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class.
+
+    Args:
+        cells: one a row.
+        separator: of labels in text; empty for one label a row; None to detect ``;`` and ``|``.
+    """
+    if any(isinstance(cell, list) for cell in cells):
+        lists = [cell if isinstance(cell, list) else split_text(cell, separator) for cell in cells]
+        return lists, "several labels a row, as lists"
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    found = next((mark for mark in _SEPARATORS if any(mark in text for text in texts)), None)
+    if separator is None and found and _joins_labels(texts, found):
+        separator = found
+    if separator:
+        note = f"several labels a row, separated by {separator!r} (if it is one: --label-separator '')"
+        return [split_text(text if isinstance(text, str) else None, separator) for text in cells], note
+    if separator is None and found:
+        return None, f"labels with {found!r} count as one class each (if they are several: --label-separator {found!r})"
+    return None, None
+
+
+def split_text(text: str | None, separator: str | None) -> list[str]:
+    """Return the labels in ``text``, each once, in their order; none in None or empty text."""
+    parts = (text or "").split(separator) if separator else [text or ""]
+    return list(dict.fromkeys(part for part in map(str.strip, parts) if part))
+
+
+def _joins_labels(texts: Sequence[str], mark: str) -> bool:
+    """Say whether most parts of the texts that hold ``mark`` occur in more than one distinct text."""
+    distinct = set(texts)
+    counts = Counter(part for text in distinct for part in split_text(text, mark))
+    parts = {part for text in distinct if mark in text for part in split_text(text, mark)}
+    return sum(counts[part] > 1 for part in parts) >= _RECURRING * max(len(parts), 1)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from sagitta.schema import SourceError
+from sagitta.dataset import ROWS, Source
+from sagitta.errors import SourceError
 from sagitta.sources.arrays import Part, Pixels, array_source, cifar, idx
-from sagitta.sources.base import ROWS, Source, SourceOptions
-from sagitta.sources.images import folders
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.folders import folders
 from sagitta.sources.tree import Tree, archive_tree, folder_tree
 
 if TYPE_CHECKING:

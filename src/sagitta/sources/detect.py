@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sagitta.schema import SourceError
+from sagitta.dataset import Source
+from sagitta.errors import SourceError
 from sagitta.sources.arrays import cifar, idx
-from sagitta.sources.base import Source, SourceOptions, suffix
+from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
-from sagitta.sources.images import filenames, folders
+from sagitta.sources.folders import filenames, folders
 from sagitta.sources.manifest import TABLE_SUFFIXES, manifest, open_table
 from sagitta.sources.parquet import image_column, parquet
 from sagitta.sources.tree import Tree, archive_tree, folder_tree

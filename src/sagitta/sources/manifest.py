@@ -10,20 +10,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.schema import SourceError, is_list
+from sagitta.dataset import Source, is_list, plural
+from sagitta.errors import SourceError
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
-    Source,
+    Cell,
     SourceOptions,
     examples,
     make_source,
-    plural,
     rows_table,
+    several_labels,
     split_of,
     split_of_file,
     suffix,
 )
-from sagitta.sources.labels import Cell, several_labels
 from sagitta.sources.tree import Tree
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")

@@ -11,21 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sagitta.schema import ImageError, SourceError, class_names_of, is_list
+from sagitta.dataset import Source, class_names_of, is_list, plural, single_labels
+from sagitta.errors import ImageError, SourceError
 from sagitta.sources.base import (
-    Source,
     SourceOptions,
     class_order,
     examples,
     make_source,
-    plural,
     rows_table,
-    single_labels,
     split_of,
     split_of_file,
+    split_text,
     suffix,
 )
-from sagitta.sources.labels import split_text
 from sagitta.sources.tree import Tree
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "class_name", "category", "target")

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from sagitta.schema import ImageError, SourceError
-from sagitta.sources.base import Reader
+from sagitta.dataset import Reader
+from sagitta.errors import ImageError, SourceError
 
 _JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
 _DOCUMENTS = frozenset({"md", "txt", "rst", "html", "pdf", "license", "readme"})

@@ -7,18 +7,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from sagitta.schema import SourceError
-from sagitta.sources.base import (
-    IMAGE_SUFFIXES,
-    Reader,
-    Source,
-    SourceOptions,
-    make_source,
-    plural,
-    rows_table,
-    split_of_file,
-    suffix,
-)
+from sagitta.dataset import Reader, Source, plural
+from sagitta.errors import SourceError
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, split_of_file, suffix
 from sagitta.sources.tree import Tree, tar_tree
 
 _NAMES_FILE = "classnames.txt"

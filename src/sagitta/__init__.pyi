@@ -1,0 +1,19 @@
+from .conversion import ConvertOptions as ConvertOptions
+from .dataset import ShardSet as ShardSet
+from .errors import ConfigError as ConfigError
+from .errors import DatasetError as DatasetError
+from .errors import ImageError as ImageError
+from .errors import SagittaError as SagittaError
+from .errors import SourceError as SourceError
+from .loading import Augmentation as Augmentation
+from .loading import ImageData as ImageData
+from .loading import Loader as Loader
+from .loading import Plan as Plan
+from .loading import Preprocessing as Preprocessing
+from .models import Classifier as Classifier
+from .models import load_classifier as load_classifier
+from .sources import SourceOptions as SourceOptions
+from .sources import open_source as open_source
+from .training import PredictionImages as PredictionImages
+
+__version__: str

@@ -1,0 +1,226 @@
+"""The jobs of a conversion, as worker processes run them: scan a part, write a shard, measure some images.
+
+Each is a function of (task, job) that leaves its result in a file, or returns it where it is small. A file gets its
+name only when it is whole and on the disk, so whatever is there need not be made again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sagitta.conversion.workspace import RESULT
+from sagitta.dataset import Reader, image_schema, is_list
+from sagitta.errors import ImageError, SourceError
+from sagitta.files import content_hash, new_file
+from sagitta.images import DEFAULT_QUALITY, add_restart_markers, decode, read_header, reencode, verify
+
+SCAN = pa.schema(
+    [
+        ("reason", pa.string()),  # why the image is left out; null where it is kept
+        ("source_hash", pa.string()),  # of the source's bytes: decides the split
+        ("content_hash", pa.string()),  # of the bytes to store, as is what follows
+        ("size", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("orientation", pa.int8()),
+        ("format", pa.string()),
+        ("mode", pa.string()),
+        ("stored", pa.binary()),  # the rewritten image; null where the source's bytes are kept
+    ]
+)
+"""What a scan finds out about each row."""
+
+
+_MAX_BYTES = 2**30  # a file is held in memory, and more is hardly an image
+_GROUP_BYTES, _GROUP_ROWS = 12 * 2**20, 4096  # about 100 photos, or thousands of thumbnails
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every process of a conversion knows.
+
+    Attributes:
+        reader: of the source's bytes.
+        folder: where the conversion works.
+        resize: length of the shorter side, or None.
+        quality: JPEG quality of every image, or None.
+        restart_markers: whether JPEGs are cut into tiles by restart markers.
+    """
+
+    reader: Reader
+    folder: Path
+    resize: int | None
+    quality: int | None
+    restart_markers: bool
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether images may be stored in other bytes than the source's."""
+        return self.resize is not None or self.quality is not None or self.restart_markers
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """A part of the source: its number, its rows' paths and their sizes in bytes."""
+
+    number: int
+    paths: list[str]
+    sizes: list[int]
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A shard: its path in the dataset, the class names, and its rows.
+
+    ``rows`` has the columns of ``SCAN`` but for ``stored``, and ``path``, ``label`` (int64, or lists of them), ``part``
+    (number) and ``place`` (of the row in the part).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """Images to measure: rows as of :class:`ShardJob`, in one channel or three."""
+
+    channels: int
+    rows: pa.Table
+
+
+def cut(sizes: npt.NDArray[np.int64], most_bytes: int, most_rows: int) -> list[slice]:
+    """Cut consecutive rows into blocks of at most so many rows, and so many bytes give or take one row."""
+    before = np.cumsum(sizes) - sizes
+    blocks = before // most_bytes + np.arange(len(sizes)) // most_rows  # neither ever falls
+    starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
+
+
+def scan(task: Task, job: ScanJob) -> int:
+    """Verify, hash and if asked rewrite the images of a part; returns how many there are."""
+    if not _part(task.folder, job.number).exists():
+        found = [_examine(task, path, size) for path, size in zip(job.paths, job.sizes, strict=True)]
+        table = pa.Table.from_pylist(found, schema=SCAN)
+        with (
+            new_file(_part(task.folder, job.number), task.folder) as temporary,
+            pa.ipc.new_file(str(temporary), SCAN) as file,
+        ):
+            file.write_table(table)
+    return len(job.paths)
+
+
+def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
+    """Return the row of ``SCAN`` for one image."""
+    if size > _MAX_BYTES:
+        return {"reason": f"{size:,} bytes, more than {_MAX_BYTES:,}"}
+    try:
+        data = task.reader.read(path)
+        stored = _prepared(task, data)
+        header = verify(stored)
+    except ImageError as error:
+        return {"reason": str(error)}
+    except OSError as error:
+        return {"reason": f"cannot be read: {error.strerror or error}"}
+    source_hash, kept = content_hash(data), stored is data
+    row = {"source_hash": source_hash, "content_hash": source_hash if kept else content_hash(stored)}
+    return {**row, "size": len(stored), **vars(header), "stored": None if kept else stored}
+
+
+def _prepared(task: Task, data: bytes) -> bytes:
+    """Return the bytes to store: ``data`` itself unless something else was asked for and changes anything."""
+    if _is_reencoded(task, data):
+        data = reencode(data, size=task.resize, quality=task.quality or DEFAULT_QUALITY)
+    return add_restart_markers(data) if task.restart_markers else data
+
+
+def _is_reencoded(task: Task, data: bytes) -> bool:
+    if task.quality is not None or task.resize is None:
+        return task.quality is not None
+    header = read_header(data)
+    return min(header.width, header.height) > task.resize
+
+
+def write_shard(task: Task, job: ShardJob) -> int:
+    """Write a shard; returns its number of rows.
+
+    Image bytes are uncompressed, PLAIN and without statistics, so that a byte offset leads to each image.
+
+    Raises:
+        SourceError: an image is not what it was when scanned.
+    """
+    target = task.folder / RESULT / job.name
+    if not target.exists():
+        schema = image_schema(job.class_names, multilabel=is_list(job.rows["label"].type))
+        statistics = [name for name in schema.names if name != "image"]
+        options = {"compression": "none", "use_dictionary": False, "write_page_index": True}
+        with (
+            new_file(target, task.folder) as temporary,
+            pq.ParquetWriter(str(temporary), schema, write_statistics=statistics, **options) as file,
+        ):
+            for block in cut(job.rows["size"].to_numpy(), _GROUP_BYTES, _GROUP_ROWS):
+                file.write_table(_with_images(task, job.rows[block], schema))
+    return len(job.rows)
+
+
+def _with_images(task: Task, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    images = pa.array(_stored(task, rows), pa.binary())
+    paths = rows["path"].combine_chunks()
+    image = pa.StructArray.from_arrays([images, paths], fields=list(schema.field("image").type))
+    return pa.table([image if name == "image" else rows[name] for name in schema.names], schema=schema)
+
+
+def measure(task: Task, job: MeasureJob) -> npt.NDArray[np.float64]:
+    """Return mean and mean square of each image's pixels, scaled to 0..1: (rows, 2, channels) float64."""
+    levels = np.arange(256) / 255
+    moments = []
+    for data in _stored(task, job.rows):
+        pixels = decode(data, job.channels)
+        counts = [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(job.channels)]
+        shares = np.array(counts) / pixels[..., 0].size
+        moments.append([shares @ levels, shares @ levels**2])
+    return np.array(moments)
+
+
+def _stored(task: Task, rows: pa.Table) -> Iterator[bytes]:
+    """Yield the bytes to store of scanned rows.
+
+    Raises:
+        SourceError: a file is not what it was when scanned.
+    """
+    number, part = -1, None
+    for path, wanted, row_part, place in zip(
+        *(rows[name].to_pylist() for name in ("path", "content_hash", "part", "place")), strict=True
+    ):
+        if task.rewrites and row_part != number:
+            number, part = row_part, read_part(task.folder, row_part)
+        stored = part["stored"][place].as_py() if part else None
+        yield _unchanged(path, stored or _read_again(task.reader, path), wanted)
+
+
+def _read_again(reader: Reader, path: str) -> bytes:
+    try:
+        return reader.read(path)
+    except (OSError, ImageError) as error:
+        raise SourceError(f"{path} can no longer be read ({error}); mend it and run the same command again") from None
+
+
+def _unchanged(path: str, data: bytes, wanted: str) -> bytes:
+    if content_hash(data) != wanted:
+        raise SourceError(f"{path} has changed since it was scanned; run the same command again")
+    return data
+
+
+def read_part(folder: Path, number: int) -> pa.Table:
+    """Return what the scan found about a part, of schema ``SCAN``; a memory map, so images take no memory."""
+    return pa.ipc.open_file(pa.memory_map(str(_part(folder, number)))).read_all()
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / "scan" / f"{number:05d}.arrow"

@@ -1,0 +1,378 @@
+"""Rows to a dataset of Parquet shards: verified, split and hashed, in parallel, atomically and resumably.
+
+A conversion works in ``.OUT.partial`` beside OUT and ends by renaming the finished dataset, so OUT never half exists::
+
+    .OUT.partial/lock                  held by the one process that converts
+    .OUT.partial/key                   digest of source and options: another one starts afresh
+    .OUT.partial/scan/00000.arrow ...  what each image is, or why it is left out; its new bytes where it is rewritten
+    .OUT.partial/dataset/              the shards finished so far
+
+Every file is written under another name, synced and renamed. How rows are cut into parts, shards and row groups depends
+on their order and sizes only, so the result is the same bytes whatever the number of workers and interruptions.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sagitta.conversion.jobs import MeasureJob, ScanJob, ShardJob, Task, cut, measure, read_part, scan, write_shard
+from sagitta.conversion.splits import SplitRule, assign, check_splits, split_rule, strata
+from sagitta.conversion.workspace import RESULT, exists_already, work_folder
+from sagitta.dataset import (
+    FORMAT_VERSION,
+    INFO_FILE,
+    QUARANTINE_FILE,
+    QUARANTINE_SCHEMA,
+    SPLITS,
+    DatasetInfo,
+    Source,
+    SplitInfo,
+    is_list,
+    list_lengths,
+    multi_hot,
+    single_labels,
+)
+from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
+from sagitta.files import new_file
+from sagitta.images import GREY_MODES, add_restart_markers
+from sagitta.pool import Pool, follow, usable_cores
+
+_PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
+_STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
+_IMAGE_BYTES = 16 * 2**10  # an image takes as long to begin with as so many bytes of it
+_PARALLEL_BYTES = 64 * 2**20  # below this, starting processes takes longer than it saves
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        val: share of each class for ``val`` where the source has none; None means 0.1, and 0 none.
+        test: likewise; None means 0.1 where the source has no splits at all, otherwise none.
+        seed: of the split.
+        resize: length of the shorter side in pixels; smaller images are kept as they are.
+        quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
+        restart_markers: cut JPEGs by restart markers into small tiles, without loss: training then decodes only the
+            tiles that a crop needs.
+        shard_size: bytes that a shard holds at most, give or take an image.
+        workers: processes; None means all cores. Never changes the output.
+        on_bad: what to do with images that cannot be decoded: leave them out and list them, or stop.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    resize: int | None = None
+    quality: int | None = None
+    restart_markers: bool = False
+    shard_size: int = 256 * 2**20
+    workers: int | None = None
+    on_bad: Literal["quarantine", "fail"] = "quarantine"
+
+    def __post_init__(self) -> None:
+        for name, largest in (("resize", None), ("quality", 100), ("shard_size", None), ("workers", None)):
+            value = getattr(self, name)
+            if value is not None and (value < 1 or (largest and value > largest)):
+                raise ConfigError(f"{name} {value}: must be {f'1 to {largest}' if largest else 'at least 1'}")
+        if self.on_bad not in ("quarantine", "fail"):
+            raise ConfigError(f"on_bad {self.on_bad!r}: must be 'quarantine' or 'fail'")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the output, as plain values."""
+        return {name: value for name, value in asdict(self).items() if name not in ("workers", "on_bad")}
+
+
+def convert(
+    source: Source, out: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False
+) -> DatasetInfo:
+    """Convert a source into a dataset.
+
+    Killed at any moment it leaves no OUT, and the same call goes on from there.
+
+    Args:
+        source: the rows, and how to read them.
+        out: the folder to make; its parents are made too.
+        options: how.
+        progress: show rate and remaining time on standard error.
+
+    Raises:
+        DatasetError: ``out`` exists.
+        ConfigError: the shares of the splits do not fit, or restart markers lack the native core.
+        SourceError: no image can be read, there are too few classes or images, training lacks a class, an image cannot
+            be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
+        SagittaError: the disk is full or a worker died; the same call goes on from there.
+    """
+    if out.exists():
+        raise exists_already(out)
+    if options.restart_markers:
+        add_restart_markers(b"")  # where that cannot be done, it is said before anything is written
+    work = (pc.sum(source.rows["size"]).as_py() or 0) + _IMAGE_BYTES * source.rows.num_rows
+    workers = (options.workers or usable_cores()) if work > _PARALLEL_BYTES else 1
+    with _advice(source, out):
+        rule = split_rule(source.rows, options.val, options.test, options.seed)
+        with work_folder(out, _key(source, options)) as folder:
+            task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers)
+            with Pool(task, workers) as pool:
+                return _Conversion(source, options, rule, pool, folder, progress).run()
+
+
+def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False) -> Path:
+    """Convert a source into the cache unless it is there; returns the dataset's folder.
+
+    The folder is named after the source and a digest of its listing (paths, labels, sizes, times of change) and of the
+    options. Of concurrent calls one converts and the others wait.
+
+    Raises:
+        SagittaError: as :func:`convert` does.
+    """
+    name = Path(source.location).stem or "dataset"
+    out = cache / "datasets" / f"{name}-{_key(source, options)[:16]}"
+    if not out.exists():
+        try:
+            convert(source, out, options, progress=progress)
+        except DatasetError:
+            if not out.exists():  # else another process was faster
+                raise
+    return out
+
+
+def _key(source: Source, options: ConvertOptions) -> str:
+    """Return a digest of everything that decides the output, but for bytes changed without a trace in the listing."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, source.rows.schema) as stream:
+        stream.write_table(source.rows.combine_chunks())
+    about = [
+        FORMAT_VERSION,
+        version("sagitta"),
+        source.location,
+        source.layout,
+        source.class_names,
+        options.settings(),
+    ]
+    digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
+    digest.update(sink.getvalue())
+    for line in _changes(source):
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()
+
+
+def _changes(source: Source) -> Iterator[str]:
+    """Yield the time of change of each file of a source that lies on this machine."""
+    location = Path(source.location).expanduser()
+    if location.is_dir():
+        for folder, subfolders, files in os.walk(location):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # such as .OUT.partial
+            yield from (_change(f"{folder}/{name}") for name in sorted(files))
+    elif location.is_file():
+        yield _change(str(location))
+        yield from (_change(f"{location.parent}/{path}") for path in source.rows["path"].to_pylist())
+
+
+def _change(path: str) -> str:
+    try:
+        return f"{path} {os.stat(path).st_mtime_ns}\n"  # noqa: PTH116  # a Path a file takes longer than the call
+    except OSError:
+        return f"{path}\n"  # a member of an archive, or a link that leads nowhere
+
+
+@contextmanager
+def _advice(source: Source, out: Path) -> Iterator[None]:
+    """Name the source in its errors, and turn a full disk into an error that says how to go on."""
+    try:
+        yield
+    except SourceError as error:
+        if str(error).startswith(f"{source.location}:"):
+            raise
+        raise SourceError(f"{source.location}: {error}") from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise SagittaError(
+            f"{out}: no room left on the disk; what is finished is kept: make room and run the same command again"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One conversion, from the rows of a source to the finished folder ``dataset`` in ``folder``."""
+
+    source: Source
+    options: ConvertOptions
+    rule: SplitRule
+    pool: Pool[Task]
+    folder: Path
+    progress: bool
+
+    def run(self) -> DatasetInfo:
+        """Do what is not done yet; ``sagitta.json`` comes last."""
+        scanned = self._scan()
+        bad = pc.is_valid(scanned["reason"])
+        good = scanned.filter(pc.invert(bad))
+        quarantined = self._quarantine(scanned.filter(bad), good)
+        rows = self._split(good)
+        splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
+        splits = {name: table for name, table in splits.items() if table.num_rows}
+        files = self._write(splits)
+        channels = 1 if set(rows["mode"].unique().to_pylist()) <= set(GREY_MODES) else 3
+        mean, std = self._statistics(splits["train"], channels)
+        info = DatasetInfo(
+            class_names=self.source.class_names,
+            channels=channels,
+            splits={name: SplitInfo(table.num_rows, files[name]) for name, table in splits.items()},
+            mean=mean,
+            std=std,
+            min_size=(pc.min(rows["height"]).as_py(), pc.min(rows["width"]).as_py()),
+            max_size=(pc.max(rows["height"]).as_py(), pc.max(rows["width"]).as_py()),
+            fingerprint=_fingerprint(self.source.class_names, splits),
+            provenance=self._provenance(),
+            quarantined=quarantined,
+            multilabel=self.source.multilabel,
+        )
+        with new_file(self.folder / RESULT / INFO_FILE, self.folder) as temporary:
+            temporary.write_text(info.to_json(), encoding="utf-8")
+        return info
+
+    def _scan(self) -> pa.Table:
+        """Return the source's rows with what the scan found, and ``part`` and ``place``: where it is noted."""
+        rows = self.source.rows
+        parts = cut(rows["size"].to_numpy(), _PART_BYTES, _PART_ROWS)
+        blocks = [rows[part] for part in parts]
+        jobs = (
+            ScanJob(number, block["path"].to_pylist(), block["size"].to_pylist()) for number, block in enumerate(blocks)
+        )
+        follow("verifying", self.pool.map(scan, jobs), rows.num_rows, show=self.progress)
+        found = pa.concat_tables(read_part(self.folder, number) for number in range(len(parts)))
+        found = found.drop_columns(["stored"])
+        rows = rows.drop_columns(["size"])
+        for name in found.column_names:
+            rows = rows.append_column(name, found[name])
+        lengths = [part.stop - part.start for part in parts]
+        rows = rows.append_column("part", pa.array(np.repeat(np.arange(len(parts)), lengths)))
+        return rows.append_column("place", pa.array(np.concatenate([np.arange(length) for length in lengths])))
+
+    def _quarantine(self, bad: pa.Table, good: pa.Table) -> int:
+        """Write the quarantine table; returns its number of rows.
+
+        Raises:
+            SourceError: there are bad images though none may be, or nothing else, in all or in a class.
+        """
+        names = self.source.class_names
+        lost = sorted(_classes(bad["label"]) - _classes(good["label"]), key=names.index)
+        if self.source.multilabel:
+            bad = bad.set_column(bad.column_names.index("label"), "label", pc.binary_join(bad["label"], ";"))
+        bad = bad.sort_by("path")
+        if bad.num_rows:
+            first = f"the first is {bad['path'][0]}: {bad['reason'][0]}"
+            if self.options.on_bad == "fail":
+                raise SourceError(
+                    f"{bad.num_rows} of {self.source.rows.num_rows} images cannot be read, {first}; "
+                    "mend or remove them, or leave them out with --on-bad quarantine"
+                )
+            if not good.num_rows:
+                raise SourceError(f"no readable image among {bad.num_rows}; {first}")
+            if lost:
+                raise SourceError(f"class {lost[0]!r} has no readable image; mend its images or leave it out")
+        with new_file(self.folder / RESULT / QUARANTINE_FILE, self.folder) as temporary:
+            pq.write_table(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA), str(temporary))
+        return int(bad.num_rows)
+
+    def _split(self, rows: pa.Table) -> pa.Table:
+        """Return the rows with labels as numbers and every split assigned.
+
+        Raises:
+            SourceError: the classes or splits are not fit for training.
+        """
+        names = self.source.class_names
+        numbers, labels = _numbered(rows["label"], names)
+        given, hashes, groups = (rows[name].to_pylist() for name in ("split", "source_hash", "group"))
+        splits = assign(self.rule, labels if labels.ndim == 1 else strata(labels), given, hashes, groups)
+        check_splits(self.rule, names, labels, splits)
+        rows = rows.drop_columns(["label", "split", "reason", "source_hash", "group"])
+        return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist()))
+
+    def _write(self, splits: dict[str, pa.Table]) -> dict[str, tuple[str, ...]]:
+        """Write the shards; returns their paths, by split and in row order."""
+        jobs = []
+        for name, rows in splits.items():
+            sizes = rows["size"].to_numpy()
+            shards = -(-int(sizes.sum()) // self.options.shard_size)
+            for number, block in enumerate(cut(sizes, -(-int(sizes.sum()) // shards), len(sizes))):
+                # `take` copies: a slice would carry the whole table to the worker.
+                own = rows.take(pa.array(range(block.start, block.stop)))
+                jobs.append(ShardJob(f"{name}/{number:05d}.parquet", self.source.class_names, own))
+        total = sum(rows.num_rows for rows in splits.values())
+        follow("writing", self.pool.map(write_shard, jobs), total, show=self.progress)
+        return {name: tuple(job.name for job in jobs if job.name.startswith(f"{name}/")) for name in splits}
+
+    def _statistics(self, train: pa.Table, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation per channel, over the training images of lowest content hash.
+
+        Each image weighs the same. The deviation is at least one grey level, so that it can be divided by.
+        """
+        lowest = pc.sort_indices(train["content_hash"])[:_STATISTICS_IMAGES]
+        rows = train.take(lowest)
+        starts = range(0, rows.num_rows, _STATISTICS_JOB)
+        jobs = (MeasureJob(channels, rows[start : start + _STATISTICS_JOB].combine_chunks()) for start in starts)
+        mean, square = np.concatenate(list(self.pool.map(measure, jobs))).mean(axis=0)
+        std = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))
+        return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "source": self.source.location,
+            "layout": self.source.layout,
+            "notes": list(self.source.notes),
+            "splits": str(self.rule),
+            "options": self.options.settings(),
+            "versions": {
+                "sagitta": version("sagitta"),
+                **{package: version(package) for package in ("pyarrow", "pillow", "numpy")},
+            },
+        }
+
+
+def _classes(labels: pa.ChunkedArray) -> set[str]:
+    return set(pc.unique(single_labels(labels)).to_pylist())
+
+
+def _numbered(labels: pa.ChunkedArray, names: tuple[str, ...]) -> tuple[pa.ChunkedArray, npt.NDArray[Any]]:
+    """Return labels as class numbers: as a column to store, lists in ascending order, and as an array.
+
+    The array is int64 (N,), or bool (N, classes) where rows have several labels.
+    """
+    numbers = pc.index_in(single_labels(labels), pa.array(names)).cast(pa.int64())
+    if not is_list(labels.type):
+        return numbers, numbers.to_numpy()
+    hot = multi_hot(list_lengths(labels), numbers.to_numpy(), len(names))
+    return pa.chunked_array([[np.flatnonzero(row) for row in hot]], pa.list_(pa.int64())), hot
+
+
+def _fingerprint(class_names: tuple[str, ...], splits: Mapping[str, pa.Table]) -> str:
+    """Return a digest of the class names and of each split's labels and content hashes, in row order."""
+    digest = hashlib.blake2b(json.dumps(class_names).encode(), digest_size=16)
+    for name, rows in splits.items():
+        digest.update(f"{name} {rows.num_rows}\n".encode())
+        labels = rows["label"]
+        if is_list(labels.type):
+            digest.update(list_lengths(labels).astype("<i8").tobytes())
+        digest.update(single_labels(labels).to_numpy().astype("<i8").tobytes())
+        digest.update("".join(rows["content_hash"].to_pylist()).encode())
+    return digest.hexdigest()

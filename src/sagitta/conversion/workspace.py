@@ -1,0 +1,87 @@
+"""A folder that many steps and several runs fill, and that appears under its name only when it is finished.
+
+The work is done beside it, in ``.NAME.partial``, which one process at a time holds and the next one goes on with.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from sagitta.errors import DatasetError, SourceError
+from sagitta.files import new_file
+
+RESULT = "dataset"
+"""The folder in the work folder that becomes the finished one."""
+
+
+@contextmanager
+def work_folder(out: Path, key: str) -> Iterator[Path]:
+    """Yield the work folder of ``out``; at the end its folder ``RESULT`` is renamed to ``out``.
+
+    Waits while another process holds it. What is in it was left by an earlier run of the same ``key``. After a
+    :class:`SourceError` nothing is left, since going on would not mend the source; after any other, everything.
+
+    Raises:
+        DatasetError: ``out`` exists.
+    """
+    folder = out.with_name(f".{out.name}.partial")
+    with _locked(folder):
+        try:
+            if out.exists():
+                raise exists_already(out)
+            _start_afresh_unless(folder, key)
+            yield folder
+            (folder / RESULT).rename(out)
+        except (SourceError, DatasetError):
+            _remove(folder)
+            raise
+        _remove(folder)
+
+
+def exists_already(out: Path) -> DatasetError:
+    """Return the error for an output that is there."""
+    return DatasetError(f"{out}: exists already; remove it or name another folder")
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Return the open lock file of ``folder``, which is made if need be; waits while another process holds it."""
+    while True:
+        # The holder removes lock and folder when it has finished, so either may go at any moment.
+        with suppress(FileNotFoundError, FileExistsError):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
+                    return lock
+            lock.close()
+
+
+def _remove(folder: Path) -> None:
+    """Remove the work folder, unless another process waits for it, which then removes it."""
+    _empty(folder)
+    (folder / "lock").unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink(missing_ok=True)
+
+
+def _start_afresh_unless(folder: Path, key: str) -> None:
+    """Empty the folder unless it was begun with this key."""
+    note = folder / "key"
+    if note.exists() and note.read_text() == key:
+        return
+    _empty(folder)
+    with new_file(note) as temporary:
+        temporary.write_text(key)

@@ -1,0 +1,203 @@
+"""What a dataset holds and how it was prepared, as plain text and as a contact sheet."""
+
+import io
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, single_labels
+from sagitta.dataset.shards import ShardSet
+from sagitta.errors import DatasetError
+from sagitta.files import write_atomic
+from sagitta.images import DEFAULT_QUALITY, decode
+
+_MOST_CLASSES = 20
+_MOST_REASONS = 5
+_SHEET_CLASSES = 12
+_CELL, _GAP, _CAPTION = 128, 8, 200
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def summarise(root: Path) -> str:
+    """Return classes, counts, sizes, formats, quarantine and the four answers of a dataset, as text without colours.
+
+    Lines are as wide as the terminal, or 100 characters where there is none.
+
+    Raises:
+        DatasetError: ``root`` is no finished dataset, or one of its files is missing or damaged.
+    """
+    info = DatasetInfo.read(root)
+    tables = {
+        name: pa.concat_tables(
+            _read(root / file, ["label", "width", "height", "format", "mode"]) for file in split.files
+        )
+        for name, split in _ordered(info).items()
+    }
+    rows = pa.concat_tables(tables.values())
+    text = io.StringIO()
+    console = Console(file=text, width=shutil.get_terminal_size((100, 0)).columns, color_system=None, highlight=False)
+    console.print(
+        f"{root}: {rows.num_rows:,} images, {len(info.class_names)} classes, "
+        f"{'grey' if info.channels == 1 else 'RGB'}, fingerprint {info.fingerprint}",
+        markup=False,
+        soft_wrap=True,
+    )
+    parts = (_counts(info, tables), _sizes(rows), _answers(root, info, rows))
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _ordered(info: DatasetInfo) -> dict[str, SplitInfo]:
+    return {name: info.splits[name] for name in SPLITS if name in info.splits}
+
+
+def _read(file: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        return pq.read_table(str(file), columns=list(columns), partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{file}: cannot be read ({error}); convert the source again") from error
+
+
+def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> RenderableType:
+    """Return the table class x split, shortened where it is long."""
+    classes = len(info.class_names)
+    counts = {
+        name: np.bincount(single_labels(table["label"]).to_numpy(), minlength=classes) for name, table in tables.items()
+    }
+    shown = classes if classes <= _MOST_CLASSES + 1 else _MOST_CLASSES
+    left_out = "" if shown == classes else f"... and {classes - shown:,} more classes"
+    table = Table(box=box.SIMPLE_HEAD, caption=left_out or None, caption_justify="left", show_footer=True)
+    table.add_column("class", "total", overflow="fold")
+    for name, count in counts.items():
+        table.add_column(name, f"{count.sum():,}", justify="right")
+    for label in range(shown):
+        table.add_row(Text(info.class_names[label]), *(f"{count[label]:,}" for count in counts.values()))
+    return table
+
+
+def _sizes(rows: pa.Table) -> RenderableType:
+    table = Table("pixels", box=box.SIMPLE_HEAD)
+    for name in ("min", "median", "max"):
+        table.add_column(name, justify="right")
+    for side in ("width", "height"):
+        values = rows[side].to_numpy()
+        table.add_row(side, *(f"{value:,.0f}" for value in (values.min(), np.median(values), values.max())))
+    return table
+
+
+def _answers(root: Path, info: DatasetInfo, rows: pa.Table) -> RenderableType:
+    """Return formats, modes, what was left out, and the four questions that a dataset must answer."""
+    provenance = info.provenance
+    splits = ", ".join(f"{name} {split.rows:,}" for name, split in _ordered(info).items())
+    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
+    versions = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
+    origin = f"from {provenance.get('source', 'an unknown source')}, {provenance.get('layout', 'of unknown layout')}"
+    lines = {
+        "formats": _tally(rows["format"]),
+        "modes": _tally(rows["mode"]),
+        "quarantine": _quarantine(root, info),
+        "which splits?": f"{splits}: {provenance.get('splits', 'rule unknown')}",
+        "which transforms?": _transforms(provenance.get("options", {})),
+        "which normalisation?": f"mean {mean}, std {std} of training images, pixels scaled to 0..1",
+        "how prepared?": "; ".join([origin, *provenance.get("notes", []), versions]),
+    }
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in lines.items():
+        grid.add_row(name, Text(text))
+    return grid
+
+
+def _tally(values: pa.ChunkedArray | Sequence[str], most: int | None = None) -> str:
+    counts = Counter(values.to_pylist() if isinstance(values, pa.ChunkedArray) else values)
+    return ", ".join(f"{value} {count:,}" for value, count in counts.most_common(most))
+
+
+def _quarantine(root: Path, info: DatasetInfo) -> str:
+    if not info.quarantined:
+        return "no file was left out"
+    reasons = _read(root / QUARANTINE_FILE, ["reason"])["reason"]
+    more = "; ..." if len(pc.unique(reasons)) > _MOST_REASONS else ""
+    common = "; ".join(
+        f"{count:,} x {reason}" for reason, count in Counter(reasons.to_pylist()).most_common(_MOST_REASONS)
+    )
+    return f"{info.quarantined:,} left out, listed in {QUARANTINE_FILE}: {common}{more}"
+
+
+def _transforms(options: Mapping[str, Any]) -> str:
+    """Say what conversion did to the images, and what decoding does to all."""
+    resize, quality = options.get("resize"), options.get("quality")
+    decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
+    if resize is None and quality is None:
+        return f"none, the original bytes are stored; {decoding}"
+    resized = f"shorter side reduced to {resize} pixels" if resize else ""
+    encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
+    return f"{', '.join(filter(None, (resized, encoded)))}; {decoding}"
+
+
+def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:
+    """Write a PNG with some training images of each class: one row a class, at most 12 classes spread over all.
+
+    Args:
+        root: the dataset.
+        path: the picture to write, atomically.
+        per_class: images in a row, spread evenly over the class.
+
+    Raises:
+        DatasetError: ``root`` is no finished dataset or is damaged.
+        ImageError: an image cannot be decoded.
+        OSError: ``path`` cannot be written.
+    """
+    with ShardSet.open(root) as shards:
+        train, names = shards.splits["train"], shards.info.class_names
+        several = shards.info.multilabel
+        present = np.flatnonzero(train.labels.any(axis=0)) if several else np.unique(train.labels).astype(np.int64)
+        labels = _spread(present, _SHEET_CLASSES)
+        width = _CAPTION + per_class * (_CELL + _GAP) + _GAP
+        sheet = Image.new("RGB", (width, len(labels) * (_CELL + _GAP) + _GAP), _PAPER)
+        for line, label in enumerate(labels):
+            top = _GAP + line * (_CELL + _GAP)
+            rows = np.flatnonzero(train.labels[:, label] if several else train.labels == label)
+            _caption(sheet, top, names[label], len(rows))
+            for place, row in enumerate(_spread(rows, per_class)):
+                image = Image.fromarray(decode(train.image(row)))
+                sheet.paste(_thumbnail(image), (_CAPTION + place * (_CELL + _GAP), top))
+    encoded = io.BytesIO()
+    sheet.save(encoded, "PNG")
+    write_atomic(path, encoded.getvalue())
+
+
+def _spread(values: npt.NDArray[np.int64], most: int) -> list[int]:
+    """Return at most so many of the values, spread evenly over them."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(np.int64))
+    chosen: list[int] = values[places].tolist()
+    return chosen
+
+
+def _caption(sheet: Image.Image, top: int, name: str, count: int) -> None:
+    lines = [*textwrap.wrap(name.replace("_", " "), 24)[:4], f"{count:,} in train"]
+    ImageDraw.Draw(sheet).multiline_text(
+        (_GAP, top + _CELL // 2), "\n".join(lines), _INK, ImageFont.load_default(15), anchor="lm", spacing=5
+    )
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    """Return the image's centre as a square cell; the pixels of tiny images stay sharp."""
+    method = Image.Resampling.NEAREST if max(image.size) < _CELL else Image.Resampling.BICUBIC
+    return ImageOps.fit(image, (_CELL, _CELL), method)

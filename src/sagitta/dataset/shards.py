@@ -1,0 +1,353 @@
+"""Open a dataset and get any row's encoded image as a view into a memory map.
+
+Images lie uncompressed in standard Parquet, so a row needs no more than file, offset and length
+(:mod:`sagitta.dataset.index`). Rows whose pages are compressed or dictionary-encoded are read by row group instead:
+the same bytes, more slowly.
+"""
+
+import hashlib
+import json
+import mmap
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sagitta.dataset.index import Index, open_index
+from sagitta.dataset.pages import NOT_PLAIN, NULL
+from sagitta.dataset.parquet import (
+    Layout,
+    RowGroups,
+    as_array,
+    find_files,
+    identity,
+    label_numbers,
+    layout_of,
+    list_lengths,
+    multi_hot,
+    names_in,
+    read_column,
+    read_metadata,
+    readable,
+)
+from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, class_names_of, is_list
+from sagitta.errors import DatasetError
+from sagitta.files import content_hash
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Split:
+    """The rows of one split, in the order of its files.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        files: the Parquet files.
+        zero_copy: every row is a view into a memory map; otherwise some are read by row group.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        layout: Layout,
+        index: Index,
+        class_names: Sequence[str],
+        origin: tuple[Path, Path | None],
+    ) -> None:
+        self.name = name
+        self.files = tuple(files)
+        self.zero_copy = bool((index.offsets != NOT_PLAIN).all())
+        self._class_names = class_names
+        self._origin = origin  # not the ShardSet: without a cycle, files are let go as soon as nobody needs them
+        self._layout = layout
+        self._index = index
+        self._ends = np.cumsum(index.rows).tolist()
+        self._starts = [0, *self._ends]
+        self._maps: list[memoryview | None] = [None] * len(files)
+        self._row_groups = RowGroups(self.files, layout.image)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._index.offsets)
+
+    def __reduce__(self) -> tuple[Callable[..., "Split"], tuple[Any, ...]]:
+        return _reopen_split, (*self._origin, self.name)
+
+    def image(self, row: int) -> memoryview:
+        """Return a row's encoded image: read-only bytes, valid as long as the view lives.
+
+        Raises:
+            IndexError: no such row.
+            DatasetError: the row has no image, or its file cannot be read.
+        """
+        if row < 0:
+            raise IndexError(f"row {row}")
+        offset = self._index.offsets.item(row)
+        file = bisect_right(self._ends, row)
+        if offset >= 0:
+            view = self._maps[file]
+            if view is None:
+                view = self._map(file)
+            return view[offset : offset + self._index.lengths.item(row)]
+        image = None if offset == NULL else self._row_groups.read(file, row - self._starts[file])
+        if image is None:
+            raise DatasetError(f"{self.where(row)}: the image is null; remove the row, or convert again")
+        return memoryview(image)
+
+    def images(self, rows: npt.ArrayLike) -> list[memoryview]:
+        """Return the encoded images of (N,) rows; see :meth:`image`."""
+        numbers = np.asarray(rows).tolist()
+        if self.zero_copy:
+            return [self.image(row) for row in numbers]
+        found = {row: self.image(row) for row in sorted(set(numbers))}  # in order: each row group is read once
+        return [found[row] for row in numbers]
+
+    def release(self) -> None:
+        """Take the pages of mapped files out of this process's memory; views stay valid, the page cache keeps them."""
+        for view in self._maps:
+            if view is not None:
+                assert isinstance(view.obj, mmap.mmap)
+                view.obj.madvise(mmap.MADV_DONTNEED)
+
+    def locate(self, rows: npt.ArrayLike) -> tuple[npt.NDArray[np.uint64], Ints] | None:
+        """Return where images lie in this process's memory, or None where one of them has to be read.
+
+        The addresses hold until :meth:`ShardSet.close`.
+
+        Args:
+            rows: (N,) row numbers.
+
+        Returns:
+            (N,) uint64 addresses and (N,) int64 lengths.
+
+        Raises:
+            IndexError: no such row.
+            DatasetError: a file cannot be mapped.
+        """
+        numbers = np.asarray(rows, np.int64)
+        if (numbers < 0).any():
+            raise IndexError(f"row {numbers.min()}")
+        offsets = self._index.offsets[numbers]
+        if (offsets < 0).any():
+            return None
+        files = np.searchsorted(self._ends, numbers, side="right")
+        bases = np.zeros(len(self.files), np.uint64)
+        for file in np.unique(files).tolist():
+            bases[file] = np.frombuffer(self._map(file), np.uint8).ctypes.data
+        return bases[files] + offsets.astype(np.uint64), self._index.lengths[numbers].astype(np.int64)
+
+    def where(self, row: int) -> str:
+        """Return file and row for an error message."""
+        file = bisect_right(self._ends, row)
+        return f"{self.files[file]}, row {row - self._starts[file]}"
+
+    def path(self, row: int) -> str:
+        """Return the path that a row's image had at its source; where the file has none, its file and row."""
+        path = None if self._paths is None else self._paths[row].as_py()
+        return path or self.where(row)
+
+    @cached_property
+    def _paths(self) -> pa.ChunkedArray | None:
+        return None if self._layout.path is None else read_column(self.files, self._layout.path)
+
+    @cached_property
+    def labels(self) -> Ints | Bools:
+        """(N,) int64 class indices; bool (N, classes) where rows have several labels.
+
+        Raises:
+            DatasetError: a label is null or not one of the classes; names the row.
+        """
+        column = read_column(self.files, self._layout.label)
+        assert column is not None  # the layout names a column that is there
+        names = self._class_names
+        lengths = list_lengths(column) if is_list(column.type) else None
+        labels = label_numbers(column if lengths is None else pc.list_flatten(column), names)
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+        if wrong.size:
+            row = int(wrong[0] if lengths is None else np.repeat(np.arange(len(lengths)), lengths)[wrong[0]])
+            value = column[row].as_py()
+            raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes")
+        return labels if lengths is None else multi_hot(lengths, labels, len(names))
+
+    @cached_property
+    def content_hashes(self) -> pa.Array:
+        """(N,) strings: :func:`sagitta.files.content_hash` of every image, computed where the files do not hold them.
+
+        Raises:
+            DatasetError: an image or a file cannot be read.
+        """
+        column = read_column(self.files, "content_hash")
+        hashes = [content_hash(self.image(row)) for row in range(len(self))] if column is None else column.to_pylist()
+        return pa.array(hashes, pa.string())
+
+    def column(self, name: str) -> npt.NDArray[Any] | None:
+        """Return a column of the files as an array (N,), or None where they have no such column.
+
+        Raises:
+            DatasetError: a file cannot be read.
+        """
+        column = read_column(self.files, name)
+        return None if column is None else as_array(column)
+
+    def close(self) -> None:
+        """Let go of files and memory maps, as soon as no view is left; the next access opens them again."""
+        self._maps = [None] * len(self.files)
+        self._row_groups = RowGroups(self.files, self._layout.image)
+
+    def _map(self, file: int) -> memoryview:
+        view = self._maps[file]
+        if view is not None:
+            return view
+        with readable(self.files[file]), self.files[file].open("rb") as source:
+            mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        start, end = self._starts[file], self._ends[file]
+        offsets, lengths = self._index.offsets[start:end], self._index.lengths[start:end]
+        # Beyond a file's end there is no exception, but a signal that kills the process.
+        if (offsets + lengths > len(mapped)).any():
+            raise DatasetError(f"{self.files[file]}: shorter than when it was opened; fetch or convert it again")
+        view = memoryview(mapped)
+        self._maps[file] = view
+        return view
+
+
+class ShardSet:
+    """A dataset that is open for reading; can be pickled, and used by many threads.
+
+    Attributes:
+        root: folder or file that was opened.
+        cache: folder for sidecars, where one was given.
+        info: what the dataset says about itself. For Parquet of others: classes from the schema or the
+            labels, three channels, ImageNet's mean and std, sizes (0, 0) for unknown, and a fingerprint of
+            the files' footers and sizes.
+        splits: the splits by name.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        cache: Path | None,
+        info: DatasetInfo,
+        files: Mapping[str, Sequence[Path]],
+        layout: Layout,
+    ) -> None:
+        self.root = root
+        self.cache = cache
+        self.info = info
+        self.splits: dict[str, Split] = {}
+        for name, paths in files.items():
+            index = open_index(root, cache, name, paths, layout.image)
+            self.splits[name] = Split(name, paths, layout, index, info.class_names, (root, cache))
+
+    @classmethod
+    def open(cls, root: str | Path, *, cache: Path | None = None) -> "ShardSet":
+        """Open a converted dataset, or a folder or file of Hugging Face image Parquet.
+
+        Args:
+            root: folder or Parquet file. Files of others belong to the split that their names or folders
+                tell, else ``train``.
+            cache: folder for the sidecars; by default beside the data, or in the user's cache where that is
+                read-only.
+
+        Raises:
+            DatasetError: there is no dataset, or a file of it is missing or damaged; names the file and,
+                where known, the row.
+        """
+        root = Path(root)
+        if not root.exists():
+            raise DatasetError(f"{root}: no such file or folder")
+        if root.is_file() or not (root / INFO_FILE).exists():
+            return cls._open_foreign(root, cache)
+        info = DatasetInfo.read(root)
+        files = {name: [root / file for file in split.files] for name, split in info.splits.items()}
+        first = next((paths[0] for paths in files.values() if paths), None)
+        if first is None:
+            raise DatasetError(f"{root}: the dataset has no shards; convert the source again")
+        shards = cls(root, cache, info, files, layout_of(read_metadata(first).schema.to_arrow_schema(), first))
+        for name, split in shards.splits.items():
+            if len(split) != info.splits[name].rows:
+                raise DatasetError(
+                    f"{root / name}: {len(split)} rows, but {INFO_FILE} says {info.splits[name].rows}; convert again"
+                )
+        return shards
+
+    @classmethod
+    def _open_foreign(cls, root: Path, cache: Path | None) -> "ShardSet":
+        files = find_files(root)
+        first = next(iter(files.values()))[0]
+        schema = read_metadata(first).schema.to_arrow_schema()
+        layout = layout_of(schema, first)
+        base = root.parent if root.is_file() else root
+        splits, digest = {}, hashlib.blake2b(digest_size=16)
+        for name, paths in files.items():
+            names = tuple(path.relative_to(base).as_posix() for path in paths)
+            splits[name] = SplitInfo(sum(read_metadata(path).num_rows for path in paths), names)
+            digest.update(json.dumps([name, names, [identity(path) for path in paths]]).encode())
+        info = DatasetInfo(
+            class_names=class_names_of(schema, layout.label) or names_in(files, layout.label),
+            channels=3,
+            splits=splits,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+            min_size=(0, 0),
+            max_size=(0, 0),
+            fingerprint=digest.hexdigest(),
+            provenance={"source": str(root), "layout": "Parquet, not written by Sagitta"},
+            multilabel=is_list(schema.field(layout.label).type),
+        )
+        return cls(root, cache, info, files, layout)
+
+    def __reduce__(self) -> tuple[Callable[..., "ShardSet"], tuple[Any, ...]]:
+        return _reopen, (self.root, self.cache)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of files and memory maps, as soon as no view is left; the next access opens them again."""
+        for split in self.splits.values():
+            split.close()
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Hash every image and compare with its ``content_hash``.
+
+        Args:
+            progress: called with the rows done and the rows in all, after each.
+
+        Raises:
+            DatasetError: names file and row of the first image that differs; or the dataset has no hashes.
+        """
+        total, done = sum(map(len, self.splits.values())), 0
+        for split in self.splits.values():
+            hashes = split.column("content_hash")
+            if hashes is None:
+                raise DatasetError(f"{self.root}: no content_hash column to verify; convert it with `sagitta convert`")
+            for row, expected in enumerate(hashes.tolist()):
+                if content_hash(split.image(row)) != expected:
+                    raise DatasetError(f"{split.where(row)}: not the image that was converted; fetch the file again")
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+
+
+def _reopen(root: Path, cache: Path | None) -> ShardSet:
+    return ShardSet.open(root, cache=cache)
+
+
+def _reopen_split(root: Path, cache: Path | None, name: str) -> Split:
+    return _reopen(root, cache).splits[name]

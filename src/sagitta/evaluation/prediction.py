@@ -1,0 +1,197 @@
+"""Image files -> class names and probabilities, with the model's own preprocessing."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from sagitta.errors import ConfigError, ImageError, SourceError
+from sagitta.files import write_atomic
+from sagitta.images import decode_batch, read_header
+from sagitta.loading import Preprocessing, eval_jobs
+from sagitta.models import Classifier, load_classifier
+from sagitta.run import find_checkpoint
+
+
+def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64, flip: bool = False) -> pa.Table:
+    """Classify image files with a run's best checkpoint.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: image files, or folders of them.
+        top_k: how many classes a row, where the model gives one label.
+        batch_size: images a batch.
+        flip: take the mean of the probabilities of each image and its mirror image.
+
+    Returns:
+        One row a file, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
+        ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
+        Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
+        reaches the label's threshold, the most probable first.
+
+    Raises:
+        ConfigError: there is no such run, or a number is below 1.
+        SourceError: a path does not exist, or no image is readable.
+    """
+    if top_k < 1 or batch_size < 1:
+        raise ConfigError(f"--top-k {top_k}, --batch-size {batch_size}: both must be at least 1")
+    files = list_files(paths)
+    classifier = load_classifier(find_checkpoint(run))
+    classifier.flip = flip
+    if classifier.preprocessing is None:
+        raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
+    batches = FileBatches(files, classifier.preprocessing, batch_size)
+    trainer = pl.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        devices=1,
+    )
+    outputs = trainer.predict(classifier, batches) or []
+    if len(batches.errors) == len(files):
+        path, reason = next(iter(batches.errors.items()))
+        raise SourceError(f"none of the {len(files)} files is a readable image; {path}: {reason}")
+    probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
+    columns: dict[str, pa.Array] = {"path": pa.array(files)}
+    if classifier.multilabel:
+        columns |= _labels(files, batches.errors, probabilities, classifier)
+    else:
+        columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
+    return pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
+
+
+class FileBatches:
+    """Iterable of normalised batches (B, C, H, W) of the readable files; ``errors`` collects the others."""
+
+    def __init__(self, files: Sequence[str], preprocessing: Preprocessing, batch_size: int) -> None:
+        self.errors: dict[str, str] = {}
+        self._files = files
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Decode with a thread pool, a batch of files at a time; unreadable files are left out."""
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(self._files), self._batch_size):
+                images = [
+                    image
+                    for image in pool.map(self._decode, self._files[start : start + self._batch_size])
+                    if image is not None
+                ]
+                if images:
+                    pixels = torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2)
+                    yield self._preprocessing.normalize(pixels)
+
+    def _decode(self, path: str) -> npt.NDArray[np.uint8] | None:
+        how = self._preprocessing
+        try:
+            data = Path(path).read_bytes()
+            header = read_header(data)
+            jobs = eval_jobs(np.array([[header.height, header.width]]), np.array([header.orientation]), how)
+            pixels = np.empty((1, *how.size, how.channels), np.uint8)
+            decode_batch([memoryview(data)], jobs, pixels, filter=how.interpolation, profile=how.profile)
+        except (ImageError, OSError) as error:
+            self.errors[path] = str(getattr(error, "reason", error))
+            return None
+        return pixels
+
+
+def list_files(paths: Sequence[Path]) -> list[str]:
+    """Return the files named, and every file in the folders named, sorted within each folder, except hidden ones.
+
+    Raises:
+        SourceError: a path does not exist, or there is no file at all.
+    """
+    files: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            inside = (file for file in path.rglob("*") if file.is_file())
+            files += sorted(
+                str(file) for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+        elif path.exists():
+            files.append(str(path))
+        else:
+            raise SourceError(f"{path}: no such file or folder")
+    if not files:
+        raise SourceError(f"no files in {', '.join(map(str, paths))}")
+    return files
+
+
+def write_predictions(table: pa.Table, output: Path | None) -> None:
+    """Write the table as ``.csv`` or ``.parquet`` by the name's ending, or as CSV to standard output.
+
+    In CSV the items of a list are separated by ``;``.
+
+    Raises:
+        ConfigError: the ending is another one.
+    """
+    sink = pa.BufferOutputStream()
+    if output is not None and output.suffix == ".parquet":
+        pq.write_table(table, sink)
+    elif output is None or output.suffix == ".csv":
+        pa.csv.write_csv(_flat(table), sink, pa.csv.WriteOptions(quoting_style="needed"))
+    else:
+        raise ConfigError(f"{output}: the name must end in .csv or .parquet")
+    data = sink.getvalue().to_pybytes()
+    if output is None:
+        sys.stdout.write(data.decode())
+    else:
+        write_atomic(output, data)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Return the table with lists as text."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            lists = table[field.name].cast(pa.list_(pa.string()))
+            table = table.set_column(index, field.name, pc.binary_join(lists, ";"))
+    return table
+
+
+def _labels(
+    files: Sequence[str], errors: dict[str, str], probabilities: Tensor, classifier: Classifier
+) -> dict[str, pa.Array]:
+    names, thresholds = classifier.class_names, np.array(classifier.thresholds)
+    rows = iter(probabilities.numpy())
+    classes: list[list[str] | None] = []
+    shares: list[list[float] | None] = []
+    for path in files:
+        row = None if path in errors else next(rows)
+        given = [] if row is None else sorted(np.flatnonzero(row >= thresholds).tolist(), key=lambda label: -row[label])
+        classes.append(None if row is None else [names[label] for label in given])
+        shares.append(None if row is None else [float(row[label]) for label in given])
+    return {
+        "classes": pa.array(classes, pa.list_(pa.string())),
+        "probabilities": pa.array(shares, pa.list_(pa.float32())),
+    }
+
+
+def _top(
+    files: Sequence[str],
+    errors: dict[str, str],
+    probabilities: Tensor,
+    class_names: Sequence[str],
+    top_k: int,
+) -> dict[str, pa.Array]:
+    top = probabilities.float().topk(min(top_k, len(class_names)), dim=1)
+    readable = np.array([path not in errors for path in files])
+    position = np.cumsum(readable) - 1
+    columns: dict[str, pa.Array] = {}
+    for rank in range(top.indices.shape[1]):
+        suffix = "" if rank == 0 else f"_{rank + 1}"
+        names = np.array(class_names, object)[top.indices[:, rank].numpy()][position]
+        columns[f"class{suffix}"] = pa.array(names, pa.string(), mask=~readable)
+        columns[f"probability{suffix}"] = pa.array(top.values[:, rank].numpy()[position], pa.float32(), mask=~readable)
+    return columns

@@ -1,0 +1,60 @@
+"""Files whole or not at all, digests, locks between processes, and the folder for what can be made again."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary name; what is written there is synced and becomes ``target``, whole or not at all.
+
+    Args:
+        target: the file to make or to replace; its folder is made if need be.
+        folder: where the temporary file lies, on the same disk; by default beside ``target``.
+
+    Raises:
+        OSError: it cannot be written (no space, no permission); ``target`` is then unchanged.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (folder or target.parent) / f".{target.parent.name}-{target.name}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write ``data`` so that ``path`` holds either its former content or all of the new.
+
+    Raises:
+        OSError: as :func:`new_file` does.
+    """
+    with new_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def content_hash(data: bytes | memoryview) -> str:
+    """Return the 128-bit BLAKE2b digest of ``data`` as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system releases it when its holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def user_cache() -> Path:
+    """Return the folder for what can be made again: ``$SAGITTA_CACHE``, or ``sagitta`` in the user's cache folder."""
+    if root := os.environ.get("SAGITTA_CACHE"):
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagitta"

@@ -1,0 +1,16 @@
+from . import native as native
+from .decoding import JOB as JOB
+from .decoding import BatchError as BatchError
+from .decoding import Filter as Filter
+from .decoding import ImageHeader as ImageHeader
+from .decoding import Profile as Profile
+from .decoding import decode as decode
+from .decoding import decode_batch as decode_batch
+from .decoding import engine as engine
+from .decoding import read_header as read_header
+from .decoding import verify as verify
+from .encoding import DEFAULT_QUALITY as DEFAULT_QUALITY
+from .encoding import GREY_MODES as GREY_MODES
+from .encoding import add_restart_markers as add_restart_markers
+from .encoding import reencode as reencode
+from .grid import prediction_grid as prediction_grid

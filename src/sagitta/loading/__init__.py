@@ -1,0 +1,5 @@
+"""Dataset -> batches, whose order and pixels are a function of (dataset, seed, epoch, position)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,255 @@
+"""ImageData: the dataset as a plain LightningDataModule. Hooks only; convert, shards and loader do the work."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sagitta.conversion import ConvertOptions, cached
+from sagitta.dataset import INFO_FILE, DatasetInfo, ShardSet
+from sagitta.errors import ConfigError, DatasetError
+from sagitta.files import user_cache
+from sagitta.images import Profile
+from sagitta.loading.augmentation import Augmentation
+from sagitta.loading.loader import Batch, Loader
+from sagitta.loading.preprocessing import Preprocessing
+from sagitta.sources import SourceOptions, open_source
+
+_BATCH_SIZE = 64
+
+
+def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *, verbose: bool = False) -> Path:
+    """Return the folder of the converted dataset: ``source`` itself, or its conversion, cached by content.
+
+    Safe to call from many processes at once: one converts, the others wait.
+
+    Raises:
+        SagittaError: the source cannot be found, read or split.
+    """
+    if (Path(source) / INFO_FILE).is_file():
+        return Path(source)
+    opened = open_source(source, options, cache=user_cache())
+    if verbose:
+        print(opened.describe(), flush=True)
+    return cached(opened, user_cache(), convert, progress=verbose)
+
+
+class ImageData(pl.LightningDataModule):
+    """Images and labels for any LightningModule whose steps say ``x, y = batch``.
+
+    A batch is ``(images, labels)``: float32 normalised (B, C, H, W) and int64 (B,); on the way to the device the images
+    are uint8. Classes, channels and image size are found.
+
+    Args:
+        source: a converted dataset; anything that ``sagitta convert`` understands, converted once into a cache; or a
+            built-in name (digits, mnist, fashion-mnist, cifar10, cifar100, imagenette).
+        batch_size: images a device and batch; by default 64.
+        image_size: height and width of the model's input; by default thumbnails as they are, photos at 224.
+        profile: ``exact`` for Pillow's pixels, or ``fast`` for large photos decoded at a fraction of their size; by
+            default that of ``preprocessing``, else exact. It travels with the model's checkpoint.
+        augmentation: random changes of training images.
+        balanced: in training, show every class equally often, however many images it has.
+        convert: how a source that is not yet converted is split and stored.
+        layout: how the source is laid out, where the detection is wrong.
+        threads: decoding threads; by default every core of the process.
+        seed: of order and augmentation.
+        class_names: label order wanted, that of a trained model; matched by name.
+        preprocessing: that of a trained model; by default derived from the dataset.
+        verbose: print what was detected and show progress while converting.
+
+    Raises:
+        ConfigError: an argument is out of range; or, in ``setup``, ``class_names`` does not fit the dataset.
+        SourceError: in ``prepare_data``, the source cannot be read.
+        DatasetError: in ``setup``, the dataset is damaged.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        batch_size: int | None = None,
+        *,
+        image_size: int | None = None,
+        profile: Profile | None = None,
+        augmentation: Augmentation = Augmentation(),
+        balanced: bool = False,
+        convert: ConvertOptions = ConvertOptions(),
+        layout: SourceOptions = SourceOptions(),
+        threads: int | None = None,
+        seed: int = 0,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch size", batch_size), ("image size", image_size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: must be at least 1")
+        if profile not in (None, "exact", "fast"):
+            raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
+        self.source = str(source)
+        self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        self.seed = seed
+        self._image_size = image_size
+        self._profile = profile
+        self.augmentation = augmentation
+        self._balanced = balanced
+        self._convert = convert
+        self._layout = layout
+        self._threads = threads
+        self._wanted_names = None if class_names is None else tuple(class_names)
+        self._wanted_preprocessing = preprocessing
+        self._verbose = verbose
+        self._shards: ShardSet | None = None
+        self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
+
+    # What the data is, known after `setup`.
+
+    @property
+    def shards(self) -> ShardSet:
+        """The open dataset.
+
+        Raises:
+            DatasetError: ``setup`` was not called.
+        """
+        if self._shards is None:
+            raise DatasetError("the dataset is not open yet: call prepare_data() and setup(), or use it in a Trainer")
+        return self._shards
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the dataset says about itself."""
+        return self.shards.info
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels in the batches: the wanted ones, or the dataset's."""
+        return self._wanted_names or self.info.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the labels."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """Training rows of each of ``class_names``, int64 (C,)."""
+        labels = self.shards.splits["train"].labels
+        rows = np.bincount(labels, minlength=len(self.info.class_names)) if labels.ndim == 1 else labels.sum(axis=0)
+        counts = dict(zip(self.info.class_names, rows.tolist(), strict=True))
+        return np.array([counts.get(name, 0) for name in self.class_names], np.int64)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row has several labels, or none."""
+        return self.info.multilabel
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What turns images into model input."""
+        wanted = self._wanted_preprocessing
+        if wanted is None:
+            return Preprocessing.of_dataset(self.info, self._image_size, self._profile or "exact")
+        return wanted if self._profile is None else replace(wanted, profile=self._profile)
+
+    def answers(self) -> dict[str, Any]:
+        """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
+        preprocessing = self.preprocessing.to_dict()
+        normalisation = {name: preprocessing.pop(name) for name in ("mean", "std")}
+        augmentation = self.augmentation.resolve(self.preprocessing.channels)
+        return {
+            "splits": {name: len(split) for name, split in self.shards.splits.items()},
+            "transforms": {"train": vars(augmentation).copy(), "evaluation": preprocessing},
+            "normalisation": normalisation,
+            "preparation": dict(self.info.provenance),
+            "fingerprint": self.info.fingerprint,
+            "class_names": list(self.class_names),
+        }
+
+    # Lightning's hooks.
+
+    def prepare_data(self) -> None:
+        """Convert the source into the cache if need be; called once a node, and safe under many processes."""
+        if self._shards is None:
+            dataset_path(self.source, self._layout, self._convert, verbose=self._verbose)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the dataset in this process."""
+        if self._shards is None:
+            self._shards = ShardSet.open(dataset_path(self.source, self._layout, self._convert))
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled, augmented batches; the tail batch is dropped."""
+        loader = self._loader("train")
+        if self.trainer is not None:  # a loader made anew in mid-run goes on with that epoch's order
+            loader.set_epoch(self.trainer.current_epoch)
+        if self._position is not None:
+            loader.load_state_dict(self._position)
+            self._position = None
+        return loader
+
+    def val_dataloader(self) -> Loader:
+        """Return every row of ``val`` exactly once over all ranks."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """Return every row of ``test`` exactly once over all ranks; of ``val`` where the dataset has no ``test``."""
+        return self._loader("test" if "test" in self.shards.splits else "val")
+
+    def predict_dataloader(self) -> Loader:
+        """Return the same batches as :meth:`test_dataloader`."""
+        return self.test_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Close the dataset's files after fitting, testing or predicting; ``setup`` opens them again."""
+        if self._shards is not None:
+            self._shards.close()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalise uint8 images on the device they are on; anything else passes unchanged."""
+        if isinstance(batch, list | tuple) and isinstance(batch[0], Tensor) and batch[0].dtype == torch.uint8:
+            return self.preprocessing.normalize(batch[0]), *batch[1:]
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Put the four answers, and where training stands in its data, into every checkpoint."""
+        loader = None if self.trainer is None else self.trainer.train_dataloader
+        return self.answers() | ({"train_loader": loader.state_dict()} if isinstance(loader, Loader) else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let a resumed fit go on where it stood.
+
+        Lightning itself restores a loader only if it is made after the state of its loops is read; a schedule that asks
+        for the number of steps (``estimated_stepping_batches``) has it made before.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self._position = state_dict.get("train_loader")
+
+    # For callbacks and reports.
+
+    def sample(self, split: str, count: int) -> Batch:
+        """Return ``count`` rows spread evenly over a split, as uint8 images (B, C, H, W) and labels (B,)."""
+        loader = self._loader(split, batch_size=count)
+        rows = np.unique(np.linspace(0, len(self.shards.splits[split]) - 1, count).round().astype(np.int64))
+        images, labels = loader.take(rows)
+        return images.cpu(), labels
+
+    def _loader(self, split: str, batch_size: int | None = None) -> Loader:
+        return Loader(
+            self.shards,
+            split,
+            batch_size or self.batch_size,
+            preprocessing=self.preprocessing,
+            augmentation=self.augmentation,
+            balanced=self._balanced,
+            class_names=self._wanted_names,
+            seed=self.seed,
+            threads=self._threads,
+            normalize=False,
+            device=torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device,
+        )

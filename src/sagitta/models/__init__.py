@@ -1,0 +1,5 @@
+"""Batches -> predictions: networks, weights, what is trained how, and the recipe for a situation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,239 @@
+"""Features of a frozen network: computed once an image, kept as Parquet in the user's cache, read as one array.
+
+::
+
+    CACHE/features/MODEL-KEY/PART.parquet    content_hash, vector (fixed-size list<float>)
+
+KEY stands for the network's weights and the preprocessing. Rows are found by the content of their image, so a dataset
+that has grown, or another one with the same photos, asks for its new images only. Parts appear whole or not at all; an
+interrupted run goes on behind the last one.
+"""
+
+import copy
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sagitta.dataset import ShardSet
+from sagitta.errors import ConfigError
+from sagitta.files import content_hash, user_cache, write_atomic
+from sagitta.loading import Loader, Preprocessing
+from sagitta.models.networks import head_names
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_PART = 4096  # rows; what a run that is killed may lose
+_CPU_BATCH, _DEVICE_BATCH = 4, 256  # see `extract`
+
+
+def split_head(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return a copy of a network that ends before its last linear layer, in evaluation mode, and that layer's name.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+    """
+    heads = head_names(network)
+    if len(heads) != 1 or not isinstance(network.get_submodule(heads[0]), nn.Linear):
+        found = ", ".join(heads) or "none"
+        raise ConfigError(f"model {name!r}: a probe replaces one last linear layer, here the head is {found}; use fit")
+    body = copy.deepcopy(network)
+    body.set_submodule(heads[0], nn.Identity())
+    return body.eval().requires_grad_(False), heads[0]
+
+
+def prepare(body: nn.Module) -> nn.Module:
+    """Return the same function, faster: BatchNorm folded into the convolutions before it, channels last in memory."""
+    body = copy.deepcopy(body)
+    for conv_name, norm_name in _pairs(body):
+        conv, norm = body.get_submodule(conv_name), body.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        body.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        act = getattr(norm, "act", nn.Identity())  # timm's BatchNormAct2d
+        body.set_submodule(norm_name, act)
+    return body.to(memory_format=torch.channels_last)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs(body: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of convolutions and the BatchNorms that alone use their outputs; none if it cannot be traced."""
+    try:
+        nodes = list(_Tracer().trace(body).nodes)
+    except Exception:  # networks with control flow raise whatever their own code makes of a symbolic tensor
+        return []
+    calls = Counter(node.target for node in nodes)
+    modules = dict(body.named_modules())
+    pairs = []
+    for node in nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        conv, norm = modules[str(before.target)], modules[str(node.target)]
+        once = calls[before.target] == calls[node.target] == len(before.users) == 1
+        if once and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
+            pairs.append((str(before.target), str(node.target)))
+    return pairs
+
+
+class FeatureStore:
+    """The features of one network under one preprocessing.
+
+    Args:
+        name: of the model, for people.
+        body: network without head.
+        preprocessing: what the images become before it.
+    """
+
+    def __init__(self, name: str, body: nn.Module, preprocessing: Preprocessing) -> None:
+        digest = hashlib.blake2b(json.dumps([name, preprocessing.to_dict()]).encode(), digest_size=8)
+        for key, tensor in body.state_dict().items():
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        self.folder = user_cache() / "features" / f"{name.replace('/', '-')}-{digest.hexdigest()}"
+
+    @cached_property
+    def _parts(self) -> list[tuple[Path, pa.ChunkedArray]]:
+        """Each part and its content hashes; what is damaged is removed, and so computed again."""
+        parts = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                parts.append((path, pq.read_table(path, columns=["content_hash"]).column(0)))
+            except (OSError, pa.ArrowException):
+                path.unlink(missing_ok=True)
+        return parts
+
+    def _find(self, hashes: pa.Array) -> Ints:
+        """Return (N,) positions in all parts, -1 where there is none."""
+        known = pa.chunked_array([chunk for _, part in self._parts for chunk in part.chunks], pa.string())
+        found = pc.index_in(hashes, value_set=known.combine_chunks())
+        positions: Ints = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return positions
+
+    def missing(self, hashes: pa.Array) -> Ints:
+        """Return which of (N,) content hashes have no features yet."""
+        return np.flatnonzero(self._find(hashes) < 0)
+
+    def add(self, hashes: pa.Array, vectors: Floats) -> None:
+        """Write a part of (N,) content hashes and (N, D) vectors."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sink = pa.BufferOutputStream()
+        table = pa.table({"content_hash": hashes, "vector": vectors_array(vectors)})
+        pq.write_table(table, sink, compression="none", use_dictionary=False)
+        name = content_hash("".join(hashes.to_pylist()).encode())
+        write_atomic(self.folder / f"{name}.parquet", sink.getvalue().to_pybytes())
+        self.__dict__.pop("_parts", None)
+
+    def read(self, hashes: pa.Array, out: Floats | None = None) -> Floats:
+        """Return features (N, D) of (N,) content hashes that all are there; into ``out``, if given."""
+        positions, start = self._find(hashes), 0
+        for path, part in self._parts:
+            wanted = np.flatnonzero((positions >= start) & (positions < start + len(part)))
+            if wanted.size:
+                column = pq.read_table(path, columns=["vector"]).column(0).combine_chunks()
+                vectors = column.flatten().to_numpy().reshape(len(part), -1)
+                if out is None:
+                    out = np.empty((len(hashes), vectors.shape[1]), np.float32)
+                out[wanted] = vectors[positions[wanted] - start]
+            start += len(part)
+        assert out is not None
+        return out
+
+
+def vectors_array(vectors: Floats) -> pa.Array:
+    """Return (N, D) numbers as an Arrow array of N lists of the fixed size D."""
+    flat = pa.Array.from_buffers(pa.float32(), vectors.size, [None, pa.py_buffer(np.ascontiguousarray(vectors))])
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def extract(
+    store: FeatureStore,
+    body: nn.Module,
+    shards: ShardSet,
+    split: str,
+    preprocessing: Preprocessing,
+    batch_size: int | None = None,
+) -> Generator[int, None, None]:
+    """Compute and store the features that a split lacks; yields numbers of images done, at most ``_PART`` unsaved.
+
+    On a CPU four images at a time are fastest: what lies between two layers stays near the cores, and is small enough
+    for malloc to use again, where larger blocks come as fresh pages from the system each time.
+
+    Args:
+        store: where they go.
+        body: network without head, float32 normalised (B, C, H, W) to (B, D).
+        shards: the dataset.
+        split: of the dataset.
+        preprocessing: evaluation crop and normalisation.
+        batch_size: images at a time.
+
+    Raises:
+        ConfigError: the network gives something else than one vector an image.
+        DatasetError: an image cannot be decoded.
+    """
+    hashes = shards.splits[split].content_hashes
+    rows = store.missing(hashes)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    batch_size = batch_size or (_CPU_BATCH if device.type == "cpu" else _DEVICE_BATCH)
+    if not rows.size:
+        return
+    loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)
+    body = body.to(device)
+    done: list[Floats] = []
+    saved = count = 0
+    try:
+        for images in _decoded(loader, rows, batch_size):
+            done.append(_forward(body, images.to(device, non_blocking=True), preprocessing))
+            count += len(images)
+            yield len(images)
+            if count - saved >= _PART:
+                store.add(hashes.take(rows[saved:count]), np.concatenate(done))
+                saved, done = count, []
+    finally:
+        if done:
+            count = saved + sum(map(len, done))
+            store.add(hashes.take(rows[saved:count]), np.concatenate(done))
+
+
+def _forward(body: nn.Module, images: Tensor, preprocessing: Preprocessing) -> Floats:
+    with torch.inference_mode():
+        pixels = preprocessing.normalize(images).contiguous(memory_format=torch.channels_last)
+        vectors = body(pixels)
+    if vectors.ndim != 2:
+        shape = "x".join(map(str, vectors.shape[1:]))
+        raise ConfigError(f"{type(body).__name__}: its head takes {shape} numbers an image, not a vector; use fit")
+    found: Floats = vectors.float().cpu().numpy()
+    return found
+
+
+def _decoded(loader: Loader, rows: Ints, batch_size: int) -> Iterator[Tensor]:
+    """Yield uint8 images of the rows, in order; one batch a thread is decoded ahead."""
+    pending: deque[Future[Any]] = deque()
+    pool = ThreadPoolExecutor(loader.threads, "sagitta-features")
+    try:
+        for start in range(0, len(rows), batch_size):
+            pending.append(pool.submit(loader.take, rows[start : start + batch_size]))
+            if len(pending) > loader.threads:
+                yield pending.popleft().result()[0]
+        while pending:
+            yield pending.popleft().result()[0]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,265 @@
+"""Networks by name: our own small ones, timm's, torchvision's, or anybody's class."""
+
+import difflib
+import importlib
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, cast
+
+import timm
+import torchvision
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sagitta.errors import ConfigError
+from sagitta.loading import Preprocessing
+
+SIMPLE_CNN, RESNET_SMALL, RESNET20 = "simple-cnn", "resnet-small", "resnet20"
+_POOLED = 7  # side of simple-cnn's last feature map
+
+
+class SimpleCNN(nn.Sequential):
+    """Two convolutions and two linear layers for any input size, (B, channels, H, W) to logits (B, num_classes)."""
+
+    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (28, 28)) -> None:
+        halve = min(size) >= 2 * _POOLED  # smaller images have no pixels to give away
+        super().__init__(
+            nn.Conv2d(channels, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2) if halve else nn.Identity(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(_POOLED),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(64 * _POOLED**2, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, num_classes),
+        )
+
+
+class ResNetSmall(nn.Sequential):
+    """A narrow ResNet for thumbnails from scratch, (B, channels, H, W) to logits (B, num_classes); 0.4 M parameters.
+
+    The layout is that of the network in Jordan, "94 % on CIFAR-10 in 3.29 seconds", 2024 (a 2x2 convolution, then
+    stages of a pooled and an unpooled convolution), with residual connections, without its whitening, and narrow enough
+    for two CPU cores.
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> None:
+        widths = (24, 32, 96, 128)
+        round_up = min(size) < 16  # of smaller images flooring would leave nothing
+        stages = (_Stage(before, after, round_up) for before, after in pairwise(widths))
+        super().__init__(
+            nn.Conv2d(channels, widths[0], 2),
+            nn.ReLU(),
+            *stages,
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Linear(widths[-1], num_classes),
+        )
+
+
+class _Stage(nn.Module):
+    def __init__(self, inputs: int, outputs: int, round_up: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2, ceil_mode=round_up)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.pool(self.conv1(x))))
+        return x + F.relu(self.bn2(self.conv2(x)))
+
+
+class ResNet20(nn.Module):
+    """The 0.27 M ResNet for CIFAR of He et al., "Deep Residual Learning", 2015, section 4.2: (B, 3, H, W) to logits.
+
+    Three stages of three blocks with 16, 32 and 64 channels; where a stage begins, the shortcut takes every second
+    pixel and pads the new channels with zeros, so it has no parameters ("option A").
+    """
+
+    def __init__(self, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(_Block(16, 16), _Block(16, 16), _Block(16, 16))
+        self.layer2 = nn.Sequential(_Block(16, 32), _Block(32, 32), _Block(32, 32))
+        self.layer3 = nn.Sequential(_Block(32, 64), _Block(64, 64), _Block(64, 64))
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, num_classes)."""
+        features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(images))))))
+        logits: Tensor = self.linear(features.mean(dim=(2, 3)))
+        return logits
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride, self.new = outputs // inputs, outputs - inputs
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.new:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.new // 2, self.new // 2))
+        return F.relu(shortcut + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+def build_network(
+    name: str, num_classes: int, channels: int, size: tuple[int, int], *, pretrained: bool = False
+) -> nn.Module:
+    """Build a network that maps (B, channels, H, W) to logits (B, num_classes).
+
+    Args:
+        name: ``simple-cnn``, ``resnet-small`` or ``resnet20``; a timm name; a torchvision name; or a class path such as
+            ``my_package.MyNet``, which is called with ``num_classes``.
+        num_classes: number of outputs.
+        channels: 1 or 3.
+        size: (height, width) of the input, pixels.
+        pretrained: begin with the published weights, all but the last layer; timm's and torchvision's models.
+
+    Raises:
+        ConfigError: no such model (names the nearest ones), or its weights cannot be had.
+    """
+    if timm.is_model(name):
+        return _build_timm(name, num_classes, channels, pretrained)
+    if name in _torchvision_names():
+        return _build_torchvision(name, num_classes, channels, pretrained)
+    if pretrained:
+        raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
+    if name == SIMPLE_CNN:
+        return SimpleCNN(num_classes, channels, size)
+    if name == RESNET_SMALL:
+        return ResNetSmall(num_classes, channels, size)
+    if name == RESNET20:
+        return ResNet20(num_classes, channels)
+    if "." in name:
+        return _build_class(name, num_classes)
+    known = [SIMPLE_CNN, RESNET_SMALL, RESNET20, *timm.list_models(), *_torchvision_names()]
+    near = difflib.get_close_matches(name, known, n=5)
+    hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
+    raise ConfigError(f"no model {name!r}{hint}")
+
+
+def _torchvision_names() -> list[str]:
+    return cast(list[str], torchvision.models.list_models(module=torchvision.models))
+
+
+def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
+    except (OSError, RuntimeError) as error:  # what the hub's client raises without a network or without weights
+        repository = timm.get_pretrained_cfg_value(name, "hf_hub_id")
+        raise ConfigError(
+            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); copy the hub's folder "
+            f"of {repository or name} from another machine into $HF_HOME/hub, or give a file with --weights"
+        ) from None
+    return network
+
+
+def _build_torchvision(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
+    if channels != 3:
+        raise ConfigError(
+            f"model {name!r} of torchvision takes colour images only; the images are grey: use a timm model"
+        )
+    network = cast(nn.Module, torchvision.models.get_model(name, num_classes=num_classes))
+    if pretrained:
+        weights = torchvision.models.get_model_weights(name).DEFAULT
+        try:
+            tensors = weights.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); copy "
+                f"{weights.url} into $TORCH_HOME/hub/checkpoints, or give a file with --weights"
+            ) from None
+        own = tuple(f"{head}." for head in head_names(network))
+        network.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(own)}, strict=False)
+    return network
+
+
+def pretrained_preprocessing(name: str, file: str = "") -> Preprocessing | None:
+    """Return the preprocessing that a model's published weights were trained for; None where none are known.
+
+    Args:
+        name: see :func:`build_network`.
+        file: name of the weights' file, by which torchvision's several weights of one model are told apart.
+    """
+    if name == RESNET20:  # the weights that people have were trained with the statistics of ImageNet
+        return Preprocessing((32, 32), 1.0, "bilinear", IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if timm.is_model(name):
+        config = timm.get_pretrained_cfg(name)
+        return None if config is None else _preprocessing(config.input_size[-2:], config.crop_pct, vars(config))
+    if name in _torchvision_names():
+        published = torchvision.models.get_model_weights(name)
+        entry = next((w for w in published if file and w.url.endswith(f"/{file}")), published.DEFAULT)
+        preset = entry.transforms()
+        crop, shorter = preset.crop_size[0], preset.resize_size[0]
+        return _preprocessing((crop, crop), _crop_pct(crop, shorter), vars(preset))
+    return None
+
+
+def _preprocessing(size: tuple[int, int], crop_pct: float, how: Mapping[str, Any]) -> Preprocessing:
+    interpolation = getattr(how["interpolation"], "value", how["interpolation"])  # torchvision's enum, timm's string
+    return Preprocessing(
+        size=(size[0], size[1]),
+        crop_pct=crop_pct,
+        interpolation="bicubic" if interpolation == "bicubic" else "bilinear",
+        mean=tuple(how["mean"]),
+        std=tuple(how["std"]),
+    )
+
+
+def _crop_pct(crop: int, shorter: int) -> float:
+    """Return ``crop / shorter`` such that ``crop / crop_pct``, truncated, is ``shorter`` again."""
+    share = crop / shorter
+    return share if int(crop / share) == shorter else math.nextafter(share, 0)
+
+
+def head_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the modules that turn features into logits: timm's own word, or the last linear layer."""
+    named = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
+    if named:
+        return (named,) if isinstance(named, str) else tuple(named)
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return tuple(linear[-1:])
+
+
+def layer_numbers(network: nn.Module) -> dict[str, int]:
+    """Return for each parameter the number of its layer, 0 next to the image; the highest is the head alone.
+
+    timm's models say what a layer is; in others it is what shares the first two parts of its name.
+    """
+    matcher: Any = getattr(network, "group_matcher", None)
+    if matcher is not None:
+        numbers = group_parameters(network, matcher(coarse=False), reverse=True)
+    else:
+        blocks = {name: tuple(name.split(".")[:-1][:2]) for name, _ in network.named_parameters()}
+        order = {block: number for number, block in enumerate(dict.fromkeys(blocks.values()))}
+        numbers = {name: order[block] for name, block in blocks.items()}
+    heads = tuple(f"{head}." for head in head_names(network))
+    rest = sorted({number for name, number in numbers.items() if not name.startswith(heads)})
+    dense = {number: index for index, number in enumerate(rest)}
+    return {name: len(rest) if name.startswith(heads) else dense[number] for name, number in numbers.items()}
+
+
+def _build_class(path: str, num_classes: int) -> nn.Module:
+    module, _, attribute = path.rpartition(".")
+    try:
+        network = getattr(importlib.import_module(module), attribute)(num_classes=num_classes)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"model {path!r}: {error}; a class path must import and accept num_classes") from None
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"model {path!r} is not a torch.nn.Module")
+    return network

@@ -1,0 +1,159 @@
+"""One good recipe for each situation: what `fit` uses wherever nothing is said, and why."""
+
+from dataclasses import dataclass, replace
+
+from sagitta.loading import THUMBNAIL, Policy
+from sagitta.models.networks import RESNET_SMALL, SIMPLE_CNN
+from sagitta.models.optim import Schedule, Tune
+
+_TINY = 16  # pixels; smaller images have nothing to pool away
+_THUMBNAILS = 280_000  # images that a run shows resnet-small: more would gain little (LOG.md)
+_SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
+_FEW = 20_000  # rows; with fewer photos a pretrained network overfits before it has seen enough
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a recipe is chosen by.
+
+    Attributes:
+        size: longer side of the model's input, pixels.
+        rows: training rows, 0 where unknown.
+        pretrained: the network begins with weights of another training.
+        tune: what of it is trained.
+        model: wanted network, or ``auto``.
+        device: ``cpu``, ``cuda`` …
+        bf16: the device computes with bfloat16 faster than with float32.
+    """
+
+    size: int
+    rows: int = 0
+    pretrained: bool = False
+    tune: Tune = "full"
+    model: str = "auto"
+    device: str = "cpu"
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings for one situation; each is overridden by its flag.
+
+    Attributes:
+        reason: one line, why these.
+        name: of the network.
+        lr: highest learning rate, that of the head.
+        epochs: at most so many.
+        optimizer: timm's name.
+        weight_decay: see :func:`sagitta.models.optim.build_optimizer`.
+        schedule: of the learning rate.
+        layer_decay: ratio of the learning rates of neighbouring layers.
+        freeze_bn: see :class:`sagitta.models.Classifier`.
+        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
+        batch_size: images a device and batch.
+        auto: automatic augmentation.
+        cutout: side of the square that is blanked out, as a share of the image's.
+        precision: Lightning's word.
+        ema: decay of the weights' moving average a step; 0: none.
+        patience: epochs without a better val_loss before stopping.
+    """
+
+    reason: str
+    name: str
+    lr: float
+    epochs: int
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: Schedule = "one-cycle"
+    layer_decay: float = 1.0
+    freeze_bn: bool = False
+    label_smoothing: float = 0.0
+    batch_size: int = 64
+    auto: Policy = "none"
+    cutout: float = 0.0
+    precision: str = "32-true"
+    ema: float = 0.0
+    patience: int = 10
+
+
+def choose(situation: Situation) -> Recipe:
+    """Return the recipe for a situation; pure."""
+    if situation.pretrained:
+        return _head(situation) if situation.tune == "head" else _fine_tuning(situation)
+    recipe = _thumbnails(situation) if situation.size <= THUMBNAIL else _photos(situation)
+    return recipe if situation.model == "auto" else replace(recipe, name=situation.model)
+
+
+def _thumbnails(situation: Situation) -> Recipe:
+    if situation.model == RESNET_SMALL or (situation.model == "auto" and situation.size >= _TINY):
+        return Recipe(
+            "thumbnails from scratch: a narrow ResNet, one cycle with a high learning rate, smoothed labels, cutout",
+            name=RESNET_SMALL,
+            lr=6e-3,
+            epochs=min(40, max(6, round(_THUMBNAILS / max(situation.rows, 1)))),
+            weight_decay=0.05,
+            label_smoothing=0.1,
+            batch_size=128,
+            cutout=0.3,
+            precision="bf16-mixed" if situation.bf16 else "32-true",
+            patience=0,  # the last part of the cycle gains most
+        )
+    simple = situation.model in ("auto", SIMPLE_CNN)
+    return Recipe(
+        "small images from scratch: a small network, one cycle with a high learning rate",
+        name=SIMPLE_CNN,
+        lr=3e-3 if simple else 1e-3,
+        epochs=_epochs(situation.rows),
+    )
+
+
+def _photos(situation: Situation) -> Recipe:
+    return Recipe(
+        "photos from scratch: ResNet-18 and one cycle; pretrained weights would do far better on few photos",
+        name="resnet18",
+        lr=1e-3,
+        epochs=_epochs(situation.rows),
+    )
+
+
+def _fine_tuning(situation: Situation) -> Recipe:
+    few = situation.rows < _FEW
+    return Recipe(
+        f"fine-tuning pretrained weights on {'few' if few else 'many'} photos: lower layers learn more slowly, "
+        f"{'BatchNorm keeps its statistics, ' if few else ''}warm-up and cosine, smoothed labels, TrivialAugment, "
+        "averaged weights",
+        name=_pretrained_name(situation),
+        lr=1e-3,
+        epochs=15 if few else 10,
+        weight_decay=0.05,
+        schedule="cosine",
+        layer_decay=0.8 if few else 0.9,
+        freeze_bn=few,
+        label_smoothing=0.1,
+        batch_size=16 if situation.rows < _FEW // 10 else 64,
+        auto="trivial",
+        ema=0.99 if few else 0.999,
+        patience=5,
+    )
+
+
+def _head(situation: Situation) -> Recipe:
+    return Recipe(
+        "the head alone on frozen pretrained features: a high learning rate, little else can go wrong",
+        name=_pretrained_name(situation),
+        lr=3e-3,
+        epochs=_epochs(situation.rows),
+        schedule="cosine",
+        batch_size=32 if situation.rows < _FEW // 10 else 64,
+    )
+
+
+def _pretrained_name(situation: Situation) -> str:
+    if situation.model != "auto":
+        return situation.model
+    return "mobilenetv2_100" if situation.device == "cpu" else "resnet50"
+
+
+def _epochs(rows: int) -> int:
+    """Return 10 to 30 epochs, the more the fewer training rows there are."""
+    return min(30, max(10, round(_SAMPLES / max(rows, 1))))

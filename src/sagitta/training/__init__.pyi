@@ -1,0 +1,17 @@
+from .callbacks import StepSeed as StepSeed
+from .callbacks import WeightEMA as WeightEMA
+from .fitting import FitOptions as FitOptions
+from .fitting import fit as fit
+from .fitting import print_beginning as print_beginning
+from .fitting import print_result as print_result
+from .probing import Candidate as Candidate
+from .probing import Probed as Probed
+from .probing import as_table as as_table
+from .probing import probe as probe
+from .probing import write_run as write_run
+from .tuning import find_batch_size as find_batch_size
+from .tuning import find_lr as find_lr
+from .tuning import from_first_process as from_first_process
+from .watch import EpochLines as EpochLines
+from .watch import PredictionImages as PredictionImages
+from .watch import Throughput as Throughput

@@ -1,0 +1,298 @@
+"""`sagitta probe`: a linear head on frozen features, solved in seconds; the best of several networks becomes a run.
+
+The head is that of :mod:`sagitta.training.head`, put into the network's last linear layer.
+"""
+
+import os
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from rich import box
+from rich.table import Table
+from torch import nn
+
+from sagitta.dataset import ShardSet
+from sagitta.errors import ConfigError
+from sagitta.evaluation import Evaluation, judge
+from sagitta.loading import ImageData, Preprocessing
+from sagitta.models import (
+    Classifier,
+    Estimate,
+    FeatureStore,
+    Floats,
+    Ints,
+    extract,
+    open_weights,
+    prepare,
+    pretrained_preprocessing,
+    split_head,
+    vectors_array,
+)
+from sagitta.pool import follow
+from sagitta.run import append_test_log, write_record
+from sagitta.training.head import Head, fit_head
+
+_CHUNK = 16_384  # rows that an export holds at a time
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to probe.
+
+    Attributes:
+        name: see :func:`sagitta.models.networks.build_network`.
+        weights: file, checkpoint or run; None takes what timm or torchvision publishes.
+    """
+
+    name: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found out about one network.
+
+    Attributes:
+        candidate: what was asked for.
+        classifier: the network with its new head, on the CPU, in evaluation mode.
+        head: the same head by itself, and how it was chosen.
+        computed: images whose features were not in the cache.
+        feature_seconds: for decoding and computing these.
+        head_seconds: for choosing and fitting the head.
+        test: every score of ``test``; None where the dataset has no such split.
+        store: the features.
+    """
+
+    candidate: Candidate
+    classifier: Classifier
+    head: Head
+    computed: int
+    feature_seconds: float
+    head_seconds: float
+    test: Evaluation | None
+    store: FeatureStore
+
+
+def probe(
+    data: ImageData,
+    candidates: Sequence[Candidate],
+    *,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    verbose: bool = False,
+) -> list[Probed]:
+    """Probe each candidate; returns the best by validation first: by accuracy, then by log loss.
+
+    Args:
+        data: set up, with one label an image.
+        candidates: at least one.
+        image_size: other height and width of the input than the weights were trained with.
+        batch_size: images at a time; by default what is fast on the device.
+        verbose: print what the weights files were, and show progress.
+
+    Raises:
+        ConfigError: there is no ``val``, or a class with fewer than two images; a network without one last linear
+            layer; weights that cannot be had or do not fit.
+        DatasetError: an image cannot be decoded.
+    """
+    _check(data)
+    results = [_probe_one(data, candidate, image_size, batch_size, verbose) for candidate in candidates]
+    return sorted(results, key=lambda result: (-result.head.val.value, result.head.val_loss))
+
+
+def _check(data: ImageData) -> None:
+    if data.multilabel:
+        raise ConfigError(f"{data.source}: several labels an image; a probe takes one: use sagitta fit --tune head")
+    if not len(data.shards.splits.get("val", ())):
+        raise ConfigError(f"{data.source}: no val split to choose by; convert with --val 0.1")
+    if not len(data.shards.splits.get("train", ())):
+        raise ConfigError(f"{data.source}: no train split to learn from; convert the source again")
+    labels = np.concatenate([data.shards.splits[name].labels for name in ("train", "val")])
+    counts = np.bincount(labels, minlength=data.num_classes)
+    if len(counts) < 2:
+        raise ConfigError(f"{data.source}: one class only; a classifier needs at least two")
+    if counts.min() < 2:
+        name = data.class_names[int(counts.argmin())]
+        raise ConfigError(f"{data.source}: class {name!r} has {counts.min()} images in train and val; a probe needs 2")
+
+
+def _probe_one(
+    data: ImageData, candidate: Candidate, image_size: int | None, batch_size: int | None, verbose: bool
+) -> Probed:
+    classifier, preprocessing = _build(data, candidate, image_size)
+    if verbose and classifier.weights_report:
+        print(classifier.weights_report, flush=True)
+    assert classifier.network is not None
+    body, head_name = split_head(classifier.network, candidate.name)
+    store = FeatureStore(candidate.name, body, preprocessing)
+    start = time.perf_counter()
+    computed = _extract(store, prepare(body), data.shards, preprocessing, batch_size, candidate.name, verbose)
+    extracted = time.perf_counter()
+    head = fit_head(*_features(store, data.shards))
+    layer = classifier.network.get_submodule(head_name)
+    assert isinstance(layer, nn.Linear)
+    layer.weight.data, layer.bias.data = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
+    solved = time.perf_counter()
+    test = _test(store, data, layer) if len(data.shards.splits.get("test", ())) else None
+    return Probed(candidate, classifier, head, computed, extracted - start, solved - extracted, test, store)
+
+
+def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
+    """Return the network with a new head, and the preprocessing that its weights were trained with."""
+    weights = None if candidate.weights is None else open_weights(candidate.weights)
+    found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
+    preprocessing = found or data.preprocessing
+    if image_size is not None:
+        preprocessing = replace(preprocessing, size=(image_size, image_size))
+    classifier = Classifier(
+        candidate.name,
+        pretrained=weights is None,
+        weights=candidate.weights,
+        tune="head",
+        class_names=data.class_names,
+        preprocessing=preprocessing.to_dict(),
+    )
+    return classifier.eval(), preprocessing
+
+
+def _extract(
+    store: FeatureStore,
+    body: nn.Module,
+    shards: ShardSet,
+    preprocessing: Preprocessing,
+    batch_size: int | None,
+    title: str,
+    verbose: bool,
+) -> int:
+    """Compute what the store lacks, with progress; returns the number of images."""
+    total = sum(len(store.missing(split.content_hashes)) for split in shards.splits.values())
+
+    def every() -> Generator[int, None, None]:
+        for name in shards.splits:
+            yield from extract(store, body, shards, name, preprocessing, batch_size)
+
+    with closing(every()) as counts:  # whatever happens, what is computed is saved
+        follow(title, counts, total, show=verbose)
+    return total
+
+
+def _features(store: FeatureStore, shards: ShardSet) -> tuple[Floats, Ints, int]:
+    """Return features (N, D) and labels (N,) of train and then val, in one array, and the number of rows of train."""
+    splits = [shards.splits[name] for name in ("train", "val")]
+    hashes = pa.concat_arrays([split.content_hashes for split in splits])
+    return store.read(hashes), np.concatenate([split.labels for split in splits]), len(splits[0])
+
+
+def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
+    split = data.shards.splits["test"]
+    with torch.inference_mode():
+        logits = head(torch.from_numpy(store.read(split.content_hashes)))
+        probabilities = logits.softmax(dim=1).numpy()
+    paths = [split.path(row) for row in range(len(split))]
+    judged = judge(probabilities, split.labels, paths, data.class_names, {}, "test_")
+    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
+
+
+def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: bool = False) -> None:
+    """Make the first of ``results`` an ordinary run: checkpoint, record and test; with ``embed`` all their features.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    best = results[0]
+    checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={best.head.val_loss:.2f}.ckpt"
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy.connect(best.classifier)
+    trainer.save_checkpoint(checkpoint)
+    result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
+    if best.test is not None:
+        append_test_log(run, data.source, checkpoint, best.test.log())
+        best.test.write(run)
+        result |= best.test.metrics
+    write_record(
+        run,
+        seed=0,
+        dataset=data.answers() | {"preprocessing": best.classifier.hparams["preprocessing"]},
+        best_checkpoint=os.path.relpath(checkpoint, run),
+        result=result,
+        probe=[_summary(each) for each in results],
+    )
+    for each in results if embed else ():
+        write_features(run / f"features-{each.store.folder.name}.parquet", each.store, data)
+
+
+def _summary(each: Probed) -> dict[str, Any]:
+    """Return what ``run.json`` keeps of each network."""
+    return {
+        "model": each.candidate.name,
+        "weights": each.candidate.weights,
+        "features": each.store.folder.name,
+        "computed": each.computed,
+        "feature_seconds": round(each.feature_seconds, 3),
+        "head_seconds": round(each.head_seconds, 3),
+        "strength": each.head.strength,
+        "folds": each.head.folds,
+        "val_acc": each.head.val.value,
+        "val_loss": each.head.val_loss,
+        "test_acc": each.test.scores["test_acc"].value if each.test else None,
+    }
+
+
+def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
+    """Write the features of every image as Parquet: ``path``, ``split``, ``label`` (name), ``vector`` (list<float>)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer: pq.ParquetWriter | None = None
+    try:
+        for name, split in data.shards.splits.items():
+            hashes, labels = split.content_hashes, split.labels
+            for start in range(0, len(split), _CHUNK):
+                rows = range(start, min(start + _CHUNK, len(split)))
+                columns = {
+                    "path": pa.array([split.path(row) for row in rows]),
+                    "split": pa.array([name] * len(rows)),
+                    "label": pa.array([data.class_names[label] for label in labels[rows.start : rows.stop]]),
+                    "vector": vectors_array(store.read(hashes.slice(start, len(rows)))),
+                }
+                table = pa.table(columns)
+                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def as_table(results: Sequence[Probed]) -> Table:
+    """Return one line a network, the best first, with 95 % intervals of the accuracies."""
+    folds = results[0].head.folds
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", overflow="fold")
+    for title in ("parameters", "features", "head", f"val, {folds} folds" if folds else "val", "test"):
+        table.add_column(title, justify="right")
+    for each in results:
+        parameters = sum(parameter.numel() for parameter in each.classifier.parameters())
+        rate = f"{each.computed / each.feature_seconds:,.0f} images/s" if each.computed else "cached"
+        tested = _percent(each.test.scores["test_acc"]) if each.test else "-"
+        table.add_row(
+            "\n".join([each.candidate.name, *([Path(each.candidate.weights).name] if each.candidate.weights else [])]),
+            f"{parameters / 1e6:.2f} M",
+            f"{each.feature_seconds:.1f} s, {rate}" if each.computed else rate,
+            f"{each.head_seconds:.1f} s",
+            _percent(each.head.val),
+            tested,
+        )
+    return table
+
+
+def _percent(accuracy: Estimate) -> str:
+    return f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"

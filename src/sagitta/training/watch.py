@@ -1,0 +1,239 @@
+"""What a person sees of a training: a line an epoch, pictures of predictions, what it waits for."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor
+
+from sagitta.images import prediction_grid
+from sagitta.loading import Loader, Preprocessing
+
+_WAIT_WORTH_MENTIONING = 0.2
+
+
+class PredictionImages(pl.Callback):
+    """Shows what the model says of the same few validation images after every epoch.
+
+    Writes ``predictions/epoch=05.png`` (truth, prediction and probability under each image; a green frame is right, a
+    red one wrong) into the run directory, and sends the same to TensorBoard as an image and to Weights & Biases as a
+    table.
+    Works with any LightningModule whose ``forward`` returns logits.
+
+    Args:
+        count: how many images, spread evenly over the validation split.
+        folder: where to write; by default ``predictions`` in the trainer's ``default_root_dir``.
+    """
+
+    def __init__(self, count: int = 16, folder: str | Path | None = None) -> None:
+        self.count = count
+        self.folder = None if folder is None else Path(folder)
+        self._sample: tuple[Tensor, Tensor] | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first batch where the DataModule cannot choose a sample itself."""
+        if self._sample is None and not hasattr(getattr(trainer, "datamodule", None), "sample"):
+            images, labels = batch
+            self._sample = images[: self.count].detach().cpu(), labels[: self.count].cpu()
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Predict the sample and show it, on the first rank only."""
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        if self._sample is None and hasattr(data, "sample"):
+            self._sample = data.sample("val", self.count)
+        if self._sample is None:
+            return
+        images, labels = self._sample
+        preprocessing: Any = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
+        model_input = preprocessing.normalize(images) if images.dtype == torch.uint8 else images
+        # Lightning has put the module into evaluation mode for the whole validation.
+        logits = pl_module(model_input.to(pl_module.device)).float().cpu()
+        pixels = _as_pixels(images, preprocessing)
+        names = getattr(data, "class_names", None) or [str(label) for label in range(logits.shape[1])]
+        captions = _captions(logits, labels, names, getattr(pl_module, "thresholds", 0.5))
+        self._show(trainer, [(image, *caption) for image, caption in zip(pixels, captions, strict=True)])
+
+    def _show(self, trainer: pl.Trainer, rows: list[tuple[Image.Image, str, str, float]]) -> None:
+        folder = self.folder or Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        grid = prediction_grid(rows)
+        grid.save(folder / f"epoch={trainer.current_epoch:02d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("predictions", np.asarray(grid), trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                _log_wandb_table(logger, rows)
+
+
+def _captions(
+    logits: Tensor, labels: Tensor, names: Sequence[str], thresholds: Sequence[float] | float
+) -> list[tuple[str, str, float]]:
+    """Return truth, prediction and its probability for each image; of several labels, that of the least certain."""
+    if labels.ndim == 1:
+        best = zip(labels, *logits.softmax(dim=1).max(dim=1), strict=True)
+        return [(names[int(label)], names[int(index)], float(probability)) for label, probability, index in best]
+    probabilities = logits.sigmoid()
+    given = probabilities >= torch.as_tensor(thresholds)
+    certain = torch.where(given, probabilities, 1 - probabilities).amin(dim=1)
+    texts = [
+        [", ".join(names[index] for index in row.nonzero().flatten().tolist()) or "no label" for row in rows]
+        for rows in (labels > 0, given)
+    ]
+    return list(zip(*texts, certain.tolist(), strict=True))
+
+
+def _log_wandb_table(logger: WandbLogger, rows: list[tuple[Image.Image, str, str, float]]) -> None:
+    import wandb
+
+    logger.log_table(
+        "predictions",
+        columns=["image", "truth", "prediction", "probability"],
+        data=[[wandb.Image(image), *rest] for image, *rest in rows],
+    )
+
+
+def _as_pixels(images: Tensor, preprocessing: Preprocessing | None) -> list[Image.Image]:
+    """Return a Pillow image for each of (B, 1 or 3, H, W): uint8, or float that was normalised."""
+    if images.dtype != torch.uint8:
+        if preprocessing is not None:
+            images = preprocessing.denormalize(images)
+        else:  # somebody's own normalisation: stretch what there is
+            low, high = images.amin(), images.amax()
+            images = ((images - low) / (high - low).clamp(min=1e-8) * 255).to(torch.uint8)
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).convert("RGB") for array in arrays]
+
+
+class EpochLines(pl.Callback):
+    """Prints one line an epoch: losses, validation accuracy, seconds. Reads well in a file, unlike a progress bar."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the line, on the first rank only."""
+        if not trainer.is_global_zero:
+            return
+        values = trainer.callback_metrics
+        shown = "  ".join(
+            f"{name} {float(values[key]):.4f}"
+            for name, key in (
+                ("train_loss", "train_loss_epoch"),
+                ("val_loss", "val_loss"),
+                ("val_acc", "val_acc"),
+                ("val_map", "val_map"),
+            )
+            if key in values
+        )
+        seconds = time.monotonic() - self._began
+        print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {seconds:.1f} s", flush=True)
+
+
+class Throughput(pl.Callback):
+    """Measures how long training waits for data and how long it computes, and says what is the bottleneck.
+
+    Waiting is the time from the end of one training step to the start of the next, on the host's monotonic clock; the
+    first steps, which warm up caches and compilers, are left out. At the end of the fit one line says what to change.
+
+    Attributes:
+        waited: seconds spent waiting for batches.
+        computed: seconds spent in training steps.
+        images: how many images these steps have seen, on this rank.
+    """
+
+    _WARM_UP = 5  # steps
+
+    def __init__(self) -> None:
+        self.waited = self.computed = 0.0
+        self.images = 0
+        self._steps = 0
+        self._ended: float | None = None
+        self._began = 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the training time, 0 to 1, that went into waiting for data."""
+        total = self.waited + self.computed
+        return self.waited / total if total else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second on this rank, waiting included and validation left out."""
+        total = self.waited + self.computed
+        return self.images / total if total else 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a new epoch: what lies between two epochs is not waiting for data."""
+        self._ended = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long this batch was waited for."""
+        self._began = time.monotonic()
+        if self._ended is not None and self._steps >= self._WARM_UP:
+            self.waited += self._began - self._ended
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how long the step took and how many images it had."""
+        self._ended = time.monotonic()
+        if self._steps >= self._WARM_UP:
+            self.computed += self._ended - self._began
+            self.images += len(batch[0])
+        self._steps += 1
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the line, on the first rank only."""
+        if trainer.is_global_zero and self.images:
+            print(self.diagnosis(trainer.train_dataloader), flush=True)
+
+    def diagnosis(self, loader: Any) -> str:
+        """Return the line: images a second, share of waiting, the bottleneck, and what to change."""
+        text = f"throughput: {self.images_per_second:.0f} images/s, {self.wait_share:.0%} of the time waiting for data"
+        if self.wait_share < _WAIT_WORTH_MENTIONING:
+            return (
+                f"{text}; the model is the bottleneck: mixed precision (--trainer.precision bf16-mixed) if it is "
+                "not used yet, on a GPU a larger batch (--batch-size auto), elsewhere a smaller model would help"
+            )
+        return f"{text}; the data is the bottleneck: {'; '.join(_remedies(loader))}"
+
+
+def _remedies(loader: Any) -> list[str]:
+    """Return what would make a loader faster, the cheapest first."""
+    if not isinstance(loader, Loader):
+        return ["give the DataLoader more workers, or use sagitta.ImageData"]
+    remedies = []
+    if loader.threads < (cores := len(os.sched_getaffinity(0))):
+        remedies.append(f"use all {cores} cores (--data.threads {cores})")
+    height, width = loader.preprocessing.size
+    stored = dict(loader.shards.info.provenance.get("options", {}))
+    photos = min(loader.shards.info.max_size) > max(height, width)
+    if photos and not stored.get("restart_markers"):
+        remedies.append("let crops decode only what they need (sagitta convert --restart-markers, lossless)")
+    if photos and min(loader.shards.info.max_size) > 2 * max(height, width):
+        remedies.append(f"store smaller images (sagitta convert --resize {round(1.5 * min(height, width))})")
+    return remedies or ["use a machine with more CPU cores, or a larger model for the same time"]

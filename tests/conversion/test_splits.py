@@ -1,0 +1,142 @@
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sagitta.conversion.splits import SplitRule, assign, check_splits, split_rule
+from sagitta.dataset.schema import ROWS
+from sagitta.errors import ConfigError, SourceError
+from sagitta.files import content_hash
+
+Row = tuple[int, int, int | None]  # class, content, group
+
+NEITHER = SplitRule((), {"test": 0.2, "val": 0.1}, seed=0)
+
+
+def listing(splits: list[str | None]) -> pa.Table:
+    count = len(splits)
+    columns = [[f"{index}.png" for index in range(count)], ["a"] * count, splits, [None] * count, [1] * count]
+    return pa.table(columns, schema=ROWS)
+
+
+def split(rows: list[Row], rule: SplitRule = NEITHER) -> npt.NDArray[np.str_]:
+    labels = np.array([label for label, _, _ in rows])
+    hashes = [content_hash(str(content).encode()) for _, content, _ in rows]
+    groups = [None if group is None else str(group) for _, _, group in rows]
+    return assign(rule, labels, [None] * len(rows), hashes, groups)
+
+
+def test_given_splits_are_kept_and_the_missing_ones_made() -> None:
+    assert split_rule(listing([None] * 3), None, None, 0) == SplitRule((), {"test": 0.1, "val": 0.1}, 0)
+    assert split_rule(listing(["train", "test"]), None, None, 0) == SplitRule(("train", "test"), {"val": 0.1}, 0)
+    assert split_rule(listing(["train", "val"]), None, None, 0) == SplitRule(("train", "val"), {}, 0)
+    assert split_rule(listing(["train", "val"]), 0.5, 0.2, 0).made == {"test": 0.2}
+    assert split_rule(listing([None] * 3), 0.0, 0.3, 0).made == {"test": 0.3}
+    assert split_rule(listing(["train", "test"]), 0.0, None, 0).made == {}
+
+
+def test_the_rule_says_itself_in_words() -> None:
+    words = str(split_rule(listing(["train", "test"]), 0.25, None, 7))
+    assert words.startswith("train, test as the source gives them; made from train: val 0.25 of each class")
+    assert "seed 7" in words
+
+
+@pytest.mark.parametrize(("val", "test"), [(1.0, None), (-0.1, None), (0.5, 0.5), (None, 0.95)])
+def test_shares_that_do_not_fit_are_refused(val: float | None, test: float | None) -> None:
+    with pytest.raises(ConfigError, match=r"val|test"):
+        split_rule(listing([None] * 3), val, test, 0)
+
+
+def test_splits_for_some_rows_or_without_train_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"1\.png \(row 1\) has no split"):
+        split_rule(listing(["train", None]), None, None, 0)
+    with pytest.raises(SourceError, match="only val and test"):
+        split_rule(listing(["val", "test"]), None, None, 0)
+
+
+def test_shares_hold_within_each_class() -> None:
+    splits = split([(row % 2, row, None) for row in range(200)])
+    counts = [[int((splits[label::2] == name).sum()) for name in ("train", "val", "test")] for label in (0, 1)]
+    assert counts == [[70, 10, 20], [70, 10, 20]]
+
+
+def test_small_classes_give_one_row_to_each_split_from_three_rows_on() -> None:
+    three = split([(0, row, None) for row in range(3)])
+    two = split([(0, row, None) for row in range(2)])
+    assert sorted(three) == ["test", "train", "val"]
+    assert list(two) == ["train", "train"]
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> list[Row]:
+    row = st.tuples(st.integers(0, 3), st.integers(0, 60), st.none() | st.integers(0, 12))
+    return draw(st.lists(row, min_size=1, max_size=80))
+
+
+@settings(max_examples=60, deadline=None)
+@given(datasets())
+def test_identical_images_and_groups_stay_together_and_training_keeps_some(rows: list[Row]) -> None:
+    splits = split(rows)
+    for column in (1, 2):
+        values = {row[column] for row in rows} - {None}
+        for value in values:
+            assert len({splits[index] for index, row in enumerate(rows) if row[column] == value}) == 1
+    assert (splits == "train").any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(datasets(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(rows: list[Row], random: Random) -> None:
+    # A class of a unit with a tie is that of its first row, so only rows whose class follows from their content.
+    rows = [(content % 3, content, None) for _, content, _ in rows]
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    assert list(split([rows[index] for index in order])) == list(split(rows)[order])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(10, 150), st.integers(1, 10))
+def test_adding_rows_moves_only_those_at_the_edge(count: int, added: int) -> None:
+    before = split([(0, row, None) for row in range(count)])
+    after = split([(0, row, None) for row in range(count + added)])[:count]
+    # Each edge (test to val, val to train) moves by at most the rows that joined, or left with them.
+    assert int((before != after).sum()) <= 2 * added
+
+
+def test_the_seed_decides() -> None:
+    rows: list[Row] = [(0, row, None) for row in range(100)]
+    one, other = (split(rows, SplitRule((), {"val": 0.5}, seed)) for seed in (0, 1))
+    assert 20 < int((one != other).sum()) < 80
+
+
+def test_a_unit_belongs_to_the_class_of_most_of_its_rows() -> None:
+    """The group of ten, nine of them of class 1, uses up test's share of class 1 and none of class 0."""
+    rows: list[Row] = [(0, row, None) for row in range(50)]
+    rows += [*((1, 100 + row, 5) for row in range(9)), (0, 109, 5)]
+    splits = split(rows, SplitRule((), {"test": 0.2}, 0))
+    assert set(splits[50:]) == {"train"}  # class 1 is this one unit, and training keeps it
+    assert (splits[:50] == "test").sum() == 10
+
+
+def check(labels: list[int], splits: list[str], rule: SplitRule = NEITHER) -> None:
+    check_splits(rule, ("ant", "bee", "cow"), np.array(labels), np.array(splits))
+
+
+def test_a_class_that_training_lacks_is_named() -> None:
+    with pytest.raises(SourceError, match="'cow' is in test but has no image in train"):
+        check([0, 1, 2], ["train", "train", "test"], SplitRule(("train", "test"), {}, 0))
+    with pytest.raises(SourceError, match=r"'cow' is in test .* mend the labels"):
+        check([0, 0, 1, 1, 2, 2], ["train"] * 4 + ["test"] * 2)
+
+
+def test_one_class_one_image_and_no_row_are_named() -> None:
+    with pytest.raises(SourceError, match=r"one class only \('bee'\)"):
+        check([1, 1], ["train", "train"])
+    with pytest.raises(SourceError, match="'bee' has one readable image"):
+        check([0, 0, 1], ["train", "train", "train"])
+    with pytest.raises(SourceError, match="too few images for test"):
+        check([0, 0, 1, 1], ["train"] * 4)

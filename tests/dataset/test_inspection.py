@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.dataset.inspection import contact_sheet, summarise
+from sagitta.dataset.schema import DatasetInfo
+from sagitta.errors import DatasetError
+from sagitta.sources.detect import open_source
+
+
+@pytest.fixture
+def dataset(photo_folder: Path, tmp_path: Path) -> Path:
+    """Twenty photos of each of two classes, and one file that is no image."""
+    (photo_folder / "china" / "broken.jpg").write_bytes(b"no image")
+    convert(open_source(str(photo_folder), cache=tmp_path), tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+def many_classes(tmp_path: Path, count: int) -> Path:
+    for label in range(count):
+        (tmp_path / "source" / f"[bold]{label:02d}").mkdir(parents=True)
+        for index in range(3):
+            Image.new("L", (8, 9), label * 5 + index).save(tmp_path / "source" / f"[bold]{label:02d}" / f"{index}.png")
+    convert(open_source(str(tmp_path / "source"), cache=tmp_path), tmp_path / "dataset", ConvertOptions(quality=80))
+    return tmp_path / "dataset"
+
+
+def test_the_summary_counts_and_answers_the_four_questions(dataset: Path) -> None:
+    words = summarise(dataset).split("\n")
+    lines = [line.split() for line in words]
+    assert ["class", "train", "val", "test"] in lines
+    assert ["china", "16", "2", "2"] in lines
+    assert ["total", "32", "4", "4"] in lines
+    assert ["formats", "JPEG", "40"] in lines
+    text = " ".join(" ".join(words).split())
+    assert "40 images, 2 classes, RGB" in text
+    assert DatasetInfo.read(dataset).fingerprint in text
+    assert "quarantine 1 left out, listed in quarantine.parquet: 1 x not an image" in text
+    assert "which splits? train 32, val 4, test 4: made from all rows: val 0.1, test 0.1" in text
+    assert "which transforms? none, the original bytes are stored" in text
+    assert "which normalisation? mean 0." in text
+    assert "class folders" in text
+    assert "\x1b" not in text
+
+
+def test_long_class_lists_are_shortened_and_names_are_taken_literally(tmp_path: Path) -> None:
+    text = summarise(many_classes(tmp_path, 30))
+    assert "[bold]19" in text
+    assert "[bold]20" not in text
+    assert "... and 10 more classes" in text
+    assert "all encoded as JPEG of quality 80" in text
+    assert "90 images, 30 classes, grey" in text
+
+
+def test_what_is_no_dataset_or_misses_a_shard_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nowhere"):
+        summarise(tmp_path / "nowhere")
+    (dataset / "val" / "00000.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"val/00000\.parquet"):
+        summarise(dataset)
+
+
+def test_the_contact_sheet_shows_images_of_each_class(dataset: Path, tmp_path: Path) -> None:
+    contact_sheet(dataset, tmp_path / "sheet.png", per_class=5)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (200 + 5 * 136 + 8, 2 * 136 + 8)
+        cells = [sheet.crop((200 + place * 136, 8, 328 + place * 136, 136)).tobytes() for place in range(5)]
+    assert len(set(cells)) == 5
+
+
+def test_the_contact_sheet_of_many_small_grey_classes_stays_small(tmp_path: Path) -> None:
+    contact_sheet(many_classes(tmp_path, 15), tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == 12 * 136 + 8

@@ -1,0 +1,119 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from sagitta import Loader, ShardSet
+from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.errors import ConfigError
+from sagitta.loading.preprocessing import Preprocessing
+from sagitta.models.features import FeatureStore, extract, prepare, split_head
+from sagitta.models.networks import build_network
+from sagitta.sources.detect import open_source
+
+HOW = Preprocessing((32, 32), 1.0, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture
+def shards(photo_folder: Path, tmp_path: Path) -> ShardSet:
+    convert(open_source(str(photo_folder), cache=tmp_path), tmp_path / "dataset", ConvertOptions(workers=1))
+    return ShardSet.open(tmp_path / "dataset")
+
+
+@pytest.fixture
+def body() -> nn.Module:
+    torch.manual_seed(0)
+    return split_head(build_network("resnet20", 2, 3, (32, 32)), "resnet20")[0]
+
+
+@pytest.fixture
+def store(body: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
+    return FeatureStore("resnet20", body, HOW)
+
+
+def trained(name: str) -> nn.Module:
+    """A network whose BatchNorm statistics are not those of a new one."""
+    torch.manual_seed(0)
+    network = build_network(name, 5, 3, (64, 64)).train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, 3, 160, 160))
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "mobilenet_v3_small", "resnet20", "test_vit"])
+def test_features_are_the_input_of_the_head_also_when_prepared(name: str) -> None:
+    network = trained(name)
+    images = torch.randn(4, 3, 160, 160)
+    body, head = split_head(network, name)
+    layer = network.get_submodule(head)
+    with torch.inference_mode():
+        logits, plain, fast = network(images), body(images), prepare(body)(images)
+        assert torch.allclose(layer(plain), logits, atol=1e-5)
+    assert (fast - plain).norm() / plain.norm() < 1e-4
+
+
+def test_prepared_networks_have_no_batchnorm_left() -> None:
+    body, _ = split_head(trained("test_efficientnet"), "test_efficientnet")
+    assert not [layer for layer in prepare(body).modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+def test_networks_without_one_linear_head_are_refused() -> None:
+    network = build_network("deit_tiny_distilled_patch16_224", 2, 3, (224, 224))
+    with pytest.raises(ConfigError, match="head_dist"):
+        split_head(network, "deit_tiny_distilled_patch16_224")
+
+
+def test_store_finds_rows_by_content(store: FeatureStore) -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert store.missing(pa.array(["a", "b"])).tolist() == [0, 1]
+    store.add(pa.array(["a", "b"]), vectors[:2])
+    store.add(pa.array(["c", "d"]), vectors[2:])
+    assert store.missing(pa.array(["b", "e", "c"])).tolist() == [1]
+    wanted = pa.array(["d", "a", "d", "b"])
+    assert store.read(wanted).tolist() == vectors[[3, 0, 3, 1]].tolist()
+
+
+def test_damaged_parts_are_computed_again(store: FeatureStore) -> None:
+    store.add(pa.array(["a"]), np.ones((1, 3), np.float32))
+    (part,) = store.folder.glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:40])
+    assert store.missing(pa.array(["a"])).tolist() == [0]
+    assert not part.exists()
+
+
+def test_other_weights_or_preprocessing_have_features_of_their_own(store: FeatureStore, body: nn.Module) -> None:
+    folders = {store.folder, FeatureStore("resnet20", body, Preprocessing.from_dict(HOW.to_dict())).folder}
+    assert len(folders) == 1
+    assert FeatureStore("resnet20", body, replace(HOW, size=(40, 40))).folder not in folders
+    with torch.no_grad():
+        next(body.parameters()).add_(1)
+    assert FeatureStore("resnet20", body, HOW).folder not in folders
+
+
+def test_an_interrupted_run_goes_on(store: FeatureStore, body: nn.Module, shards: ShardSet) -> None:
+    hashes = shards.splits["train"].content_hashes
+    begun = extract(store, body, shards, "train", HOW)
+    done = next(begun) + next(begun)
+    begun.close()  # as an exception or Ctrl-C does
+    assert len(store.missing(hashes)) == len(hashes) - done > 0
+    assert sum(extract(store, body, shards, "train", HOW)) == len(hashes) - done
+    assert not store.missing(hashes).size
+    assert not list(extract(store, body, shards, "train", HOW))
+
+
+def test_features_do_not_depend_on_how_they_were_batched(
+    store: FeatureStore, body: nn.Module, shards: ShardSet
+) -> None:
+    hashes = shards.splits["train"].content_hashes
+    list(extract(store, prepare(body), shards, "train", HOW, batch_size=7))
+    found = store.read(hashes)
+    images, _ = Loader(shards, "train", train=False, preprocessing=HOW).take(np.arange(len(hashes)))
+    with torch.inference_mode():
+        expected = body(images).numpy()
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-4)

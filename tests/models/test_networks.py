@@ -1,0 +1,98 @@
+"""Networks by name: every kind maps images to logits, a wrong name is explained."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sagitta.errors import ConfigError
+from sagitta.loading.preprocessing import Preprocessing
+from sagitta.models.networks import SimpleCNN, build_network, head_names, layer_numbers, pretrained_preprocessing
+
+
+class TinyNet(nn.Module):
+    """A user's own network, found by its class path."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [
+        ("simple-cnn", 1, (8, 8)),
+        ("simple-cnn", 3, (65, 50)),
+        ("resnet-small", 1, (28, 28)),
+        ("resnet-small", 3, (8, 9)),
+        ("resnet20", 3, (32, 32)),
+        ("resnet18", 1, (32, 32)),
+        ("squeezenet1_1", 3, (64, 64)),
+    ],
+)
+def test_networks_of_every_kind_map_images_to_logits(name: str, channels: int, size: tuple[int, int]) -> None:
+    network = build_network(name, 5, channels, size)
+    assert network(torch.zeros(2, channels, *size)).shape == (2, 5)
+
+
+def test_simple_cnn_is_two_convolutions_and_two_linear_layers() -> None:
+    kinds = [type(layer) for layer in SimpleCNN(10) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert kinds == [nn.Conv2d, nn.Conv2d, nn.Linear, nn.Linear]
+
+
+def test_a_class_path_is_a_model() -> None:
+    assert isinstance(build_network(f"{__name__}.TinyNet", 3, 1, (8, 8)), TinyNet)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5O", "no model 'resnet5O'; near: .*resnet50"),
+        ("no.such.Net", "class path must import"),
+        ("pathlib.Path", "class path must import|not a torch"),
+    ],
+)
+def test_a_wrong_name_is_explained(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_network(name, 2, 3, (32, 32))
+
+
+def test_torchvision_models_refuse_grey_images() -> None:
+    with pytest.raises(ConfigError, match="colour images only"):
+        build_network("squeezenet1_1", 2, 1, (64, 64))
+
+
+def test_pretrained_preprocessing_is_timms() -> None:
+    preprocessing = pretrained_preprocessing("mobilenetv2_100")
+    assert preprocessing == Preprocessing((224, 224), 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert pretrained_preprocessing("simple-cnn") is None
+
+
+def test_pretrained_preprocessing_is_torchvisions_and_tells_its_weights_apart() -> None:
+    newest, first = (
+        pretrained_preprocessing("mobilenet_v3_large", file) for file in ("", "mobilenet_v3_large-8738ca79.pth")
+    )
+    assert newest is not None and int(224 / newest.crop_pct) == 232
+    assert first is not None and int(224 / first.crop_pct) == 256 and first.interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "layers"),
+    [("mobilenetv2_100", "classifier", 18), ("resnet20", "linear", 11), ("squeezenet1_1", "classifier.1", 9)],
+)
+def test_layers_are_numbered_from_the_image_to_the_head(name: str, head: str, layers: int) -> None:
+    network = build_network(name, 5, 3, (32, 32))
+    numbers = layer_numbers(network)
+    assert set(numbers) == {parameter for parameter, _ in network.named_parameters()}
+    assert set(numbers.values()) == set(range(layers + 1)) and numbers[next(iter(numbers))] == 0
+    assert head_names(network) == (head,)
+    assert {parameter for parameter, number in numbers.items() if number == layers} == {
+        f"{head}.weight",
+        f"{head}.bias",
+    }
+
+
+def test_resnet20_has_the_papers_size() -> None:
+    assert sum(parameter.numel() for parameter in build_network("resnet20", 10, 3, (32, 32)).parameters()) == 269_722

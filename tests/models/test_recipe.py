@@ -1,0 +1,46 @@
+"""Which settings are chosen for which situation."""
+
+import pytest
+
+from sagitta.models.recipe import Recipe, Situation, choose
+
+
+@pytest.mark.parametrize(
+    ("situation", "name", "word"),
+    [
+        (Situation(8, 1_400), "simple-cnn", "small images"),
+        (Situation(28, 54_000), "resnet-small", "thumbnails"),
+        (Situation(32, 8_000, model="resnet20"), "resnet20", "small images"),
+        (Situation(224, 300), "resnet18", "photos from scratch"),
+        (Situation(224, 300, model="resnet50"), "resnet50", "photos from scratch"),
+        (Situation(224, 300, pretrained=True), "mobilenetv2_100", "few photos"),
+        (Situation(224, 300, pretrained=True, device="cuda"), "resnet50", "few photos"),
+        (Situation(224, 10**6, pretrained=True, model="vit_tiny_patch16_224"), "vit_tiny_patch16_224", "many photos"),
+        (Situation(224, 300, pretrained=True, tune="head"), "mobilenetv2_100", "head alone"),
+    ],
+)
+def test_each_situation_has_its_recipe(situation: Situation, name: str, word: str) -> None:
+    recipe = choose(situation)
+    assert recipe.name == name and word in recipe.reason and recipe == choose(situation)
+
+
+def test_fewer_rows_mean_more_epochs() -> None:
+    assert [choose(Situation(8, rows)).epochs for rows in (10**6, 2500, 100, 0)] == [10, 20, 30, 30]
+
+
+def test_thumbnails_take_bfloat16_where_it_is_fast() -> None:
+    precisions = [choose(Situation(32, 8_000, bf16=bf16)).precision for bf16 in (False, True)]
+    assert precisions == ["32-true", "bf16-mixed"]
+    assert [choose(Situation(32, rows)).epochs for rows in (500, 8_000, 54_000)] == [40, 35, 6]
+
+
+def test_fine_tuning_learns_gently_and_keeps_an_average() -> None:
+    few = choose(Situation(224, 300, pretrained=True))
+    scratch = choose(Situation(224, 300))
+    assert few.layer_decay < scratch.layer_decay == 1 and few.ema > scratch.ema == 0 and few.auto == "trivial"
+
+
+def test_every_reason_is_one_line() -> None:
+    sizes, rows, kinds = (28, 224), (0, 300, 10**6), (False, True)
+    recipes: list[Recipe] = [choose(Situation(s, r, pretrained=p)) for s in sizes for r in rows for p in kinds]
+    assert all("\n" not in recipe.reason and len(recipe.reason) < 200 for recipe in recipes)

@@ -1,0 +1,80 @@
+"""What logits mean, of one label an image or several; MixUp and CutMix: shares as literals, repeatable by key."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sagitta.models.task import mean_logits, mix, probabilities_of
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def test_mean_logits_have_the_mean_of_the_probabilities() -> None:
+    first, second = torch.randn(2, 5, 4, generator=GENERATOR) * 5
+    for multilabel in (False, True):
+        mean = (probabilities_of(first, multilabel=multilabel) + probabilities_of(second, multilabel=multilabel)) / 2
+        logits = mean_logits(first, second, multilabel=multilabel)
+        torch.testing.assert_close(probabilities_of(logits, multilabel=multilabel), mean)
+
+
+def test_mean_logits_stay_finite_where_probabilities_do_not_fit_float32() -> None:
+    certain = torch.tensor([[200.0, -200.0]])
+    for multilabel in (False, True):
+        assert mean_logits(certain, certain, multilabel=multilabel).isfinite().all()
+    torch.testing.assert_close(mean_logits(certain, certain, multilabel=True), certain)
+
+
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+
+
+def images(count: int = 7) -> Tensor:
+    """Image number i is all i + 1."""
+    return torch.ones(count, 3, 8, 10) * torch.arange(1, count + 1).view(-1, 1, 1, 1)
+
+
+def test_mixup_adds_neighbours_in_the_share_of_their_labels() -> None:
+    mixed, targets = mix(images(), LABELS, 3, mixup=1.0, cutmix=0.0, key=(0, 0, 0))
+    share = float(targets[0, 0])
+    assert 0 < share < 1 and targets.dtype == torch.float32
+    torch.testing.assert_close(targets[:2], torch.tensor([[share, 1 - share, 0], [1 - share, share, 0]]))
+    torch.testing.assert_close(mixed[0], torch.full((3, 8, 10), share * 1 + (1 - share) * 2))
+    torch.testing.assert_close(mixed[3], torch.full((3, 8, 10), share * 4 + (1 - share) * 3))
+    assert (mixed[6] == 7).all() and targets[6].tolist() == [1, 0, 0]  # alone
+
+
+@pytest.mark.parametrize("batch", range(20))
+def test_cutmix_puts_a_box_of_the_neighbour_in_the_share_of_its_label(batch: int) -> None:
+    mixed, targets = mix(images(), LABELS, 3, mixup=0.0, cutmix=1.0, key=(0, 0, batch))
+    other = mixed[0, 0] == 2
+    assert set(mixed[0].flatten().tolist()) <= {1.0, 2.0}
+    assert float(targets[0, 1]) == pytest.approx(float(other.float().mean()), abs=1e-6)
+    assert int(other.sum()) == int(other.any(dim=1).sum() * other.any(dim=0).sum())  # a box
+    assert ((mixed[1, 0] == 1) == other).all()
+
+
+def test_a_batch_is_mixed_by_its_key() -> None:
+    first, second, other = (mix(images(), LABELS, 3, mixup=0.2, cutmix=1.0, key=(1, 2, n))[0] for n in (3, 3, 4))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_ranks_mix_as_one_process(batch: int) -> None:
+    settings = {"mixup": 0.2, "cutmix": 1.0}
+    whole = mix(images(6), LABELS[:6], 3, key=(1, 0, batch), **settings)
+    parts = [
+        mix(images(6)[half], LABELS[:6][half], 3, key=(1, 0, batch), **settings) for half in (slice(4), slice(4, 6))
+    ]
+    for one, several in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(one, torch.cat(several))
+
+
+def test_several_labels_a_row_are_mixed_too() -> None:
+    labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    _, targets = mix(images(2), labels, 3, mixup=1.0, cutmix=0.0, key=(0,))
+    assert targets[:, 1].tolist() == [1, 1] and targets[:, 2].tolist() == [0, 0]
+    assert float(targets[:, 0].sum()) == pytest.approx(1)
+
+
+def test_off_means_off() -> None:
+    mixed, targets = mix(images(), LABELS, 3, mixup=0.0, cutmix=0.0, key=(0,))
+    assert torch.equal(mixed, images()) and targets.argmax(dim=1).tolist() == LABELS.tolist()

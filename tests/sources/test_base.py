@@ -1,0 +1,89 @@
+"""Several labels a row: lists and separated text are told from class names with a semicolon in them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sagitta.dataset.schema import Source
+from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions, several_labels
+from sagitta.sources.detect import open_source
+
+from .conftest import image, write_files
+
+Open = Callable[..., Source]
+PHOTOS = dict.fromkeys(["a.jpg", "b.png", "c.webp", "d.png"])
+COMBINED = "path,label\na.jpg,red;round\nb.png,round;blue\nc.webp,\nd.png,blue; red ;red\n"
+
+
+def test_separated_labels_are_detected(open_files: Open) -> None:
+    source = open_files(PHOTOS | {"labels.csv": COMBINED})
+    assert source.multilabel and source.class_names == ("blue", "red", "round")
+    assert source.rows["label"].to_pylist() == [["red", "round"], ["round", "blue"], [], ["blue", "red"]]
+    assert "several labels a row, separated by ';'" in source.describe()
+
+
+def test_one_label_a_row_can_be_asked_for(open_folder: Open) -> None:
+    table = COMBINED.replace("c.webp,\n", "c.webp,red\n")
+    source = open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(label_separator=""))
+    assert not source.multilabel and len(source.class_names) == 4
+
+
+@pytest.mark.parametrize(
+    ("cells", "separator", "expected"),
+    [
+        (["tench; Tinca tinca", "goldfish; Carassius", "tench; Tinca tinca"], None, None),
+        (["animal;dog", "animal;cat", "plant;rose", "plant;oak"], None, None),
+        (["cat", "dog"], None, None),
+        (["a|b", "b|c", "c|a", None], None, [["a", "b"], ["b", "c"], ["c", "a"], []]),
+        (["haze primary", "clear", None], " ", [["haze", "primary"], ["clear"], []]),
+        (["a,b", "c"], ",", [["a", "b"], ["c"]]),
+        ([["a", "b"], []], None, [["a", "b"], []]),
+    ],
+)
+def test_only_recurring_parts_are_labels(
+    cells: list[str | list[str] | None], separator: str | None, expected: list[list[str]] | None
+) -> None:
+    found, note = several_labels(cells, separator)
+    assert found == expected
+    assert (note is not None) == (expected is not None or ";" in str(cells))
+
+
+def test_names_with_a_semicolon_are_mentioned(open_folder: Open) -> None:
+    table = "path,label\na.jpg,tench; Tinca\nb.png,tench; Tinca\nc.webp,cat\nd.png,cat\n"
+    source = open_folder(PHOTOS | {"labels.csv": table})
+    assert source.class_names == ("cat", "tench; Tinca") and "--label-separator ';'" in source.describe()
+
+
+def test_lists_in_a_parquet_manifest(tmp_path: Path) -> None:
+    write_files(tmp_path, PHOTOS)
+    labels = pa.array([["x", "y"], [], None, ["y", " y", None]], pa.list_(pa.string()))
+    pq.write_table(pa.table({"path": list(PHOTOS), "labels": labels}), tmp_path / "t.parquet")
+    source = open_source(str(tmp_path / "t.parquet"), cache=tmp_path)
+    assert source.rows["label"].to_pylist() == [["x", "y"], [], [], ["y"]]
+    numbers = pa.array([[1, 10], [2], [], [10]])
+    pq.write_table(pa.table({"path": list(PHOTOS), "labels": numbers}), tmp_path / "t.parquet")
+    assert open_source(str(tmp_path / "t.parquet"), cache=tmp_path).class_names == ("1", "2", "10")
+    pq.write_table(pa.table({"path": list(PHOTOS), "labels": [[{"a": 1}]] * 4}), tmp_path / "t.parquet")
+    with pytest.raises(SourceError, match="column 'labels' holds no lists of text or numbers"):
+        open_source(str(tmp_path / "t.parquet"), cache=tmp_path)
+
+
+def test_lists_beside_images_in_parquet(tmp_path: Path) -> None:
+    images = [image(index) for index in range(4)]
+    labels = pa.array([["x", "y"], [], None, ["y"]], pa.list_(pa.string()))
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "train.parquet")
+    source = open_source(str(tmp_path), cache=tmp_path / "cache")
+    assert source.rows["label"].to_pylist() == [["x", "y"], [], ["y"]]
+    assert "skipped 1 row without a label" in source.describe()
+    pq.write_table(pa.table({"image": images, "label": ["x y", "y", "x", None]}), tmp_path / "train.parquet")
+    source = open_source(str(tmp_path), SourceOptions(label_separator=" "), cache=tmp_path / "cache")
+    assert source.rows["label"].to_pylist() == [["x", "y"], ["y"], ["x"]]
+
+
+def test_a_separator_is_for_tables_only(open_folder: Open) -> None:
+    with pytest.raises(SourceError, match="a column can only be named for a table"):
+        open_folder({"a/1.png": None, "b/2.png": None}, SourceOptions(label_separator=";", layout="folders"))

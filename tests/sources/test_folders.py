@@ -1,0 +1,135 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sagitta.dataset.schema import ROWS, Source
+from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions
+from sagitta.sources.detect import open_source
+
+from .conftest import image
+
+Open = Callable[..., Source]
+
+
+def columns(source: Source, *names: str) -> list[tuple[str | None, ...]]:
+    return list(zip(*(source.rows[name].to_pylist() for name in names), strict=True))
+
+
+def test_class_folders_are_labels_and_every_reader_returns_the_bytes(open_files: Open) -> None:
+    source = open_files({"dog/b.png": None, "cat/deep/a.JPG": None, "cat/c.webp": None})
+    assert source.rows.schema == ROWS
+    assert columns(source, "path", "label", "split", "group") == [
+        ("cat/c.webp", "cat", None, None),
+        ("cat/deep/a.JPG", "cat", None, None),
+        ("dog/b.png", "dog", None, None),
+    ]
+    assert source.class_names == ("cat", "dog")
+    assert [source.reader.read(path) for path in source.rows["path"].to_pylist()] == [image(2), image(1), image(0)]
+    assert source.rows["size"].to_pylist() == [len(image(2)), len(image(1)), len(image(0))]
+
+
+def test_split_folders_in_any_case(open_files: Open) -> None:
+    files = {"Train/cat/1.png": None, "train/dog/1.png": None, "VALID/cat/2.png": None, "testing/dog/3.png": None}
+    source = open_files(files)
+    assert columns(source, "path", "label", "split") == [
+        ("Train/cat/1.png", "cat", "train"),
+        ("VALID/cat/2.png", "cat", "val"),
+        ("testing/dog/3.png", "dog", "test"),
+        ("train/dog/1.png", "dog", "train"),
+    ]
+
+
+def test_kaggle_file_names_in_one_folder_and_in_two(open_files: Open) -> None:
+    source = open_files(
+        {"train/cat.0.jpg": None, "train/cat.1.jpg": None, "train/dog.0.jpg": None, "test/dog.1.jpg": None}
+    )
+    assert columns(source, "label", "split") == [("dog", "test"), ("cat", "train"), ("cat", "train"), ("dog", "train")]
+
+
+def test_what_kaggle_leaves_without_a_label_is_counted(open_folder: Open) -> None:
+    files = {f"train/{name}.{index}.jpg": None for name in ("cat", "dog") for index in range(2)}
+    source = open_folder(files | {f"test1/{index}.jpg": None for index in range(9)})
+    assert source.rows.num_rows == 4
+    assert source.notes == ("skipped 9 files without a label", "all of it is train, so it counts as not split")
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("cat.0.jpg", "cat"),
+        ("dog-12.jpeg", "dog"),
+        ("great_pyrenees_3.png", "great_pyrenees"),
+        ("n01440764_10026.JPEG", "n01440764"),
+        ("cat (1).jpg", "cat"),
+        ("blaues_auge_2.jpg", "blaues_auge"),
+    ],
+)
+def test_label_in_a_file_name(open_folder: Open, name: str, label: str) -> None:
+    stem, dot, suffix = name.rpartition(".")
+    source = open_folder({name: None, f"{stem}1{dot}{suffix}": None, "zebra.1.png": None, "zebra.2.png": None})
+    assert source.class_names == (label, "zebra")
+
+
+@pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["2019-01.jpg", "2019-02.jpg"]])
+def test_file_names_that_are_no_labels_are_refused(open_folder: Open, names: list[str]) -> None:
+    with pytest.raises(SourceError, match=r"no images with labels found; understood are class folders"):
+        open_folder(dict.fromkeys(names))
+
+
+def test_integer_classes_are_in_numeric_order(open_folder: Open) -> None:
+    assert open_folder({f"{label}/x.png": None for label in (10, 9, 0, 2)}).class_names == ("0", "2", "9", "10")
+
+
+def test_every_file_in_a_class_folder_is_a_row_but_side_files_and_junk(open_files: Open) -> None:
+    source = open_files(
+        {"cat/a": None, "cat/b.tar": "no image", "cat/c.jpg": "", "dog/d.png": None}
+        | dict.fromkeys(
+            ["cat/notes.txt", "cat/.DS_Store", "__MACOSX/cat/._a", "dog/Thumbs.db", ".git/config", "README.md"], "x"
+        )
+    )
+    assert columns(source, "path") == [("cat/a",), ("cat/b.tar",), ("cat/c.jpg",), ("dog/d.png",)]
+    assert source.notes == ("skipped 2 files of text beside the images (.txt, .csv and the like)",)
+
+
+def test_one_folder_called_train_among_others_is_a_class(open_folder: Open) -> None:
+    source = open_folder({"train/1.png": None, "car/1.png": None, "bus/1.png": None})
+    assert source.class_names == ("bus", "car", "train")
+
+
+def test_folders_beside_the_splits_are_counted(open_folder: Open) -> None:
+    source = open_folder({"train/a/1.png": None, "val/b/1.png": None, "extra/c/1.png": None})
+    assert source.class_names == ("a", "b")
+    assert source.notes == ("skipped 1 file outside the split folders",)
+
+
+def test_a_single_top_folder_is_a_wrapper_unless_it_is_the_only_class(open_files: Open) -> None:
+    assert open_files({"wrapper/cat/1.png": None, "wrapper/dog/1.png": None, "README.md": "x"}).class_names == (
+        "cat",
+        "dog",
+    )
+
+
+def test_one_class_is_left_to_conversion(open_folder: Open) -> None:
+    assert open_folder({"cat/1.png": None, "cat/2.png": None}).class_names == ("cat",)
+
+
+def test_a_forced_layout_wins_over_detection(open_folder: Open) -> None:
+    files = {f"pets/{name}.{index}.jpg": None for name in ("cat", "dog") for index in range(2)}
+    assert open_folder(files).class_names == ("cat", "dog")
+    assert open_folder(files, SourceOptions(layout="folders")).class_names == ("pets",)
+
+
+def test_dogs_vs_cats_as_kaggle_has_it(data_dir: Path, tmp_path: Path) -> None:
+    source = open_source(str(data_dir / "dogs-vs-cats"), cache=tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.rows["split"].to_pylist().count("train") == 320
+    assert source.rows["split"].to_pylist().count("test") == 160
+    assert source.layout == "test/train folders of file names (cat.0.jpg)"
+    assert "480 images in 2 classes (train 320, test 160)" in source.describe()
+
+
+def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
+    source = open_source(str(data_dir / "butterflies"), cache=tmp_path)
+    assert (source.rows.num_rows, len(source.class_names), source.layout) == (440, 10, "class folders")

@@ -1,0 +1,103 @@
+import csv
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sagitta.models.networks import build_network
+from tests.cli.test_cli import Result, refused, sagitta
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "weights"
+    path.mkdir()
+    for name in ("resnet20", "test_resnet"):
+        save_file(build_network(name, 10, 3, (32, 32)).state_dict(), path / f"{name}.safetensors")
+    return path
+
+
+def test_probe_compares_networks_and_makes_a_run(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    command = ["probe", photo_folder, "--model", "resnet20,test_resnet", "--test", 0.3, "--out", "run", "--embed"]
+    files = ["--weights", f"{weights}/resnet20.safetensors,{weights}/test_resnet.safetensors"]
+    result = sagitta(*command, *files, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "images/s" in result.stdout and "head (linear) is new" in result.stdout
+
+    run = tmp_path / "run"
+    record = json.loads((run / "run.json").read_text())
+    accuracy = record["result"]["test_acc"]
+    lines = [line for line in result.stdout.splitlines() if line.split()[1:2] and " M " in line]
+    assert len(lines) == 2 and f"{accuracy:.1%}" in lines[0]
+    features = pq.read_table(next(run.glob("features-resnet20-*.parquet")))
+    assert features.column_names == ["path", "split", "label", "vector"] and features.num_rows == 40
+    assert set(features["label"].to_pylist()) == {"china", "flower"} and features["vector"].type.list_size == 64
+    assert len(list(run.glob("features-*.parquet"))) == 2
+    assert sorted(each["model"] for each in record["probe"]) == ["resnet20", "test_resnet"]
+
+    tested = sagitta("test", "run", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    with (run / "test_logs.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["test_acc"]) == float(second["test_acc"]) == accuracy
+    assert float(first["test_log_loss"]) == pytest.approx(float(second["test_log_loss"]), rel=1e-3)
+
+    predicted = sagitta("predict", "run", photo_folder / "china", cwd=tmp_path)
+    assert predicted.returncode == 0 and predicted.stdout.count("\n") == 21
+
+    again = sagitta(*command[:-3], *files, cwd=tmp_path)
+    assert again.returncode == 0 and "images/s" not in again.stdout and again.stdout.count("cached") == 2
+
+
+def test_a_run_of_a_probe_can_be_trained_further(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    file = weights / "resnet20.safetensors"
+    assert sagitta("probe", photo_folder, "--model", "resnet20", "--weights", file, cwd=tmp_path).returncode == 0
+    run = next((tmp_path / "runs").iterdir())
+    more = ("--weights", run, "--epochs", 1, "--batch-size", 8, "--out", "tuned")
+    result = sagitta("fit", photo_folder, *more, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "the head (linear) too" in result.stdout
+
+
+def test_new_images_only_are_computed(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    command = ["probe", photo_folder, "--model", "resnet20", "--weights", weights / "resnet20.safetensors"]
+    hidden = tmp_path / "later.jpg"
+    (photo_folder / "china" / "000.jpg").rename(hidden)
+    assert sagitta(*command, cwd=tmp_path).returncode == 0
+    store = next((tmp_path / "cache" / "features").iterdir())
+    assert sum(pq.read_metadata(part).num_rows for part in store.iterdir()) == 39
+    parts = len(list(store.iterdir()))
+    hidden.rename(photo_folder / "china" / "000.jpg")
+    assert sagitta(*command, cwd=tmp_path).returncode == 0
+    assert len(list(store.iterdir())) == parts + 1
+    assert sum(pq.read_metadata(part).num_rows for part in store.iterdir()) == 40
+
+
+def test_what_cannot_be_probed_is_told_in_one_line(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    def probe(*arguments: object) -> Result:
+        return sagitta("probe", photo_folder, *arguments, cwd=tmp_path)
+
+    file = weights / "resnet20.safetensors"
+    refused(probe("--model", "resnet20", "--weights", file, "--val", 0), "no val split", "--val 0.1")
+    refused(probe("--model", "resnet20", "--weights", f"{file},{file}"), "2 files")
+    refused(probe("--model", "resnet20", "--weights", weights / "none.pth"), "none.pth", "no such")
+    refused(probe("--model", "resnet20", "--weights", weights / "test_resnet.safetensors"), "another network")
+    refused(probe("--model", "resnet20"), "pretrained weights are known for")
+    refused(probe("--model", "resnetto20", "--weights", file), "resnetto20")
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_bars_on_real_photos(data_dir: Path, tmp_path: Path) -> None:
+    """The bars of the project: at least 97.5 % on dogs vs. cats and 98.0 % on butterflies."""
+    file = data_dir / "weights" / "mobilenetv2_100.imagenet1k.safetensors"
+    for name, options, bar in (("dogs-vs-cats", [], 0.975), ("butterflies", ["--val", 0.1, "--test", 0.2], 0.98)):
+        command = ["probe", data_dir / name, "--model", "mobilenetv2_100", "--weights", file, "--out", name]
+        result = sagitta(*command, *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["result"]["test_acc"] >= bar, os.linesep.join(result.stdout.splitlines()[-8:])

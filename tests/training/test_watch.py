@@ -1,0 +1,160 @@
+"""Predictions on sample images: a grid a person can read, for any LightningModule."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.dataset.shards import ShardSet
+from sagitta.errors import ConfigError
+from sagitta.images.grid import prediction_grid
+from sagitta.loading.loader import Loader
+from sagitta.loading.preprocessing import Preprocessing
+from sagitta.models.classifier import Classifier
+from sagitta.sources.detect import open_source
+from sagitta.training.callbacks import WeightEMA
+from sagitta.training.watch import EpochLines, PredictionImages, Throughput
+
+
+def tile(value: int) -> Image.Image:
+    return Image.fromarray(np.full((20, 30, 3), value, np.uint8))
+
+
+def test_grid_frames_right_green_and_wrong_red() -> None:
+    grid = prediction_grid([(tile(0), "cat", "cat", 0.9), (tile(255), "cat", "a very long class name " * 5, 0.6)])
+    colours = {colour for _, colour in grid.getcolors(1 << 20) or []}
+    assert (34, 139, 34) in colours and (200, 30, 30) in colours
+    assert grid.width < 2 * 200 and grid.height < 2 * 220
+
+
+def test_every_epoch_leaves_a_picture_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2), 8)
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[PredictionImages(4), EpochLines()],
+    )
+    trainer.fit(Classifier("simple-cnn", num_classes=2), loader, loader)
+    pictures = sorted((tmp_path / "predictions").iterdir())
+    assert [path.name for path in pictures] == ["epoch=00.png", "epoch=01.png"]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (2 * 168, 2 * 204)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
+    assert all(word in lines[0] for word in ("train_loss", "val_loss", "val_acc"))
+
+
+def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+        def __len__(self) -> int:
+            return 24
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            time.sleep(0.05)
+            return torch.rand(3, 16, 16), index % 2
+
+    watch = Throughput()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watch],
+    )
+    trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2), DataLoader(Slow(), 12))
+    assert watch.images == (12 - 5) * 2
+    assert watch.wait_share > 0.5
+    assert "the data is the bottleneck: give the DataLoader more workers" in capsys.readouterr().out
+
+
+def test_throughput_sees_when_the_model_is_slow() -> None:
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 0.01, 0.99, 50
+    assert watch.diagnosis(None).startswith("throughput: 50 images/s, 1% of the time waiting for data; the model")
+
+
+def _train(folder: Path, callbacks: list[pl.Callback]) -> tuple[pl.Trainer, Classifier, DataLoader[Any]]:
+    pl.seed_everything(0, verbose=False)
+    loader = DataLoader(TensorDataset(torch.rand(32, 3, 16, 16), torch.arange(32) % 2), 8)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+    classifier = Classifier("resnet20", num_classes=2, lr=0.1)
+    trainer.fit(classifier, loader, loader)
+    return trainer, classifier, loader
+
+
+def test_what_is_kept_and_tested_is_the_average(tmp_path: Path) -> None:
+    """The average that the checkpoints must hold is computed here a second time, from the weights after each step."""
+    averages: list[dict[str, torch.Tensor]] = []
+
+    class Recorder(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            now = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            n = len(averages)  # updates before this one; the first one copies
+            keep = 0.0 if n == 0 else min(0.9, (1 + n) / (10 + n))
+            averages.append(
+                {
+                    name: keep * averages[-1][name] + (1 - keep) * value
+                    if keep and value.is_floating_point()
+                    else value
+                    for name, value in now.items()
+                }
+            )
+
+    kept = ModelCheckpoint(tmp_path, monitor="val_loss", save_top_k=-1, save_last=True)
+    trainer, classifier, loader = _train(tmp_path, [Recorder(), WeightEMA(0.9), kept])
+    final = {name: value.clone() for name, value in classifier.state_dict().items()}
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for name, value in averages[-1].items():
+        torch.testing.assert_close(last["state_dict"][name], value)
+        torch.testing.assert_close(final[name], value)
+    assert not torch.equal(
+        last["state_dict"]["network.linear.weight"], last["current_model_state"]["network.linear.weight"]
+    )
+    best = torch.load(kept.best_model_path, weights_only=True)["state_dict"]
+    tested = trainer.test(classifier, loader, ckpt_path=kept.best_model_path, verbose=False, weights_only=True)[0]
+    assert all(torch.equal(value, best[name]) for name, value in classifier.state_dict().items())
+    assert tested["test_loss"] == pytest.approx(float(kept.best_model_score or 0), rel=1e-4)
+
+
+def test_an_average_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ema 1\.0"):
+        WeightEMA(1.0)
+
+
+def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, photo_folder: Path) -> None:
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 3.0, 1.0, 100
+    said = []
+    for name, options in (("plain", ConvertOptions()), ("marked", ConvertOptions(restart_markers=True))):
+        convert(open_source(str(photo_folder), cache=tmp_path / "cache"), tmp_path / name, options)
+        how = replace(Preprocessing.of_dataset(ShardSet.open(tmp_path / name).info), size=(32, 32))
+        said.append(watch.diagnosis(Loader(tmp_path / name, preprocessing=how, threads=0)))
+    assert said[0].startswith("throughput: 25 images/s, 75% of the time waiting for data; the data is the bottleneck")
+    assert "(--data.threads " in said[0]
+    assert "--restart-markers, lossless" in said[0] and "--restart-markers" not in said[1]
+    assert all("sagitta convert --resize 48" in line for line in said)
