@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "sagitta"
 
 PACKAGES = [
     "errors", "files", "pool",
-    "images", "dataset", "sources", "conversion", "loading", "run", "models", "evaluation", "training", "cli",
+    "images", "dataset", "sources", "conversion", "loading", "run", "models", "settings", "evaluation", "training", "verbs", "cli",
 ]  # fmt: skip
 """From the ground to the roof; each imports only from those before it."""
 APART = {"sources": {"conversion"}, "conversion": {"sources"}}

@@ -17,12 +17,14 @@ import json
 import os
 import platform
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -32,6 +34,8 @@ from sagitta.files import write_atomic
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
+COMMAND: ContextVar[str] = ContextVar("command", default="Python")
+"""What the person typed, for the record."""
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
@@ -40,22 +44,46 @@ _WIDTH = 40
 def new_run_directory(out: Path | None, source: str) -> Path:
     """Make and return the run directory: ``out``, or the first free one of ``runs/NAME-1``, ``runs/NAME-2`` and so on.
 
-    Every rank gets the same path, and only the first one makes it.
+    Only the first rank makes it; the others are told by :func:`told_to_other_ranks`.
 
     Raises:
         ConfigError: ``out`` exists and is not an empty folder, or it cannot be made.
     """
-    if out is None and (made := os.environ.get(_RUN_VARIABLE)):
-        return Path(made)
     if _global_rank():
-        return out or Path("runs")
+        return Path(os.environ.get(_RUN_VARIABLE) or out or "runs")
     try:
-        run = _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
+        return _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
     except OSError as error:
         raise ConfigError(f"{out or 'runs'}: cannot make the run directory: {error.strerror}") from None
-    if out is None:
-        os.environ[_RUN_VARIABLE] = str(run)
-    return run
+
+
+@contextmanager
+def told_to_other_ranks(run: Path) -> Iterator[None]:
+    """Let the processes that Lightning starts meanwhile know which directory the first one made."""
+    before = os.environ.get(_RUN_VARIABLE)
+    os.environ[_RUN_VARIABLE] = str(run)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_RUN_VARIABLE]
+        else:
+            os.environ[_RUN_VARIABLE] = before
+
+
+def from_first_process(name: str, find: Callable[[], float]) -> float:
+    """Return what ``find`` finds in the first process, in every process that Lightning starts.
+
+    Raises:
+        ConfigError: this process was started beside the first one, so that it cannot know.
+    """
+    variable = f"SAGITTA_AUTO_{name.upper()}"
+    if not _global_rank():
+        os.environ[variable] = str(value := find())
+        return value
+    if variable not in os.environ:
+        raise ConfigError(f"{name} auto: cannot be found under torchrun or SLURM; find it on one device, then give it")
+    return float(os.environ[variable])
 
 
 def _global_rank() -> int:
@@ -67,11 +95,20 @@ def _run_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", Path(source).resolve().stem if os.sep in source else source).strip("-.") or "run"
 
 
-def _claim(out: Path) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def check_free(out: Path | None) -> None:
+    """Refuse a run directory that could not be made, before anything long begins.
+
+    Raises:
+        ConfigError: ``out`` exists and is not an empty folder.
+    """
+    if out is not None and not _global_rank() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or go on with --resume {out}"
         )
+
+
+def _claim(out: Path) -> Path:
+    check_free(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
 
@@ -126,7 +163,7 @@ def read_record(run: Path) -> dict[str, Any]:
 def write_record(run: Path, **fields: Any) -> None:
     """Add ``fields`` to ``run.json``; the first call also records versions, hardware and the command."""
     record = read_record(run) or {
-        "command": " ".join(["sagitta", *sys.argv[1:]]),
+        "command": COMMAND.get(),
         "versions": {"python": platform.python_version()}
         | {
             name: version(name)
@@ -150,15 +187,35 @@ def save_config(path: Path, text: str) -> None:
 def read_metrics(run: Path) -> dict[str, list[float]]:
     """Return every logged metric of a run as its values in the order of the steps, over all its ``version_N`` logs."""
     values: dict[str, dict[int, float]] = {}
+    for step, row in _logged(run):
+        for name, value in row.items():
+            if name != "epoch":
+                values.setdefault(name, {})[step] = value
+    return {name: [steps[step] for step in sorted(steps)] for name, steps in values.items()}
+
+
+def history_table(run: Path) -> pa.Table:
+    """Return what was logged, a row a step: ``step``, ``epoch``, and a column a metric, null where there is none.
+
+    Of a resumed run the later log counts where two hold the same step.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for step, row in _logged(run):
+        rows.setdefault(step, {"step": step}).update(row)
+    names = sorted({name for row in rows.values() for name in row} - {"step", "epoch"})
+    columns = {name: [rows[step].get(name) for step in sorted(rows)] for name in ("step", "epoch", *names)}
+    kinds = {"step": pa.int64(), "epoch": pa.int64()}
+    return pa.table({name: pa.array(values, kinds.get(name, pa.float64())) for name, values in columns.items()})
+
+
+def _logged(run: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the rows of all ``version_N`` logs: the step, and what was logged of it."""
     for path in sorted(
         (run / "lightning_logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:])
     ):
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        values.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: [steps[step] for step in sorted(steps)] for name, steps in values.items()}
+                yield int(row["step"]), {name: float(value) for name, value in row.items() if value and name != "step"}
 
 
 @rank_zero_only
@@ -192,12 +249,16 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
     return "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in bins)
 
 
+def sparklines(run: Path) -> dict[str, str]:
+    """Return a drawing of the course of every metric that was logged more than once."""
+    metrics = {name: values for name, values in sorted(read_metrics(run).items()) if not name.startswith("lr-")}
+    return {name: sparkline(values) for name, values in metrics.items() if len(values) > 1}
+
+
 def history(run: Path, result: Mapping[str, float]) -> str:
     """Return the run history (a sparkline a metric) and the run summary (final values) as text."""
-    metrics = {name: values for name, values in sorted(read_metrics(run).items()) if not name.startswith("lr-")}
-    width = max((len(name) for name in [*metrics, *result]), default=0)
-    lines = ["", "Run history"]
-    lines += [f"  {name:<{width}}  {sparkline(values)}" for name, values in metrics.items() if len(values) > 1]
-    lines += ["", "Run summary"]
-    lines += [f"  {name:<{width}}  {value:.4f}" for name, value in result.items()]
-    return "\n".join(lines)
+    lines = sparklines(run)
+    width = max((len(name) for name in [*lines, *result]), default=0)
+    text = ["", "Run history", *(f"  {name:<{width}}  {line}" for name, line in lines.items())]
+    text += ["", "Run summary", *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
+    return "\n".join(text)

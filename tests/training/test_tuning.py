@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sagitta.errors import ConfigError
-from sagitta.training.tuning import from_first_process, steepest
+from sagitta.training.tuning import steepest
 
 
 def fit(*arguments: object, cwd: Path) -> str:
@@ -67,14 +67,3 @@ def test_what_was_found_is_in_the_configuration_and_leaves_no_other_trace(tmp_pa
         for run in ("found", "given")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_other_processes_take_over_what_the_first_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    monkeypatch.setenv("SAGITTA_AUTO_LR", "0.25")
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert from_first_process("lr", lambda: 1.0) == 0.25
-    monkeypatch.delenv("SAGITTA_AUTO_LR")
-    with pytest.raises(ConfigError, match="lr auto: cannot be found under torchrun"):
-        from_first_process("lr", lambda: 1.0)

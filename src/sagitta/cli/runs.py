@@ -2,75 +2,61 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from sagitta.cli.common import TTA_HELP, command, config_error
-from sagitta.cli.fit import fit_parser, parse_fit
+from sagitta.cli.options import DATA_HELP, TTA_HELP, Command, whole
 
 
 def validate(argv: list[str]) -> None:
     """Evaluate a run on validation data."""
-    _evaluate(argv, "val")
+    _evaluate(argv, "validate", "val")
 
 
 def test(argv: list[str]) -> None:
     """Evaluate a run on test data."""
-    _evaluate(argv, "test")
+    _evaluate(argv, "test", "test")
 
 
-def _evaluate(argv: list[str], split: str) -> None:
-    from sagitta import evaluation
+def _evaluate(argv: list[str], name: str, split: Literal["val", "test"]) -> None:
+    from sagitta.verbs import evaluate
 
-    parser = command(
-        "validate" if split == "val" else split,
+    parser = Command(
+        name,
+        "RUN [DATA] [--OPTION VALUE …]",
         f"Evaluate a run's best checkpoint on the {split} split; classes are matched by name.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
-    parser.add_argument("source", nargs="?", metavar="DATA", help="other data (default: what the run was trained on)")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a device and batch")
-    parser.add_argument("--devices", default="auto", help="how many devices, as Lightning's Trainer takes it")
+    parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("source", nargs="?", metavar="DATA", help=f"other data than the run's own: {DATA_HELP}")
+    parser.add_argument("--batch-size", metavar="N", type=whole, help="images a device and batch (64)")
+    parser.add_argument("--devices", metavar="N", default="auto", help="how many (auto: all of the accelerator)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
-    a = parser.parse_args(argv)
-    evaluation.quiet()
-    settings: dict[str, Any] = {"batch_size": a.batch_size, "verbose": True}
-    own = _objects_of(a.run)
-    if a.source is None:
-        if own is None:
-            raise config_error(f"{a.run}: no configuration that names the data; give DATA")
-        a.source = own.source
-        settings |= {"convert": own.data.convert, "layout": own.data.layout}
-    how = evaluation.EvaluateOptions(a.devices, None if own is None else own.trainer.precision, a.tta == "flip")
-    result = evaluation.evaluate(a.run, a.source, split, how, **settings)
-    print(result.text())
-
-
-def _objects_of(run: Path) -> Any:
-    """Return a run's configuration as settings of data and Trainer; None for a run or checkpoint without one."""
-    from sagitta.run import CONFIG_FILE
-
-    if not (run / CONFIG_FILE).is_file():
-        return None
-    parser = fit_parser()
-    return parser.instantiate(parse_fit(parser, ["--config", str(run / CONFIG_FILE)]))
+    names = parser.add_options("data")
+    a, _ = parser.parse(argv)
+    options = {name: getattr(a, name) for name in names}
+    how = {"batch_size": a.batch_size, "devices": a.devices, "flip": a.tta == "flip"}
+    print(evaluate(a.run, a.source, split=split, **how, **options).text())
 
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    from sagitta import evaluation
-    from sagitta.evaluation import predict, write_predictions
+    from sagitta.evaluation import write_predictions
+    from sagitta.verbs import predict_table
 
-    parser = command("predict", "Classify image files; one row a file with class, probability and the runners-up.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory, or a checkpoint file")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
+    parser = Command(
+        "predict",
+        "RUN PATH… [--OPTION VALUE …]",
+        "Classify image files; one row a file with class, probability and the runners-up.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, or folders of them")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
     )
-    parser.add_argument("--top-k", type=int, default=5, help="how many classes a row")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a batch")
+    parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
+    parser.add_argument("--batch-size", type=whole, metavar="N", default=64, help="images a batch (64)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
-    a = parser.parse_args(argv)
-    evaluation.quiet()
-    table = predict(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
+    a, _ = parser.parse(argv)
+    table = predict_table(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:

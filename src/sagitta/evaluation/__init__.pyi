@@ -2,8 +2,8 @@ from .prediction import predict as predict
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import judge as judge
-from .testing import EvaluateOptions as EvaluateOptions
 from .testing import evaluate as evaluate
 from .testing import evaluate_predictions as evaluate_predictions
 from .testing import quiet as quiet
+from .testing import quiet_trainer as quiet_trainer
 from .testing import record_test as record_test

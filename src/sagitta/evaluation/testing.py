@@ -2,61 +2,78 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
+from sagitta.errors import ConfigError
 from sagitta.evaluation.result import Evaluation, judge
-from sagitta.loading import ImageData, Loader
+from sagitta.loading import Loader
 from sagitta.models import Classifier, load_classifier
-from sagitta.run import append_test_log, find_checkpoint
+from sagitta.run import CONFIG_FILE, append_test_log, find_checkpoint
+from sagitta.settings import Settings
 
 
-def quiet() -> None:
-    """Silence what Lightning says about this machine and about DataLoader settings that we do not use."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*lower value for log_every_n_steps.*",
-        ".*Checkpoint directory .* exists.*",
-        ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
-        ".*WeightAveraging callback with a model that overrides.*",  # it is about sharded models, which we have not
-    ):
-        warnings.filterwarnings("ignore", message)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*lower value for log_every_n_steps.*",
+                ".*Checkpoint directory .* exists.*",
+                ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
+                ".*WeightAveraging callback with a model that overrides.*",  # about sharded models, which we have not
+                ".*GPU available but not used.*",
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How to evaluate.
+def quiet_trainer(**arguments: Any) -> pl.Trainer:
+    """Return a Trainer that writes and prints nothing.
 
-    Attributes:
-        devices: as Lightning's Trainer takes it.
-        precision: likewise; None is float32. That of the training gives the values that ended it.
-        flip: take the mean of the probabilities of each image and its mirror image.
+    Raises:
+        ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
-
-    devices: str = "auto"
-    precision: Any = None
-    flip: bool = False
+    silent: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False
+    )
+    try:
+        return pl.Trainer(**silent, **arguments)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
 
 def evaluate(
-    run: Path, source: str, split: str, options: EvaluateOptions = EvaluateOptions(), **settings: Any
+    run: Path, source: str | None, split: str, changes: Mapping[str, Any], *, devices: Any = "auto", flip: bool = False
 ) -> Evaluation:
     """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test is recorded in the run.
 
     Args:
         run: run directory or checkpoint file.
-        source: the data; its labels are matched to the model's classes by name.
+        source: the data, whose labels are matched to the model's classes by name; None takes that of the run.
         split: ``val`` or ``test``.
-        options: how.
-        settings: further arguments of :class:`ImageData`.
+        changes: settings of the data, by dotted names; without a source the run's own are the basis.
+        devices: as Lightning's Trainer takes it.
+        flip: take the mean of the probabilities of each image and its mirror image.
 
     Raises:
         ConfigError: there is no such run, or the data has classes that the model does not know.
@@ -64,22 +81,25 @@ def evaluate(
     """
     checkpoint = find_checkpoint(run)
     classifier = load_classifier(checkpoint)
-    classifier.flip = options.flip
-    data = ImageData(source, class_names=classifier.class_names, preprocessing=classifier.preprocessing, **settings)
-    trainer = pl.Trainer(
-        devices=options.devices,
-        precision=options.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    evaluate_split = trainer.test if split == "test" else trainer.validate
-    logged = evaluate_split(classifier, data, verbose=False)[0]
+    classifier.flip = flip
+    config = run / CONFIG_FILE
+    own = Settings.read(config) if config.is_file() else None
+    if source is None and own is None:
+        raise ConfigError(f"{run}: no configuration that names the data; give DATA")
+    settings = own if source is None else Settings.of({"source": source})
+    assert settings is not None
+    # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
+    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(verbose=True)
+    # The precision of the training gives the values that ended it.
+    precision = None if own is None else own.trainer["precision"]
+    with quiet():
+        trainer = quiet_trainer(devices=devices, precision=precision)
+        evaluate_split = trainer.test if split == "test" else trainer.validate
+        logged = evaluate_split(classifier, data, verbose=False)[0]
     loader: Any = trainer.test_dataloaders if split == "test" else trainer.val_dataloaders
     evaluation = evaluate_predictions(classifier, loader, logged, f"{split}_")
     if split == "test" and run.is_dir():
-        record_test(run, source, checkpoint, evaluation, flip=options.flip)
+        record_test(run, data.source, checkpoint, evaluation, flip=flip)
     return evaluation
 
 

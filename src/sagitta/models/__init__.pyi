@@ -1,4 +1,5 @@
 from .classifier import Classifier as Classifier
+from .classifier import dry_run as dry_run
 from .classifier import load_classifier as load_classifier
 from .features import FeatureStore as FeatureStore
 from .features import Floats as Floats
@@ -13,7 +14,9 @@ from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .metrics import wilson_interval as wilson_interval
 from .networks import build_network as build_network
+from .networks import check_network as check_network
 from .networks import pretrained_preprocessing as pretrained_preprocessing
+from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
 from .weights import open_weights as open_weights

@@ -175,6 +175,14 @@ class Classifier(pl.LightningModule):
         """The probability from which each of several labels is given: best on validation, 0.5 before there was one."""
         return self.hparams["thresholds"] or [0.5] * self.hparams["num_classes"]
 
+    def prepare(self, data: Any, *, device: str | None = None) -> None:
+        self.hparams["class_names"] = self.hparams["class_names"] or list(data.class_names)
+        self.hparams["num_classes"] = len(data.class_names)
+        self.hparams["multilabel"] = data.multilabel
+        self.hparams["preprocessing"] = self.hparams["preprocessing"] or data.preprocessing.to_dict()
+        if self.network is None:
+            self._build()
+
     def configure_model(self) -> None:
         """Build the network from what the DataModule knows; called by Lightning before training and testing."""
         data = getattr(self._trainer, "datamodule", None)
@@ -433,3 +441,7 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{path}: the weights do not fit model {fields['name']!r}: {str(error).splitlines()[0]}"
         ) from None
     return classifier.eval()
+
+
+def dry_run(classifier: Classifier, batch_size: int) -> None:
+    """Temporary."""

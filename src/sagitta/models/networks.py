@@ -263,3 +263,7 @@ def _build_class(path: str, num_classes: int) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model {path!r} is not a torch.nn.Module")
     return network
+
+
+def check_network(name: str, *, pretrained: bool = False) -> None:
+    """Temporary."""

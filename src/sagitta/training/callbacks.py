@@ -1,4 +1,4 @@
-"""What a person watches while a model trains: predictions on sample images, a line an epoch, the bottleneck."""
+"""What makes a training repeatable, and its weights' moving average."""
 
 from typing import Any
 

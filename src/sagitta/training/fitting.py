@@ -1,115 +1,245 @@
-"""`sagitta fit` and `sagitta test`: data, model, callbacks, loggers and the Trainer, together in a run directory."""
+"""From settings to a finished run: everything is checked, then data, model, callbacks and Trainer come together."""
 
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.dataset import SPLITS
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, evaluate_predictions, record_test
-from sagitta.loading import ImageData
-from sagitta.models import Classifier
-from sagitta.run import CHECKPOINT_NAME, find_checkpoint, history, read_metrics, write_record
+from sagitta.evaluation import Evaluation, evaluate_predictions, quiet, record_test
+from sagitta.loading import ImageData, Plan
+from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
+from sagitta.run import (
+    CHECKPOINT_NAME,
+    CONFIG_FILE,
+    check_free,
+    from_first_process,
+    new_run_directory,
+    read_metrics,
+    save_config,
+    told_to_other_ranks,
+    write_record,
+)
+from sagitta.settings import Settings, device_of
 from sagitta.training.callbacks import StepSeed, WeightEMA
-from sagitta.training.watch import EpochLines, PredictionImages, Throughput
+from sagitta.training.tuning import find_batch_size, find_lr
+from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """What a run needs besides data, model and trainer.
+class Fitted:
+    """A finished fit.
 
     Attributes:
-        run: the run directory.
-        seed: of weights, order and augmentation.
-        loggers: of ``LOGGERS``; csv is always written.
-        patience: stop after so many epochs without a better val_loss; 0 never stops early.
-        ema: decay of the weights' moving average a step; 0 for none.
-        checkpoint: continue from this file.
+        run: its directory.
+        result: the final metrics by their logged names; empty after a ``fast_dev_run``.
+        evaluation: the test in full; None after a ``fast_dev_run``.
     """
 
     run: Path
-    seed: int
-    loggers: tuple[str, ...]
-    patience: int
-    ema: float = 0.0
-    checkpoint: Path | None = None
+    result: dict[str, float]
+    evaluation: Evaluation | None
 
 
-def fit(
-    data: ImageData, classifier: Classifier, trainer_arguments: Mapping[str, Any], options: FitOptions
-) -> tuple[dict[str, float], Evaluation | None]:
-    """Train, then test the best checkpoint.
+def fit(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+    """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
-    Returns:
-        The final metrics by their logged names, and the test in full; none after a ``fast_dev_run``.
+    All that can be known is checked before the source is converted, and the rest before there is a run directory.
+
+    Args:
+        settings: of data, model and trainer.
+        out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
+        resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
 
     Raises:
-        SagittaError: data, model and options do not fit together.
+        SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
-    best = ModelCheckpoint(
-        options.run / "checkpoints", CHECKPOINT_NAME, monitor="val_loss", save_top_k=3, save_last=True
+    check_free(out)
+    with quiet():
+        _check_before_conversion(settings, resume)
+        data = settings.image_data(verbose=True)
+        data.prepare_data()
+        data.setup("fit")
+        if settings.undecided():
+            say(f"recipe: {settings.recipe(data.shards).reason}")
+        settings = _measured(settings.resolve(data.shards), data)
+        settings.apply_to(data)
+        pl.seed_everything(settings.seed, verbose=False)
+        classifier = _classifier(settings, resume)
+        classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
+        _check_before_training(settings, data, classifier)
+        run = resume or new_run_directory(out, settings.source)
+        with told_to_other_ranks(run):
+            if not resume:
+                save_config(run / CONFIG_FILE, settings.to_yaml())
+            say_beginning(data, classifier, settings.trainer["max_epochs"], run)
+            return _train(settings, data, classifier, run, resume and run / "checkpoints" / "last.ckpt")
+
+
+def resumable(run: Path) -> Path:
+    """Return the configuration of a run that can be resumed.
+
+    Raises:
+        ConfigError: something that is needed for it is missing.
+    """
+    for needed in (run / CONFIG_FILE, run / "checkpoints" / "last.ckpt"):
+        if not needed.is_file():
+            raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
+    return run / CONFIG_FILE
+
+
+def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
+    """Refuse what is known to fail from the settings alone."""
+    list(_callbacks(settings))
+    _check_loggers(settings)
+    settings.image_data()
+    if resume is None:
+        name, weights = settings.model["name"], settings.model["weights"]
+        if weights is not None and settings.model["pretrained"]:
+            raise ConfigError("pretrained and weights: give one of the two")
+        if weights is not None and name == "auto":
+            name = open_weights(weights).model()
+        elif weights is not None:
+            open_weights(weights)
+        if name != "auto":
+            check_network(name, pretrained=settings.model["pretrained"])
+    trainer = _trainer(settings, logger=False, enable_checkpointing=False)
+    _check_devices(trainer)
+
+
+def _check_loggers(settings: Settings) -> None:
+    names = settings.logger.split(",")
+    if unknown := sorted(set(names) - set(LOGGERS)):
+        raise ConfigError(f"logger {', '.join(unknown)}: choose from {', '.join(LOGGERS)}")
+    for name in names:
+        if name != "csv" and find_spec(name) is None:
+            raise ConfigError(f"logger {name}: not installed; pip install 'sagitta[{name}]'")
+
+
+def _check_devices(trainer: pl.Trainer) -> None:
+    """Refuse several devices where the processes for the others cannot be started by running this program again."""
+    launcher = trainer.strategy.launcher
+    if launcher is None or trainer.num_devices * trainer.num_nodes == 1:
+        return
+    again = Path(sys.argv[0]).is_file() and "ipykernel" not in sys.modules
+    if not again or launcher.is_interactive_compatible:
+        raise ConfigError(
+            f"{trainer.num_devices} devices: each needs a process that runs the same program, which a notebook or "
+            "python -c is not; use devices=1, or the command line: sagitta fit DATA --devices N"
+        )
+
+
+def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier) -> None:
+    """Refuse what is known to fail now that data and model are there."""
+    trainer = _trainer(settings, logger=False, enable_checkpointing=False)
+    for split in ("train", "val"):
+        if not len(data.shards.splits.get(split, ())):
+            raise ConfigError(f"{settings.source}: no {split} split to fit on; convert the source with --val 0.1")
+    world = trainer.num_devices * trainer.num_nodes
+    batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
+    interval = settings.trainer["val_check_interval"]
+    if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
+        raise ConfigError(
+            f"--trainer.val_check_interval {interval}: an epoch has {batches} batches; take at most that, or a share "
+            "of the epoch such as 0.5"
+        )
+    dry_run(classifier, data.batch_size)
+
+
+def _classifier(settings: Settings, resume: Path | None) -> Classifier:
+    if resume is None:
+        return Classifier(**settings.model, seed=settings.seed)
+    # Its weights come from the checkpoint, so the file that it began with may have gone.
+    before = load_classifier(resume / "checkpoints" / "last.ckpt")
+    return Classifier(
+        **{**settings.model, "pretrained": False, "weights": None},
+        seed=settings.seed,
+        class_names=before.class_names,
+        preprocessing=None if before.preprocessing is None else before.preprocessing.to_dict(),
+        multilabel=before.multilabel,
     )
-    arguments = dict(trainer_arguments)
-    if arguments.get("enable_progress_bar") is None:
-        arguments["enable_progress_bar"] = sys.stderr.isatty()
-    if arguments.get("log_every_n_steps") is None:  # Lightning's 50 would leave a small dataset without a curve
-        arguments["log_every_n_steps"] = max(1, min(50, len(data.shards.splits["train"]) // data.batch_size // 4))
-    arguments["enable_model_summary"] = bool(arguments.get("enable_model_summary"))
-    arguments["callbacks"] = [best, *_callbacks(options), *(arguments.get("callbacks") or [])]
-    trainer = pl.Trainer(default_root_dir=options.run, logger=list(_loggers(options)), **arguments)
-    write_record(options.run, seed=options.seed, dataset=data.answers())
-    trainer.fit(classifier, data, ckpt_path=options.checkpoint, weights_only=True)
-    if arguments.get("fast_dev_run"):
-        return {}, None
-    checkpoint = Path(best.best_model_path or best.last_model_path)
-    tested = trainer.test(classifier, data, ckpt_path=checkpoint, verbose=False, weights_only=True)[0]
+
+
+def _measured(settings: Settings, data: ImageData) -> Settings:
+    """Return settings with batch size and learning rate as measured in the place of ``auto``; say a line on each."""
+    steps = ((find_batch_size, "data.batch_size"), (find_lr, "model.lr"))  # in this order: the rate depends on the size
+    for find, key in steps:
+        if settings.get(key) != "auto":
+            continue
+        guess = settings.changed({k: None for _, k in steps if settings.get(k) == "auto"}).resolve(data.shards)
+        data.batch_size = guess.data["batch_size"]
+
+        def build(guess: Settings = guess) -> Classifier:
+            classifier = Classifier(**{**guess.model, "schedule": "constant", "class_weights": None})
+            classifier.prepare(data, device=device_of(guess.trainer["accelerator"]))
+            return classifier
+
+        def found(find: Any = find, build: Any = build, guess: Settings = guess) -> float:
+            value, line = find(build, data, guess.trainer_arguments())
+            say(line)
+            return float(value)
+
+        value = from_first_process(key.rpartition(".")[2], found)
+        settings = settings.changed({key: int(value) if key == "data.batch_size" else value})
+    return settings
+
+
+def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Path, checkpoint: Path | None) -> Fitted:
+    best = ModelCheckpoint(run / "checkpoints", CHECKPOINT_NAME, monitor="val_loss", save_top_k=3, save_last=True)
+    steps = len(data.shards.splits["train"]) // data.batch_size
+    trainer = _trainer(
+        settings,
+        callbacks=[best, *_callbacks(settings)],
+        default_root_dir=run,
+        logger=list(_loggers(settings, run)),
+        # Lightning's 50 would leave a small dataset without a curve.
+        log_every_n_steps=settings.trainer["log_every_n_steps"] or max(1, min(50, steps // 4)),
+    )
+    write_record(run, seed=settings.seed, dataset=data.answers())
+    try:
+        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        if not any(run.rglob("*.ckpt")):
+            shutil.rmtree(run)
+        raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+    if settings.trainer["fast_dev_run"]:
+        return Fitted(run, {}, None)
+    path = Path(best.best_model_path or best.last_model_path)
+    tested = trainer.test(classifier, data, ckpt_path=path, verbose=False, weights_only=True)[0]
     loader: Any = trainer.test_dataloaders
     evaluation = evaluate_predictions(classifier, loader, tested, "test_")
-    record_test(options.run, data.source, checkpoint, evaluation)
-    result = {**_validated(options.run), **evaluation.metrics}
-    write_record(
-        options.run,
-        best_checkpoint=os.path.relpath(checkpoint, options.run),
-        epochs=trainer.current_epoch,
-        result=result,
-    )
-    return result, evaluation
+    record_test(run, data.source, path, evaluation)
+    result = {**_validated(run), **evaluation.metrics}
+    write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
+    return Fitted(run, result, evaluation)
 
 
-@rank_zero_only
-def print_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
-    """Say in a few lines what is trained on what, from which weights, and where it goes."""
-    size = "x".join(str(side) for side in (data.preprocessing.channels, *data.preprocessing.size))
-    splits = data.shards.splits
-    counts = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits)
-    parameters = sum(parameter.numel() for parameter in classifier.parameters())
-    print(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
-    if classifier.weights_report:
-        print(classifier.weights_report)
-    print(
-        f"model: {classifier.hparams['name']}, {parameters / 1e6:.2f} M parameters; up to {epochs} epochs; run {run}",
-        flush=True,
-    )
+def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arguments: Any) -> pl.Trainer:
+    """Return Lightning's Trainer by the settings and what is given besides.
 
-
-@rank_zero_only
-def print_result(run: Path, result: Mapping[str, float], evaluation: Evaluation | None) -> None:
-    """Print run history, run summary, the test in full, and where everything is."""
-    print(history(run, result))
-    if evaluation is not None:
-        print(f"\nTest, with 95 % intervals\n{evaluation.text()}")
-    print(f"\nEverything is in {run}, the best checkpoint is {find_checkpoint(run)}")
-    print(f"Next: sagitta predict {run} PHOTOS…   or   sagitta test {run} OTHER_DATA")
+    Raises:
+        ConfigError: Lightning refuses a value, or the machine has no such accelerator.
+    """
+    given = settings.trainer_arguments()
+    own = given.pop("callbacks", None) or []
+    given["enable_model_summary"] = bool(given.get("enable_model_summary"))
+    if given.get("enable_progress_bar") is None:
+        given["enable_progress_bar"] = sys.stderr.isatty()
+    try:
+        return pl.Trainer(**given | arguments, callbacks=[*callbacks, *(own if isinstance(own, list) else [own])])
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
 
 def _validated(run: Path) -> dict[str, float]:
@@ -129,26 +259,21 @@ def _validated(run: Path) -> dict[str, float]:
     return result
 
 
-def _callbacks(options: FitOptions) -> Iterable[pl.Callback]:
-    yield StepSeed(options.seed)
+def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
+    yield StepSeed(settings.seed)
     yield PredictionImages()
     yield EpochLines()
     yield Throughput()
-    if options.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
-        yield WeightEMA(options.ema)
-    if options.patience:
-        yield EarlyStopping("val_loss", patience=options.patience)
+    if settings.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
+        yield WeightEMA(settings.ema)
+    if settings.patience:
+        yield EarlyStopping("val_loss", patience=settings.patience)
 
 
-def _loggers(options: FitOptions) -> Iterable[Logger]:
-    unknown = set(options.loggers) - set(LOGGERS)
-    if unknown:
-        raise ConfigError(f"logger {', '.join(sorted(unknown))}: choose from {', '.join(LOGGERS)}")
-    yield CSVLogger(options.run, "lightning_logs")
-    try:
-        if "tensorboard" in options.loggers:
-            yield TensorBoardLogger(options.run, "tensorboard")
-        if "wandb" in options.loggers:
-            yield WandbLogger(options.run.name, save_dir=options.run, project="sagitta")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"logger: {error.name} is not installed; pip install 'sagitta[tensorboard,wandb]'") from None
+def _loggers(settings: Settings, run: Path) -> Iterable[Logger]:
+    names = settings.logger.split(",")
+    yield CSVLogger(run, "lightning_logs")
+    if "tensorboard" in names:
+        yield TensorBoardLogger(run, "tensorboard")
+    if "wandb" in names:
+        yield WandbLogger(run.name, save_dir=run, project="sagitta")

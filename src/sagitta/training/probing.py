@@ -3,30 +3,34 @@
 The head is that of :mod:`sagitta.training.head`, put into the network's last linear layer.
 """
 
+import io
+import itertools
 import os
+import shutil
+import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, judge
+from sagitta.evaluation import Evaluation, judge, quiet, quiet_trainer, record_test
+from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import (
     Classifier,
-    Estimate,
     FeatureStore,
     Floats,
     Ints,
@@ -38,7 +42,8 @@ from sagitta.models import (
     vectors_array,
 )
 from sagitta.pool import follow
-from sagitta.run import append_test_log, write_record
+from sagitta.run import CONFIG_FILE, check_free, new_run_directory, save_config, write_record
+from sagitta.settings import Settings
 from sagitta.training.head import Head, fit_head
 
 _CHUNK = 16_384  # rows that an export holds at a time
@@ -202,6 +207,42 @@ def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
     return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
 
 
+def probe_run(
+    settings: Settings,
+    candidates: Sequence[Candidate],
+    out: Path | None = None,
+    *,
+    batch_size: int | None = None,
+    embed: bool = False,
+) -> Path:
+    """Probe each candidate and make the best an ordinary run; returns its directory.
+
+    Args:
+        settings: of the data, and ``data.image_size``; those of the model are the candidates'.
+        candidates: see :func:`probe`.
+        out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
+        batch_size: see :func:`probe`.
+        embed: keep all features as Parquet in the run directory.
+
+    Raises:
+        SagittaError: as :func:`probe` does; there is no run directory then.
+    """
+    check_free(out)
+    with quiet():
+        data = settings.image_data(verbose=True)
+        data.prepare_data()
+        data.setup()
+        image_size = settings.data["image_size"]
+        results = probe(data, candidates, image_size=image_size, batch_size=batch_size, verbose=True)
+        run = new_run_directory(out, settings.source)
+        best = results[0].candidate
+        weights = {"model.weights": best.weights, "model.pretrained": best.weights is None}
+        chosen = settings.changed({"model.name": best.name, "model.tune": "head", **weights})
+        save_config(run / CONFIG_FILE, chosen.to_yaml())
+        write_run(run, data, results, embed=embed)
+    return run
+
+
 def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: bool = False) -> None:
     """Make the first of ``results`` an ordinary run: checkpoint, record and test; with ``embed`` all their features.
 
@@ -210,13 +251,12 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     """
     best = results[0]
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={best.head.val_loss:.2f}.ckpt"
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(best.classifier)
     trainer.save_checkpoint(checkpoint)
     result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
     if best.test is not None:
-        append_test_log(run, data.source, checkpoint, best.test.log())
-        best.test.write(run)
+        record_test(run, data.source, checkpoint, best.test)
         result |= best.test.metrics
     write_record(
         run,
@@ -232,9 +272,11 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
 
 def _summary(each: Probed) -> dict[str, Any]:
     """Return what ``run.json`` keeps of each network."""
+    test = each.test.scores["test_acc"] if each.test else None
     return {
         "model": each.candidate.name,
         "weights": each.candidate.weights,
+        "parameters": sum(parameter.numel() for parameter in each.classifier.parameters()),
         "features": each.store.folder.name,
         "computed": each.computed,
         "feature_seconds": round(each.feature_seconds, 3),
@@ -242,57 +284,68 @@ def _summary(each: Probed) -> dict[str, Any]:
         "strength": each.head.strength,
         "folds": each.head.folds,
         "val_acc": each.head.val.value,
+        "val_interval": [each.head.val.low, each.head.val.high],
         "val_loss": each.head.val_loss,
-        "test_acc": each.test.scores["test_acc"].value if each.test else None,
+        "test_acc": test and test.value,
+        "test_interval": test and [test.low, test.high],
     }
 
 
 def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
     """Write the features of every image as Parquet: ``path``, ``split``, ``label`` (name), ``vector`` (list<float>)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    writer: pq.ParquetWriter | None = None
-    try:
+
+    def tables() -> Iterator[pa.Table]:
         for name, split in data.shards.splits.items():
             hashes, labels = split.content_hashes, split.labels
             for start in range(0, len(split), _CHUNK):
                 rows = range(start, min(start + _CHUNK, len(split)))
-                columns = {
-                    "path": pa.array([split.path(row) for row in rows]),
-                    "split": pa.array([name] * len(rows)),
-                    "label": pa.array([data.class_names[label] for label in labels[rows.start : rows.stop]]),
-                    "vector": vectors_array(store.read(hashes.slice(start, len(rows)))),
-                }
-                table = pa.table(columns)
-                writer = writer or pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-        if writer is not None:
-            writer.close()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                yield pa.table(
+                    {
+                        "path": pa.array([split.path(row) for row in rows]),
+                        "split": pa.array([name] * len(rows)),
+                        "label": pa.array([data.class_names[label] for label in labels[rows.start : rows.stop]]),
+                        "vector": vectors_array(store.read(hashes.slice(start, len(rows)))),
+                    }
+                )
+
+    first = next(written := tables())
+    with new_file(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+        for table in itertools.chain([first], written):
+            writer.write_table(table)
 
 
-def as_table(results: Sequence[Probed]) -> Table:
-    """Return one line a network, the best first, with 95 % intervals of the accuracies."""
-    folds = results[0].head.folds
+def probe_text(record: Sequence[Mapping[str, Any]]) -> str:
+    """Return :func:`as_table` as text, as wide as the terminal, or 120 characters where there is none."""
+    text = io.StringIO()
+    width = shutil.get_terminal_size((120, 0)).columns if sys.stdout.isatty() else 120
+    Console(file=text, width=width, color_system=None).print(as_table(record))
+    return text.getvalue().rstrip()
+
+
+def as_table(record: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one line a network, the best first, with 95 % intervals of the accuracies.
+
+    Args:
+        record: ``probe`` of ``run.json``.
+    """
+    folds = record[0]["folds"]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("model", overflow="fold")
     for title in ("parameters", "features", "head", f"val, {folds} folds" if folds else "val", "test"):
         table.add_column(title, justify="right")
-    for each in results:
-        parameters = sum(parameter.numel() for parameter in each.classifier.parameters())
-        rate = f"{each.computed / each.feature_seconds:,.0f} images/s" if each.computed else "cached"
-        tested = _percent(each.test.scores["test_acc"]) if each.test else "-"
+    for each in record:
+        seconds, computed = each["feature_seconds"], each["computed"]
+        rate = f"{seconds:.1f} s, {computed / max(seconds, 1e-3):,.0f} images/s" if computed else "cached"
         table.add_row(
-            "\n".join([each.candidate.name, *([Path(each.candidate.weights).name] if each.candidate.weights else [])]),
-            f"{parameters / 1e6:.2f} M",
-            f"{each.feature_seconds:.1f} s, {rate}" if each.computed else rate,
-            f"{each.head_seconds:.1f} s",
-            _percent(each.head.val),
-            tested,
+            "\n".join([each["model"], *([Path(each["weights"]).name] if each["weights"] else [])]),
+            f"{each['parameters'] / 1e6:.2f} M",
+            rate,
+            f"{each['head_seconds']:.1f} s",
+            _percent(each["val_acc"], each["val_interval"]),
+            "-" if each["test_acc"] is None else _percent(each["test_acc"], each["test_interval"]),
         )
     return table
 
 
-def _percent(accuracy: Estimate) -> str:
-    return f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
+def _percent(accuracy: float, interval: Sequence[float]) -> str:
+    return f"{accuracy:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"

@@ -15,12 +15,12 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sagitta.errors import ConfigError
+from sagitta.evaluation import quiet_trainer
 from sagitta.loading import Batch, ImageData
 from sagitta.models import Classifier
 
@@ -101,21 +101,6 @@ def find_batch_size(build: Callable[[], Classifier], data: ImageData, trainer: M
     size = max(rates) if cuda else min(size for size in rates if rates[size] >= _NEAR_BEST * best)
     why = "the largest that fits" if cuda else f"the smallest within 5 % of the best of {list(rates)}"
     return size, f"batch size {size}: {why}, {rates[size]:.0f} images/s"
-
-
-def from_first_process(name: str, find: Callable[[], float]) -> float:
-    """Return what ``find`` finds in the first process, in every process that Lightning starts.
-
-    Raises:
-        ConfigError: this process was started beside the first one, so that it cannot know.
-    """
-    variable = f"SAGITTA_AUTO_{name.upper()}"
-    if not getattr(rank_zero_only, "rank", None):
-        os.environ[variable] = str(value := find())
-        return value
-    if variable not in os.environ:
-        raise ConfigError(f"{name} auto: cannot be found under torchrun or SLURM; find it on one device, then give it")
-    return float(os.environ[variable])
 
 
 class _RangeTest(pl.Callback):
@@ -241,15 +226,6 @@ def _train(
 ) -> None:
     """Train for some steps on one device; nothing is logged, saved or validated."""
     followed = {name: trainer[name] for name in ("accelerator", "precision") if trainer.get(name) is not None}
-    pl.Trainer(
-        **followed,
-        devices=1,
-        max_steps=steps,
-        max_epochs=-1,
-        limit_val_batches=0,
-        callbacks=[callback],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(model, data)
+    quiet_trainer(**followed, devices=1, max_steps=steps, max_epochs=-1, limit_val_batches=0, callbacks=[callback]).fit(
+        model, data
+    )

@@ -10,13 +10,35 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
+from sagitta.dataset import SPLITS
 from sagitta.images import prediction_grid
-from sagitta.loading import Loader, Preprocessing
+from sagitta.loading import ImageData, Loader, Preprocessing
+from sagitta.models import Classifier
 
 _WAIT_WORTH_MENTIONING = 0.2
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print a line at once, on the first rank only."""
+    print(line, flush=True)
+
+
+def say_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
+    """Say in a few lines what is trained on what, from which weights, and where it goes."""
+    size = "x".join(str(side) for side in (data.preprocessing.channels, *data.preprocessing.size))
+    splits = data.shards.splits
+    counts = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS if name in splits)
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+    say(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
+    if classifier.weights_report:
+        say(classifier.weights_report)
+    length = "" if epochs is None else f"; up to {epochs} epochs"
+    say(f"model: {classifier.hparams['name']}, {parameters / 1e6:.2f} M parameters{length}; run {run}")
 
 
 class PredictionImages(pl.Callback):

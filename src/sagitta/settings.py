@@ -1,0 +1,408 @@
+"""Everything a person can set, by one set of names, and what a recipe makes of what was left open.
+
+The names are those of the arguments of :class:`ImageData`, :class:`Classifier` and Lightning's Trainer, declared there
+and nowhere else: ``data.image_size``, ``model.lr``, ``trainer.max_epochs``. ``OPTIONS`` gives the common ones short
+names, which command line and Python share. Torch and Lightning are imported when the first value is checked.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagitta.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from sagitta.dataset import ShardSet
+    from sagitta.loading import ImageData
+    from sagitta.models import Recipe
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting with a short name.
+
+    Attributes:
+        name: as ``--name`` on the command line, and with underscores in Python.
+        key: of the setting.
+        metavar: what stands behind it on the command line; empty for a flag that means true.
+        help: one line.
+        group: under which help lists it.
+    """
+
+    name: str
+    key: str
+    metavar: str
+    help: str
+    group: str
+
+
+OPTIONS = (
+    Option("model", "model.name", "NAME", "network of timm or torchvision (by size and device)", "model"),
+    Option("pretrained", "model.pretrained", "", "begin with its published weights", "model"),
+    Option("weights", "model.weights", "FILE", "begin with those of a file, a checkpoint or a run", "model"),
+    Option("tune", "model.tune", "WHAT", "what of it is trained: full, head, gradual (full)", "model"),
+    Option("epochs", "trainer.max_epochs", "N", "at most so many (6 to 40)", "training"),
+    Option("lr", "model.lr", "RATE", "highest learning rate; auto measures (1e-3 to 6e-3)", "training"),
+    Option("batch-size", "data.batch_size", "N", "images a device; auto measures (16 to 128)", "training"),
+    Option("image-size", "data.image_size", "N", "pixels a side (the weights'; 224, thumbnails as is)", "training"),
+    Option("patience", "patience", "N", "epochs without better val_loss; 0: no end (0 to 10)", "training"),
+    Option("ema", "ema", "DECAY", "moving average of weights; 0: none (0 to 0.999)", "training"),
+    Option("mixup", "model.mixup", "ALPHA", "mix pairs of images, such as 0.2", "training"),
+    Option("cutmix", "model.cutmix", "ALPHA", "put boxes of images into others, such as 1.0", "training"),
+    Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
+    Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
+    Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
+    Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),
+    Option("logger", "logger", "NAMES", "csv, tensorboard, wandb; several with commas (csv)", "machine"),
+    Option("val", "data.convert.val", "SHARE", "for validation where the source has none (0.1)", "data"),
+    Option("test", "data.convert.test", "SHARE", "for the test where no split is given (0.1)", "data"),
+    Option("group", "data.layout.group_column", "COLUMN", "whose equal values stay in one split", "data"),
+    Option("layout", "data.layout.layout", "NAME", "of the source, where its detection is wrong", "data"),
+    Option("path-column", "data.layout.path_column", "COLUMN", "of a table: the file", "data"),
+    Option("label-column", "data.layout.label_column", "COLUMN", "of a table: the class", "data"),
+    Option("split-column", "data.layout.split_column", "COLUMN", "of a table: train, val or test", "data"),
+    Option("label-separator", "data.layout.label_separator", "TEXT", "between several labels; '' for one", "data"),
+)
+"""What most people set, in the order of help."""
+
+_KEY_OF = {option.name.replace("-", "_"): option.key for option in OPTIONS}
+_SHORT_OF = {option.key: f"--{option.name}" for option in OPTIONS}
+
+_BY_RECIPE = {
+    "model.name": "name",
+    "model.optimizer": "optimizer",
+    "model.lr": "lr",
+    "model.weight_decay": "weight_decay",
+    "model.schedule": "schedule",
+    "model.layer_decay": "layer_decay",
+    "model.freeze_bn": "freeze_bn",
+    "model.label_smoothing": "label_smoothing",
+    "data.batch_size": "batch_size",
+    "data.augmentation.auto": "auto",
+    "data.augmentation.cutout": "cutout",
+    "trainer.precision": "precision",
+    "trainer.max_epochs": "epochs",
+    "ema": "ema",
+    "patience": "patience",
+}
+"""Setting -> field of the recipe that decides it where nobody has."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a training, as plain values: those of ``config.yaml``. Made by :meth:`of`, which checks them.
+
+    Attributes:
+        source: the data, see :class:`sagitta.ImageData`.
+        data: further arguments of ``ImageData``; what is found in the dataset is not among them.
+        model: arguments of :class:`sagitta.Classifier`, likewise.
+        trainer: arguments of Lightning's Trainer.
+        seed: of weights, order and augmentation.
+        logger: csv, tensorboard, wandb, or several with commas.
+        patience: epochs without a better val_loss before stopping; 0 never stops early; None is for the recipe.
+        ema: decay of the weights' moving average a step, 0 for none; None is for the recipe.
+    """
+
+    source: str
+    data: Values = field(default_factory=dict)
+    model: Values = field(default_factory=dict)
+    trainer: Values = field(default_factory=dict)
+    seed: int = 0
+    logger: str = "csv"
+    patience: int | None = None
+    ema: float | None = None
+
+    @classmethod
+    def of(cls, values: Values) -> "Settings":
+        """Return settings with every default filled in.
+
+        Args:
+            values: by dotted names such as ``model.lr``, or nested; text is read as on the command line.
+
+        Raises:
+            ConfigError: a name is unknown, or a value is not of its kind or out of range; names the nearest.
+        """
+        from jsonargparse import ArgumentError
+
+        given = _flat(values)
+        parser = _parser()
+        try:
+            config = parser.parse_object(_nested(given))
+            parser.instantiate(config)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise _explained(str(error), given) from None
+        if config.source is None:
+            raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
+        fields = {name: getattr(config, name) for name in ("source", "seed", "logger", "patience", "ema")}
+        return cls(**fields, **{name: config[name].as_dict() for name in ("data", "model", "trainer")})
+
+    @classmethod
+    def read(cls, path: Path, changes: Values | None = None) -> "Settings":
+        """Return the settings in a YAML file such as ``RUN/config.yaml``, with some of them changed.
+
+        Raises:
+            ConfigError: there is no such file, it is not YAML, or as :meth:`of` does.
+        """
+        return cls.of(read_values(path) | dict(changes or {}))
+
+    def changed(self, changes: Values) -> "Settings":
+        """Return the same settings but for some, by dotted names.
+
+        Raises:
+            ConfigError: as :meth:`of` does.
+        """
+        return Settings.of(self._values() | dict(changes))
+
+    def get(self, key: str) -> Any:
+        """Return one value by its dotted name."""
+        return self._values().get(key)
+
+    def to_yaml(self) -> str:
+        """Return the text of ``config.yaml``."""
+        parser = _parser()
+        return str(parser.dump(parser.parse_object(_nested(self._values()))))
+
+    def _values(self) -> dict[str, Any]:
+        return _flat(vars(self))
+
+    # What they become.
+
+    def image_data(self, *, verbose: bool = False) -> "ImageData":
+        """Return the data, not yet prepared; a batch size that is to be measured is the default for now."""
+        from sagitta.loading import ImageData
+
+        arguments = vars(self._instances().data)
+        if arguments["batch_size"] == "auto":
+            arguments["batch_size"] = None
+        return ImageData(self.source, seed=self.seed, verbose=verbose, **arguments)
+
+    def apply_to(self, data: "ImageData") -> None:
+        """Give data that was made before a recipe was known the batch size and augmentation that it decided."""
+        found = self._instances().data
+        data.batch_size, data.augmentation = found.batch_size, found.augmentation
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return the arguments of Lightning's Trainer, made anew, since its callbacks have a state."""
+        return dict(vars(self._instances().trainer))
+
+    def _instances(self) -> "Namespace":
+        parser = _parser()
+        instances: Namespace = parser.instantiate(parser.parse_object(_nested(self._values())))
+        return instances
+
+    def recipe(self, dataset: "ShardSet") -> "Recipe":
+        """Return the recipe for the true situation: rows, classes, size of the input, weights and device."""
+        from sagitta.loading import Preprocessing
+        from sagitta.models import Situation, choose, open_weights
+
+        name, weights = self.model["name"], self.model["weights"]
+        device = device_of(self.trainer["accelerator"])
+        return choose(
+            Situation(
+                max(Preprocessing.of_dataset(dataset.info, self.data["image_size"]).size),
+                len(dataset.splits.get("train", ())),
+                pretrained=self.model["pretrained"] or weights is not None,
+                tune=self.model["tune"],
+                model=open_weights(weights).model() if weights is not None and name == "auto" else name,
+                device=device,
+                bf16=_computes_bf16(device),
+            )
+        )
+
+    def undecided(self) -> list[str]:
+        """Return the names of the settings that are left to the recipe; what is to be measured is not among them."""
+        trainer = self.trainer
+        ends = trainer["max_steps"] != -1 or trainer["max_time"] is not None
+        values = self._values()
+        undecided = [key for key in _BY_RECIPE if values.get(key) is None]
+        return [
+            *(["model.name"] if self.model["name"] == "auto" else []),
+            *(key for key in undecided if not (ends and key == "trainer.max_epochs")),
+        ]
+
+    def resolve(self, dataset: "ShardSet") -> "Settings":
+        """Return the settings with everything decided that was left open; of resolved ones, the same.
+
+        Args:
+            dataset: what will be trained on.
+
+        Raises:
+            ConfigError: weights do not say which network they are of.
+        """
+        recipe, undecided = self.recipe(dataset), self.undecided()
+        return self.changed({key: getattr(recipe, _BY_RECIPE[key]) for key in undecided}) if undecided else self
+
+
+def settings_of(
+    source: str | Path | None, options: Values, *bases: "Settings | Values | str | Path | None"
+) -> Settings:
+    """Return settings from short names, on top of others.
+
+    Args:
+        source: the data; None takes that of ``bases``.
+        options: by the short names of ``OPTIONS`` with underscores; None counts as not given.
+        bases: settings, values by dotted names, or a YAML file; the later ones count.
+
+    Raises:
+        ConfigError: as :meth:`Settings.of` does.
+    """
+    values: dict[str, Any] = {}
+    for base in bases:
+        if isinstance(base, str | Path):
+            values |= read_values(Path(base))
+        else:
+            values |= _flat(vars(base) if isinstance(base, Settings) else base or {})
+    if source is not None:
+        values["source"] = str(source)
+    return Settings.of(values | keys_of(options))
+
+
+def keys_of(options: Values) -> dict[str, Any]:
+    """Return the options that are given, not None, by their dotted names instead of their short ones."""
+    return {_KEY_OF[name]: value for name, value in options.items() if value is not None}
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the values in a YAML file by dotted names, unchecked.
+
+    Raises:
+        ConfigError: there is no such file, or it is not YAML of names and values.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a configuration is a run's config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no names and values; a configuration is a run's config.yaml")
+    return _flat(values)
+
+
+def full_help() -> str:
+    """Return the help of every setting of data, model and trainer."""
+    return str(_parser().format_help())
+
+
+_SYNONYMS = {
+    "learning-rate": "--lr", "epoch": "--epochs", "max-epochs": "--epochs", "arch": "--model", "network": "--model",
+    "size": "--image-size", "img-size": "--image-size", "imgsz": "--image-size", "bs": "--batch-size",
+    "batch": "--batch-size", "gpus": "--devices", "workers": "--data.threads", "output": "--out",
+    "checkpoint": "--weights",
+}  # fmt: skip
+"""What other tools call some options."""
+
+
+def unknown_option(name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for a name that is not known, with what it may have meant, of ``known`` and every setting."""
+    short, leaf = list(known), name.rpartition(".")[2].lstrip("-").replace("_", "-").lower()
+    if (hint := _SYNONYMS.get(leaf)) not in short:
+        hint = next(iter(difflib.get_close_matches(f"--{leaf}", short, n=1, cutoff=0.7)), None)
+    if hint is None:
+        every = [f"--{key}" for key in _keys()]
+        same = (each for each in every if each.rpartition(".")[2].replace("_", "-") == leaf)
+        hint = next(same, next(iter(difflib.get_close_matches(name, every, n=1)), None))
+    return ConfigError(f"{name}: no such option{f'; did you mean {hint}?' if hint else ', see --help'}")
+
+
+def device_of(accelerator: str) -> str:
+    """Return the kind of device that Lightning will choose, as far as recipes differ."""
+    import torch
+
+    return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _computes_bf16(device: str) -> bool:
+    """Return whether bfloat16 is faster than float32 on a kind of device."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+@cache
+def _parser() -> "ArgumentParser":
+    """Return the parser that knows every setting by the signatures of data, model and Trainer."""
+    import lightning.pytorch as pl
+    from jsonargparse import ArgumentParser
+
+    from sagitta.loading import ImageData
+    from sagitta.models import Classifier
+
+    parser = ArgumentParser(prog="sagitta fit DATA", exit_on_error=False, usage="sagitta fit DATA [OPTION VALUE …]")
+    parser.add_argument("--source", metavar="DATA", help="the same as DATA in front, for YAML")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--logger", default="csv", help="csv, tensorboard, wandb, or several with commas")
+    parser.add_argument("--patience", type=int | None, help="epochs without a better val_loss; 0: never stop early")
+    parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
+    found = {"seed", "class_names", "preprocessing"}
+    outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
+    parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)
+    parser.add_argument(
+        "--data.batch_size",
+        type=int | Literal["auto"] | None,
+        help="images a device and batch; auto: on a GPU the largest that fits, on a CPU the smallest that is as fast",
+    )
+    parser.add_class_arguments(Classifier, "model", skip=found | {"lr", "num_classes", "multilabel"}, instantiate=False)
+    parser.add_argument(
+        "--model.lr",
+        type=float | Literal["auto"] | None,
+        help="highest learning rate, that of the head; auto: by a range test (Smith 2017)",
+    )
+    parser.add_class_arguments(pl.Trainer, "trainer", skip={"logger", "default_root_dir"}, instantiate=False)
+    return parser
+
+
+def _keys() -> list[str]:
+    return list(_flat(_parser().get_defaults().as_dict()))
+
+
+def _flat(values: Values, prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted names; an empty mapping says nothing."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _nested(values: Values) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, leaf = name.split(".")
+        inside = nested
+        for group in groups:
+            inside = inside.setdefault(group, {})
+        inside[leaf] = value
+    return nested
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+
+def _explained(message: str, given: Values) -> ConfigError:
+    """Return what the parser complains about as one sentence, by the name that a person uses."""
+    if unknown := re.search(r"(?:Group '([\w.]+)' does not accept option|Option) '([\w.-]+)'", message):
+        name = ".".join(part for part in unknown.groups() if part)
+        return unknown_option(f"--{name}", _SHORT_OF.values())
+    if key := re.search(r'Parser key "([\w.]+)"', message):
+        kinds = [_KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind in _KINDS]
+        choices = [choice for found in re.findall(r"typing\.Literal\[(.*?)\]", message) for choice in found.split(", ")]
+        wanted = list(dict.fromkeys([*kinds, *(choice.strip("'\"") for choice in choices)]))
+        if wanted:
+            value = given.get(key[1], "this value")
+            return ConfigError(f"{_SHORT_OF.get(key[1], '--' + key[1])} {value}: must be {' or '.join(wanted)}")
+    return ConfigError(f"{' '.join(message.split())}; see sagitta fit --help")

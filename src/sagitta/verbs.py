@@ -1,0 +1,490 @@
+"""What Sagitta does, one function for each command and with its names: convert, fit, probe, evaluate, predict.
+
+Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
+shows itself in a notebook. While something long runs, a few lines say how far it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagitta.errors import ConfigError
+from sagitta.settings import Settings, Values, keys_of, settings_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sagitta.conversion import ConvertOptions
+    from sagitta.dataset import ShardSet
+    from sagitta.evaluation import Evaluation
+    from sagitta.models import Classifier
+    from sagitta.sources import SourceOptions
+
+PathLike = str | Path
+
+
+def convert(
+    source: PathLike,
+    out: PathLike,
+    *,
+    val: float | None = None,
+    test: float | None = None,
+    seed: int = 0,
+    group: str | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+    resize: int | None = None,
+    quality: int | None = None,
+    restart_markers: bool = False,
+    shard_size: int | None = None,
+    workers: int | None = None,
+    on_bad: Literal["quarantine", "fail"] = "quarantine",
+) -> "ShardSet":
+    """Turn images into a dataset of standard Parquet that every tool opens; returns it, open.
+
+    Args:
+        source: folder, archive, table, ``hf://USER/NAME`` or a built-in name.
+        out: the folder to make.
+        val: share of rows for val where the source has none (0.1).
+        test: likewise for test (0.1 where no split is given).
+        seed: of the stratified split.
+        group: table's column whose equal values stay in one split.
+        layout: how the source is laid out, where the detection is wrong.
+        path_column: table's column with the file; likewise the next two with class and split.
+        label_column: see there.
+        split_column: see there.
+        label_separator: between several labels in one cell; empty for one label; detected by default.
+        resize: make the shorter side so many pixels long; never enlarges.
+        quality: JPEG quality, 1 to 100, of re-encoded images.
+        restart_markers: let training decode only the tiles of a JPEG that a crop needs; lossless.
+        shard_size: bytes.
+        workers: processes; all cores by default. Never changes the output.
+        on_bad: quarantine unreadable images, or fail.
+
+    Raises:
+        SagittaError: the source cannot be read or split, or ``out`` exists.
+    """
+    from sagitta.conversion import ConvertOptions
+    from sagitta.sources import SourceOptions
+
+    columns = SourceOptions(
+        layout=layout, label_column=label_column, label_separator=label_separator, path_column=path_column,
+        split_column=split_column, group_column=group,
+    )  # fmt: skip
+    size = {} if shard_size is None else {"shard_size": shard_size}
+    options = ConvertOptions(
+        val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
+        workers=workers, on_bad=on_bad, **size,
+    )  # fmt: skip
+    return convert_as(source, out, columns, options)
+
+
+def convert_as(source: PathLike, out: PathLike, layout: "SourceOptions", options: "ConvertOptions") -> "ShardSet":
+    """Do what :func:`convert` does, with its options as they are kept.
+
+    Raises:
+        SagittaError: as :func:`convert`.
+    """
+    from sagitta.conversion import convert as convert_source
+    from sagitta.dataset import ShardSet
+    from sagitta.files import user_cache
+    from sagitta.sources import open_source
+
+    opened = open_source(str(source), layout, cache=user_cache())
+    print(opened.describe(), flush=True)
+    convert_source(opened, Path(out), options, progress=True)
+    return ShardSet.open(Path(out))
+
+
+def fit(
+    source: PathLike | None = None,
+    *,
+    model: str | None = None,
+    pretrained: bool | None = None,
+    weights: "PathLike | Run | None" = None,
+    tune: Literal["full", "head", "gradual"] | None = None,
+    epochs: int | None = None,
+    lr: float | Literal["auto"] | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    image_size: int | None = None,
+    patience: int | None = None,
+    ema: float | None = None,
+    mixup: float | None = None,
+    cutmix: float | None = None,
+    class_weights: Literal["balanced"] | None = None,
+    seed: int | None = None,
+    devices: int | str | Sequence[int] | None = None,
+    precision: str | None = None,
+    logger: str | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    group: str | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+    settings: Settings | Values | PathLike | None = None,
+    out: PathLike | None = None,
+    resume: "PathLike | Run | None" = None,
+) -> "Run":
+    """Train, validate and test a classifier; what is not given is decided by a recipe for the situation.
+
+    The same settings end with the same weights as ``sagitta fit`` does, whose short options these are.
+
+    Args:
+        source: a converted dataset, or anything that :func:`convert` takes, converted once into a cache.
+        model: network of timm or torchvision.
+        pretrained: begin with the weights that timm or torchvision publishes.
+        weights: begin with those of a file, a checkpoint or a run.
+        tune: what of it is trained.
+        epochs: at most so many.
+        lr: highest learning rate; ``auto`` measures.
+        batch_size: images a device and batch; ``auto`` measures.
+        image_size: pixels a side.
+        patience: epochs without a better val_loss before stopping; 0 never stops early.
+        ema: decay of the weights' moving average a step; 0 for none.
+        mixup: alpha of MixUp, 0 for none.
+        cutmix: likewise of CutMix.
+        class_weights: ``balanced`` lets rare classes count more.
+        seed: of weights, order and augmentation.
+        devices: as Lightning's Trainer takes it.
+        precision: likewise.
+        logger: csv, tensorboard, wandb, or several with commas.
+        val: share of rows for val where the source has none.
+        test: likewise for test.
+        group: table's column whose equal values stay in one split; the next five as for :func:`convert`.
+        layout: see there.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+        settings: the basis: settings, any values by dotted names (``{"trainer.max_steps": 100}``), or a YAML file such
+            as ``RUN/config.yaml``.
+        out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
+        resume: run to go on with, in its directory.
+
+    Raises:
+        SagittaError: something does not fit together; nothing is left behind then.
+    """
+    from sagitta.training import fit as fit_settings
+    from sagitta.training import resumable
+
+    given = {
+        "model": model,
+        "pretrained": pretrained,
+        "weights": _plain(weights),
+        "tune": tune,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "patience": patience,
+        "ema": ema,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "class_weights": class_weights,
+        "seed": seed,
+        "devices": devices,
+        "precision": precision,
+        "logger": logger,
+        "val": val,
+        "test": test,
+        "group": group,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    run = None if resume is None else Path(_plain(resume))
+    before = None if run is None else resumable(run)
+    chosen = settings_of(source, given, before, settings)
+    fitted = fit_settings(chosen, None if out is None else Path(out), run)
+    return Run(fitted.run, test=fitted.evaluation)
+
+
+def probe(
+    source: PathLike,
+    model: str | Sequence[str],
+    *,
+    weights: PathLike | Sequence[PathLike | None] | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    group: str | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+    embed: bool = False,
+    out: PathLike | None = None,
+) -> "Run":
+    """Fit a linear head on the features of pretrained networks, in seconds; the best becomes a run.
+
+    Args:
+        source: as for :func:`fit`.
+        model: networks of timm or torchvision: one, several, or several with commas.
+        weights: their files or runs, in the same order; None takes the published weights.
+        image_size: pixels a side, by default that of the weights.
+        batch_size: images at a time, by default what is fast on the device.
+        val: as for :func:`fit`, and so the next seven.
+        test: see there.
+        group: see there.
+        layout: see there.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+        embed: keep all features as Parquet in the run directory.
+        out: run directory to make.
+
+    Raises:
+        SagittaError: something does not fit together; nothing is left behind then.
+    """
+    from sagitta.training import probe_run
+
+    options = {
+        "image_size": image_size,
+        "val": val,
+        "test": test,
+        "group": group,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    candidates = _candidates(model, weights)
+    for name, value in (("batch size", batch_size), ("image size", image_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")
+    settings = settings_of(source, options)
+    path = probe_run(settings, candidates, None if out is None else Path(out), batch_size=batch_size, embed=embed)
+    return Run(path)
+
+
+def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLike | None] | None) -> list[Any]:
+    """Return the networks with their weights, matched by order; those without a file take the published weights."""
+    from sagitta.training import Candidate
+
+    names = [name for name in (model.split(",") if isinstance(model, str) else model) if name]
+    listed = [weights] if weights is None or isinstance(weights, str | Path) else weights
+    files = [file or None for each in listed for file in (str(each).split(",") if each is not None else [None])]
+    files = [] if files == [None] else files
+    if not names or len(files) > len(names):
+        raise ConfigError(f"--model names {len(names)} networks and --weights {len(files)} files; give one for each")
+    files += [None] * (len(names) - len(files))
+    return [Candidate(name, file) for name, file in zip(names, files, strict=True)]
+
+
+def evaluate(
+    run: "PathLike | Run",
+    source: PathLike | None = None,
+    *,
+    split: Literal["val", "test"] = "test",
+    batch_size: int | None = None,
+    devices: int | str | Sequence[int] = "auto",
+    flip: bool = False,
+    val: float | None = None,
+    test: float | None = None,
+    group: str | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+) -> "Evaluation":
+    """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
+
+    Args:
+        run: run directory or checkpoint file.
+        source: other data than the run's own.
+        split: of the data.
+        batch_size: images a device and batch (64).
+        devices: as Lightning's Trainer takes it.
+        flip: take the mean of the probabilities of each image and its mirror image.
+        val: as for :func:`convert`, and so the next seven.
+        test: see there.
+        group: see there.
+        layout: see there.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+
+    Raises:
+        SagittaError: there is no such run, the data cannot be read, or has classes that the model does not know.
+    """
+    from sagitta.evaluation import evaluate as evaluate_run
+
+    options = {
+        "batch_size": batch_size,
+        "val": val,
+        "test": test,
+        "group": group,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    where = None if source is None else str(source)
+    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), devices=devices, flip=flip)
+
+
+def predict(
+    run: "PathLike | Run",
+    paths: PathLike | Sequence[PathLike],
+    *,
+    top_k: int = 5,
+    batch_size: int = 64,
+    flip: bool = False,
+) -> Any:
+    """Classify image files; returns one row a file with class, probability and the runners-up.
+
+    A pandas DataFrame where pandas is installed, else an Arrow table; the columns are those of
+    :func:`sagitta.evaluation.predict`.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: image files, or folders of them.
+        top_k: how many classes a row.
+        batch_size: images a batch.
+        flip: take the mean of the probabilities of each image and its mirror image.
+
+    Raises:
+        SagittaError: there is no such run or file, or no image is readable.
+    """
+    table = predict_table(run, paths, top_k=top_k, batch_size=batch_size, flip=flip)
+    return table.to_pandas() if find_spec("pandas") else table
+
+
+def predict_table(
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int, flip: bool
+) -> "pa.Table":
+    """Do what :func:`predict` does, as an Arrow table.
+
+    Raises:
+        SagittaError: as :func:`predict`.
+    """
+    from sagitta.evaluation import predict as predict_files
+    from sagitta.evaluation import quiet
+
+    files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    with quiet():
+        return predict_files(Path(_plain(run)), files, top_k=top_k, batch_size=batch_size, flip=flip)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, opened.
+
+    Attributes:
+        path: the directory.
+        test: the test that ended the fit, in full; None for a run that was opened again.
+
+    Raises:
+        ConfigError: there is no run in ``path``.
+    """
+
+    path: Path
+    test: "Evaluation | None" = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        from sagitta.run import RUN_FILE
+
+        object.__setattr__(self, "path", Path(self.path))
+        if not (self.path / RUN_FILE).is_file():
+            raise ConfigError(f"{self.path}: no such run; a run directory holds {RUN_FILE}")
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """``run.json``: command, versions, hardware, seed, dataset, result."""
+        from sagitta.run import read_record
+
+        return read_record(self.path)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics by their logged names, such as ``test_acc``."""
+        return dict(self.record.get("result", {}))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What each output means, in label order."""
+        return tuple(self.record["dataset"]["class_names"])
+
+    @property
+    def settings(self) -> Settings:
+        """The resolved settings; ``fit(settings=run.settings)`` repeats the run."""
+        from sagitta.run import CONFIG_FILE
+
+        return Settings.read(self.path / CONFIG_FILE)
+
+    @property
+    def history(self) -> "pa.Table":
+        """What was logged: ``step``, ``epoch`` and a column for each metric, null where a step has none of it."""
+        from sagitta.run import history_table
+
+        return history_table(self.path)
+
+    def classifier(self) -> "Classifier":
+        """Return the best checkpoint's model, on the CPU, in evaluation mode.
+
+        Raises:
+            ConfigError: the run has no checkpoint.
+        """
+        from sagitta.models import load_classifier
+        from sagitta.run import find_checkpoint
+
+        return load_classifier(find_checkpoint(self.path))
+
+    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int = 64) -> Any:
+        """Classify image files, see :func:`sagitta.predict`."""
+        return predict(self, paths, top_k=top_k, batch_size=batch_size)
+
+    def evaluate(self, source: PathLike | None = None, *, split: Literal["val", "test"] = "test") -> "Evaluation":
+        """Evaluate on the run's own data or on others, see :func:`sagitta.evaluate`."""
+        return evaluate(self, source, split=split)
+
+    def text(self) -> str:
+        """Return run history and run summary; after a fit the test in full, after a probe the table of networks."""
+        from sagitta.run import history
+
+        record = self.record
+        parts = [] if "probe" in record else [history(self.path, self.metrics)]
+        if "probe" in record:
+            from sagitta.training import probe_text
+
+            parts.append(probe_text(record["probe"]))
+        if self.test is not None:
+            parts.append(f"\nTest, with 95 % intervals\n{self.test.text()}")
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        from sagitta.run import sparklines
+
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{value:.4f}</td><td style='text-align:left'>{lines}</td></tr>"
+            for name, value, lines in ((n, v, sparklines(self.path).get(n, "")) for n, v in self.metrics.items())
+        )
+        names = self.class_names
+        shown = ", ".join(map(escape, names[:10])) + (", …" if len(names) > 10 else "")
+        title = f"<b>{escape(str(self.path))}</b>: {len(names)} classes ({shown})"
+        return f"{title}<table><tr><th>metric</th><th>value</th><th>course</th></tr>{rows}</table>"
+
+
+def _plain(run: "PathLike | Run | None") -> Any:
+    return None if run is None else str(run.path if isinstance(run, Run) else run)
