@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from sagitta import Classifier, ImageData
-from sagitta.models.networks import pretrained_preprocessing
 
 
 def main() -> None:
@@ -22,9 +21,8 @@ def main() -> None:
     args = parser.parse_args()
 
     pl.seed_everything(0)
-    # Pretrained weights decide how their pixels must be prepared; without them the data's own statistics do.
-    preprocessing = None if args.scratch else pretrained_preprocessing(args.model)
-    data = ImageData(args.data, batch_size=32, preprocessing=preprocessing)
+    # Pretrained weights decide how their pixels must be prepared, and the model tells the data.
+    data = ImageData(args.data, batch_size=32)
     model = Classifier(args.model, pretrained=not args.scratch, optimizer="adam", lr=1e-4, schedule="constant")
     trainer = pl.Trainer(
         max_epochs=args.epochs,

@@ -10,9 +10,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sagitta import Classifier, ImageData, open_source
-from sagitta.conversion.pipeline import convert
-from sagitta.files import user_cache
+import sagitta
+from sagitta import Classifier, ImageData
 from sagitta.run import append_test_log
 
 
@@ -28,7 +27,7 @@ def main() -> None:
     pl.seed_everything(0)
     parquet = Path("data_parquet")
     if not parquet.exists():
-        convert(open_source(str(args.data), cache=user_cache()), parquet, progress=True)
+        sagitta.convert(args.data, parquet)
     data = ImageData(parquet, batch_size=32)
     name = "image-classifier-{epoch:02d}-{val_loss:.2f}"
     checkpoints = ModelCheckpoint("checkpoints", name, monitor="val_loss", save_last=True)

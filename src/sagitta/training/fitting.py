@@ -115,7 +115,7 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
         if name != "auto":
             check_network(name, pretrained=settings.model["pretrained"])
     trainer = _trainer(settings, logger=False, enable_checkpointing=False)
-    _check_devices(trainer)
+    _check_devices(settings, trainer)
 
 
 def _check_loggers(settings: Settings) -> None:
@@ -127,16 +127,21 @@ def _check_loggers(settings: Settings) -> None:
             raise ConfigError(f"logger {name}: not installed; pip install 'sagitta[{name}]'")
 
 
-def _check_devices(trainer: pl.Trainer) -> None:
-    """Refuse several devices where the processes for the others cannot be started by running this program again."""
+def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
+    """Refuse several devices where the processes for the others cannot be started by running this program again.
+
+    Those of Lightning's spawning and forking strategies could not hand back what they found.
+    """
     launcher = trainer.strategy.launcher
     if launcher is None or trainer.num_devices * trainer.num_nodes == 1:
         return
-    again = Path(sys.argv[0]).is_file() and "ipykernel" not in sys.modules
-    if not again or launcher.is_interactive_compatible:
+    runs_again = Path(sys.argv[0]).is_file() and "ipykernel" not in sys.modules
+    children = any(word in str(settings.trainer["strategy"]) for word in ("spawn", "fork", "notebook"))
+    if children or not runs_again or launcher.is_interactive_compatible:
         raise ConfigError(
-            f"{trainer.num_devices} devices: each needs a process that runs the same program, which a notebook or "
-            "python -c is not; use devices=1, or the command line: sagitta fit DATA --devices N"
+            f"{trainer.num_devices} devices: each needs a process that runs the same program, which a notebook, "
+            "python -c, and strategies that spawn or fork cannot give; use the strategy ddp in a script or on the "
+            "command line: sagitta fit DATA --devices N"
         )
 
 
