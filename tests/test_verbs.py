@@ -135,7 +135,7 @@ def test_what_is_known_from_the_settings_is_said_before_conversion(
     monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "untouched"))
     for options in ({"model": "resnet5O"}, {"logger": "comet"}, {"settings": {"trainer.accelerator": "gpu"}}):
         with pytest.raises(sagitta.SagittaError):
-            sagitta.fit(photo_folder, **options)  # type: ignore[arg-type]
+            sagitta.fit(photo_folder, **options)
     assert not (tmp_path / "untouched").exists()
 
 

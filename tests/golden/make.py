@@ -1,4 +1,4 @@
-"""Makes the stored datasets and the stored run: ``python tests/golden/make.py``, with the code that is to be golden.
+"""Makes the stored datasets and the stored run: ``python -m tests.golden.make``, with the code that is to be golden.
 
 They were made by 0.1.0 and prove that later versions read its files, so they are not to be made again lightly;
 ``record.py`` alone suffices where only values changed. Everything runs in a temporary folder with relative names: no
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from record import DATASETS, HERE, RUN, command
+
+from tests.golden.record import DATASETS, HERE, RUN, command
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record import (
+
+from tests.golden.record import (
     HERE,
     VALUES,
     batches,
