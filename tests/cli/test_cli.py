@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from sagitta.cli import main
+from sagitta.settings import OPTIONS
 
 
 @dataclass
@@ -92,6 +93,45 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
 def test_every_command_has_its_help(tmp_path: Path, command: str) -> None:
     result = sagitta(command, "--help", cwd=tmp_path)
     assert result.returncode == 0 and f"sagitta {command}" in result.stdout and len(result.stdout) > 300
+
+
+def test_the_help_of_fit_is_one_screen_of_what_people_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = sagitta("fit", "--help", cwd=tmp_path).stdout.splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 80
+    for option in OPTIONS:
+        (line,) = (line for line in lines if line.startswith(f"  --{option.name} "))
+        assert option.help in line
+    everything = sagitta("fit", "--help", "all", cwd=tmp_path).stdout
+    for name in ("--trainer.max_steps", "--data.augmentation.erase", "--model.layer_decay"):
+        assert name in everything
+
+
+def test_commands_that_take_data_take_the_same_options(tmp_path: Path) -> None:
+    data = [f"--{option.name}" for option in OPTIONS if option.group == "data"]
+    for command in ("convert", "fit", "probe", "validate", "test"):
+        text = sagitta(command, "--help", cwd=tmp_path).stdout
+        assert all(name in text for name in data), command
+
+
+def test_columns_are_named_alike_for_every_command(tmp_path: Path, photo_folder: Path) -> None:
+    """A table whose columns have names that no detection knows, converted, trained on and tested on."""
+    rows = [
+        (path, path.parent.name, ("train", "val", "test", "train")[index % 4])
+        for index, path in enumerate(sorted(photo_folder.glob("*/*.jpg")))
+    ]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("where", "what", "when"), *rows])
+    columns = ("--path-column", "where", "--label-column", "what", "--split-column", "when")
+    converted = sagitta("convert", "table.csv", "dataset", *columns, cwd=tmp_path)
+    assert converted.returncode == 0 and "train 20, val 10, test 10" in converted.stdout, converted.stderr
+    short = ("--epochs", 1, "--image-size", 32, "--batch-size", 8, "--out", "run")
+    fitted = sagitta("fit", "table.csv", *columns, *short, cwd=tmp_path)
+    assert fitted.returncode == 0 and "train 20, val 10, test 10" in fitted.stdout, fitted.stderr
+    tested = sagitta("test", "run", "table.csv", *columns, cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    wrong = ("--path-column", "where", "--label-column", "nothing")
+    refused(sagitta("test", "run", "table.csv", *wrong, cwd=tmp_path), "nothing")
 
 
 def test_augmented_mixed_and_balanced_training_is_repeated_by_its_configuration(work: Path) -> None:
@@ -243,7 +283,16 @@ def test_an_interrupted_run_is_resumed(work: Path) -> None:
         (["fit", "missing-folder"], ["missing-folder"]),
         (["fit", "digits", "--batch-size", "0"], ["batch size 0"]),
         (["fit", "digits", "--model", "resnet5O"], ["resnet5O", "near", "resnet50"]),
-        (["fit", "digits", "--modle", "resnet50"], ["--modle"]),
+        (["fit", "digits", "--modle", "resnet50"], ["--modle", "did you mean --model?"]),
+        (["fit", "digits", "--learning-rate", "1"], ["--learning-rate", "did you mean --lr?"]),
+        (["fit", "digits", "--lr", "abc"], ["--lr abc: must be a number or auto"]),
+        (["fit", "digits", "--epochs", "2.5"], ["--epochs 2.5: must be a whole number"]),
+        (["fit", "digits", "--data.threads"], ["--data.threads", "value is missing"]),
+        (["fit", "digits", "mnist"], ["mnist", "one argument too many"]),
+        (["convert", "digits", "out", "--resise", "3"], ["--resise", "did you mean --resize?"]),
+        (["convert", "digits", "out", "--val", "much"], ["--val much: must be a number"]),
+        (["test", "run", "--spilt-column", "x"], ["did you mean --split-column?"]),
+        (["nonsense"], ["nonsense", "sagitta --help"]),
         (["fit", "digits", "--trainer.max_epoch", "3"], ["max_epoch"]),
         (["fit", "digits", "--logger", "comet"], ["comet", "wandb"]),
         (["fit", "digits", "--val", "1.5"], ["val"]),
