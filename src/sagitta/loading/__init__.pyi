@@ -6,6 +6,9 @@ from .draws import Stream as Stream
 from .draws import uniform as uniform
 from .loader import Batch as Batch
 from .loader import Loader as Loader
+from .mapstyle import SplitDataset as SplitDataset
+from .pixels import FilePixels as FilePixels
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL
 from .preprocessing import Preprocessing as Preprocessing
+from .transforms import Transform as Transform
