@@ -1,5 +1,4 @@
 from .augmentation import Augmentation as Augmentation
-from .augmentation import eval_jobs as eval_jobs
 from .autoaugment import Policy as Policy
 from .datamodule import ImageData as ImageData
 from .draws import Stream as Stream

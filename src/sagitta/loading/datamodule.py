@@ -64,12 +64,12 @@ class ImageData(pl.LightningDataModule):
         threads: decoding threads; by default every core of the process.
         seed: of order and augmentation.
         class_names: label order wanted, that of a trained model; matched by name.
-        preprocessing: that of a trained model; by default the one that a model brings (:meth:`adopt`), else derived from
-            the dataset.
+        preprocessing: that of a trained model; by default the one that a model brings (:meth:`adopt`), else derived
+            from the dataset.
         verbose: print what was detected and show progress while converting.
         train_transform: of each uint8 training image, after crop and ``augmentation``: torchvision's or
-            Albumentations', seeded by (seed, epoch, row); see :mod:`sagitta.loading.transforms`. It returns uint8, which
-            is normalised here, or floats, which are passed on as float32.
+            Albumentations', seeded by (seed, epoch, row); see :mod:`sagitta.loading.transforms`. It returns uint8,
+            which is normalised here, or floats, which are passed on as float32.
         eval_transform: likewise, of each image for validation, test and prediction.
         transform_workers: apply them in so many spawned processes; 0 applies them in the consumer's thread.
 
@@ -131,9 +131,7 @@ class ImageData(pl.LightningDataModule):
             if transform_workers:
                 own.check_sendable()
         self._shards: ShardSet | None = None
-        self._pixels: dict[
-            str, CachedPixels | EncodedPixels
-        ] = {}  # of each split: what is decoded once serves all loaders
+        self._pixels: dict[str, CachedPixels | EncodedPixels] = {}  # of each split, for all its loaders
         self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
 
     # What the data is, known after `setup`.
@@ -218,11 +216,11 @@ class ImageData(pl.LightningDataModule):
         match_labels(np.empty(0, np.int64), self.info.class_names, names)
         if self._wanted_names not in (None, names):
             raise ConfigError(
-                f"ImageData was given other class names, or in another order, than the model's: {shorten(names)}; leave "
-                "class_names out"
+                f"ImageData was given other class names, or in another order, than the model's: {shorten(names)}; "
+                "leave class_names out"
             )
         wanted = self.wanted_preprocessing
-        if None not in (wanted, preprocessing) and self._sized(wanted) != self._sized(preprocessing):
+        if wanted and preprocessing and self._sized(wanted) != self._sized(preprocessing):
             raise ConfigError(
                 f"ImageData was given {wanted}, but the model takes {preprocessing}; leave the preprocessing out"
             )

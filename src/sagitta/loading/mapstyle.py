@@ -20,8 +20,8 @@ class SplitDataset(Dataset[tuple[Tensor, Any]]):
     """Items ``(image, label)`` of one split, for a ``torch.utils.data.DataLoader``; its workers may have it, too.
 
     Images are whole, upright, at their own sizes: uint8 (C, H, W), or what ``transform`` makes of them. Labels are
-    numbers, or float32 (classes,) of 0 and 1 where the dataset has several labels a row. What is random in the transform
-    draws from the generators as they are: seeding is the DataLoader's affair here, as order and batches are.
+    numbers, or float32 (classes,) of 0 and 1 where the dataset has several labels a row. What is random in the
+    transform draws from the generators as they are: seeding is the DataLoader's affair here, as order and batches are.
 
     Further columns are those of ``split``: ``dataset.split.column("width")``, ``dataset.split.path(row)``.
 

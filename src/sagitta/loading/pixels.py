@@ -30,6 +30,7 @@ from sagitta.pool import ahead, usable_cores
 
 _MAPPED_BYTES = 32 * 2**20
 _CHUNK = 4096  # rows decoded at a time for the cache
+_HOST = torch.device("cpu")
 _FILES_AHEAD = 2  # batches of files
 
 
@@ -52,7 +53,7 @@ class Reading:
     seed: int = 0
     normalize: bool = False
     threads: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _HOST
 
 
 class Pixels(Protocol):
@@ -201,7 +202,7 @@ class CachedPixels(Pixels):
             out = memory.empty(shape, torch.float32 if normalize else torch.uint8)
             native.cut_out(core, images, cuts, out.numpy(), how.affine if normalize else None)
             return out
-        windows = self._windows if self._windows is not None else self._windows_of(images, torch.device("cpu"))
+        windows = self._windows if self._windows is not None else self._windows_of(images, _HOST)
         batch = _gather(windows, cuts)
         return how.normalize(batch) if normalize else batch
 

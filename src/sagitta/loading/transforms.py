@@ -3,11 +3,13 @@
 Two kinds of callables are understood:
 
 - *torchvision's*: called as ``t(image)`` with a uint8 tensor (C, H, W);
-- *Albumentations'*: called as ``t(image=array)["image"]`` with a uint8 array (H, W, C). A callable is of this kind where
-  it has an attribute ``available_keys``, as all of Albumentations' have, or takes ``image`` by keyword only.
+- *Albumentations'*: called as ``t(image=array)["image"]`` with a uint8 array (H, W, C). A callable is of this kind
+  where it has an attribute ``available_keys``, as all of Albumentations' have, or takes ``image`` by keyword only.
 
-Either returns uint8, which is normalised by us, or floats, which are passed on as float32; of any size that all images of
-a batch share.
+Either returns uint8, which is normalised by us, or floats, which are passed on as float32; of any size that all images
+of a batch share. Torch's generator of the CPU, NumPy's global one and ``random``'s are seeded for each image, and those
+that an Albumentations transform holds itself; give such a transform as it is, since inside of a function its generators
+are not to be found.
 """
 
 import inspect
@@ -81,8 +83,8 @@ class OwnTransform:
             if result.is_floating_point():
                 return result.as_subclass(Tensor).float()
         raise ConfigError(
-            f"transform {self._name()} returned {_kind(result)}, not an image of uint8 or floats: torchvision's take and "
-            "return a tensor (C, H, W), Albumentations' take image= and return a dict with 'image'"
+            f"transform {self._name()} returned {_kind(result)}, not an image of uint8 or floats: torchvision's take "
+            "and return a tensor (C, H, W), Albumentations' take image= and return a dict with 'image'"
         )
 
     def batch(self, images: Tensor, keys: Ints, epoch: int) -> Tensor:
@@ -111,8 +113,8 @@ class OwnTransform:
         found = sorted({f"{'x'.join(map(str, image.shape))} {image.dtype}".replace("torch.", "") for image in changed})
         if len(found) > 1:
             raise ConfigError(
-                f"transform {self._name()} returned images of {found[0]} and {found[1]} in one batch: let it end with one "
-                "size and type"
+                f"transform {self._name()} returned images of {found[0]} and {found[1]} in one batch: let it end with "
+                "one size and type"
             )
         batch = torch.stack(changed)
         if batch.dtype == torch.uint8 and batch.shape[1] != images.shape[1]:
@@ -159,8 +161,8 @@ class OwnTransform:
             lost, reason = True, _first_line(error)
         if lost:
             raise ConfigError(
-                f"transform {self._name()} cannot be sent to worker processes ({reason}): define it in a module, or take "
-                "transform_workers=0"
+                f"transform {self._name()} cannot be sent to worker processes ({reason}): define it in a module, or "
+                "take transform_workers=0"
             )
 
     def describe(self) -> str:
