@@ -11,6 +11,7 @@ from .loading import ImageData as ImageData
 from .loading import Loader as Loader
 from .loading import Plan as Plan
 from .loading import Preprocessing as Preprocessing
+from .loading import SplitDataset as SplitDataset
 from .models import Classifier as Classifier
 from .models import load_classifier as load_classifier
 from .settings import Settings as Settings

@@ -1,4 +1,4 @@
-"""Work spread over processes, each holding one state, with results in order; and a progress bar that tells the rate."""
+"""Work spread over processes, each holding one state; results in order, some ahead; a progress bar with the rate."""
 
 import multiprocessing
 import os
@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
@@ -33,10 +34,19 @@ class Pool(Generic[S]):
     A context manager. The processes end with it, and also when this process is killed.
     """
 
-    def __init__(self, state: S, workers: int) -> None:
-        """Take the state, which is pickled once for each process, and the number of processes."""
+    def __init__(self, state: S, workers: int, *, apart: bool = False, script: bool = False) -> None:
+        """Take the state, which is pickled once for each process, and the number of processes.
+
+        Args:
+            state: of each process.
+            workers: number of processes.
+            apart: have a process even where one worker is enough.
+            script: the processes import the script that is run, since the state is defined there; it needs the
+                ``__main__`` guard.
+        """
         # A daemonic process, such as another library's worker, may not have children.
-        self._serial = workers == 1 or multiprocessing.current_process().daemon
+        self._serial = (workers == 1 and not apart) or multiprocessing.current_process().daemon
+        self._script = script
         self._state = state
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
@@ -51,6 +61,18 @@ class Pool(Generic[S]):
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
+    def submit(self, function: Callable[[S, J], R], job: J) -> "Future[R]":
+        """Return what will hold ``function(state, job)``; in this process it is called now."""
+        if self._executor is not None:
+            with nullcontext() if self._script else _hidden_main():
+                return self._executor.submit(_call, function, job)
+        future: Future[R] = Future()
+        try:
+            future.set_result(function(self._state, job))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
     def map(self, function: Callable[[S, J], R], jobs: Iterable[J]) -> Iterator[R]:
         """Yield ``function(state, job)`` of each job, in the jobs' order.
 
@@ -61,8 +83,7 @@ class Pool(Generic[S]):
             for job in jobs:
                 yield function(self._state, job)
             return
-        with _hidden_main():
-            futures = [self._executor.submit(_call, function, job) for job in jobs]
+        futures = [self.submit(function, job) for job in jobs]
         try:
             for future in futures:
                 yield future.result()
@@ -70,6 +91,49 @@ class Pool(Generic[S]):
             raise SagittaError(
                 "a worker process died, most likely for lack of memory; run the same command again, with fewer workers"
             ) from None
+
+
+def ahead(submit: Callable[[J], "Future[R]"], jobs: Iterable[J], depth: int, most: int = 0) -> Generator[R, None, None]:
+    """Yield the results of jobs in their order, with ``depth`` of them under way beside the one that is waited for.
+
+    One more is begun ahead whenever the workers had nothing to do and the consumer had to wait later: a longer queue
+    would have bridged that. What is under way when the consumer ends, or a job fails, is cancelled.
+
+    Args:
+        submit: begins a job.
+        jobs: taken one by one, as they are begun.
+        depth: how many are begun ahead.
+        most: up to which the depth grows.
+    """
+    pending: deque[Future[R]] = deque()
+    idle = False
+    begun = _begun(submit, jobs)
+    try:
+        for future in begun:
+            pending.append(future)
+            if len(pending) > depth:
+                if idle and not pending[0].done() and depth < most:
+                    depth, idle = depth + 1, False
+                    continue
+                yield pending.popleft().result()
+                idle = idle or all(other.done() for other in pending)
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        begun.close()
+        for future in pending:
+            future.cancel()
+
+
+def _begun(submit: Callable[[J], "Future[R]"], jobs: Iterable[J]) -> Generator["Future[R]", None, None]:
+    """Yield what will hold each result; where the jobs end with an error, it comes after what was begun."""
+    try:
+        for job in jobs:
+            yield submit(job)
+    except Exception as error:
+        failed: Future[R] = Future()
+        failed.set_exception(error)
+        yield failed
 
 
 def _start_worker(state: object) -> None:

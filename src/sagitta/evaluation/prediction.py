@@ -1,13 +1,11 @@
 """Image files -> class names and probabilities, with the model's own preprocessing."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -15,10 +13,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from sagitta.errors import ConfigError, ImageError, SourceError
+from sagitta.errors import ConfigError, SourceError
 from sagitta.files import write_atomic
-from sagitta.images import decode_batch, read_header
-from sagitta.loading import Preprocessing, eval_jobs
+from sagitta.loading import FilePixels
 from sagitta.models import Classifier, load_classifier
 from sagitta.run import find_checkpoint
 
@@ -50,7 +47,7 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
     classifier.flip = flip
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    batches = FileBatches(files, classifier.preprocessing, batch_size)
+    batches = FilePixels(files, classifier.preprocessing, batch_size)
     trainer = pl.Trainer(
         logger=False,
         enable_checkpointing=False,
@@ -60,8 +57,7 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
     )
     outputs = trainer.predict(classifier, batches) or []
     if len(batches.errors) == len(files):
-        path, reason = next(iter(batches.errors.items()))
-        raise SourceError(f"none of the {len(files)} files is a readable image; {path}: {reason}")
+        raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
     columns: dict[str, pa.Array] = {"path": pa.array(files)}
     if classifier.multilabel:
@@ -69,42 +65,6 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
     else:
         columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
     return pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
-
-
-class FileBatches:
-    """Iterable of normalised batches (B, C, H, W) of the readable files; ``errors`` collects the others."""
-
-    def __init__(self, files: Sequence[str], preprocessing: Preprocessing, batch_size: int) -> None:
-        self.errors: dict[str, str] = {}
-        self._files = files
-        self._preprocessing = preprocessing
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Decode with a thread pool, a batch of files at a time; unreadable files are left out."""
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(self._files), self._batch_size):
-                images = [
-                    image
-                    for image in pool.map(self._decode, self._files[start : start + self._batch_size])
-                    if image is not None
-                ]
-                if images:
-                    pixels = torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2)
-                    yield self._preprocessing.normalize(pixels)
-
-    def _decode(self, path: str) -> npt.NDArray[np.uint8] | None:
-        how = self._preprocessing
-        try:
-            data = Path(path).read_bytes()
-            header = read_header(data)
-            jobs = eval_jobs(np.array([[header.height, header.width]]), np.array([header.orientation]), how)
-            pixels = np.empty((1, *how.size, how.channels), np.uint8)
-            decode_batch([memoryview(data)], jobs, pixels, filter=how.interpolation, profile=how.profile)
-        except (ImageError, OSError) as error:
-            self.errors[path] = str(getattr(error, "reason", error))
-            return None
-        return pixels
 
 
 def list_files(paths: Sequence[Path]) -> list[str]:

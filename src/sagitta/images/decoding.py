@@ -92,12 +92,12 @@ class ImageHeader:
 
 
 class BatchError(ImageError):
-    """One image of a batch cannot be decoded: ``index`` says which, ``reason`` why."""
+    """Images of a batch cannot be decoded: ``failures`` tells which, and why; ``index``, ``reason`` of the first."""
 
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(f"image {index} of the batch: {reason}")
-        self.index = index
-        self.reason = reason
+    def __init__(self, failures: dict[int, str]) -> None:
+        self.failures = failures
+        self.index, self.reason = next(iter(failures.items()))
+        super().__init__(f"image {self.index} of the batch: {self.reason}")
 
 
 def read_header(data: Bytes) -> ImageHeader:
@@ -175,7 +175,7 @@ def decode_batch(
         threads: how many threads share the batch.
 
     Raises:
-        BatchError: an image cannot be decoded, or its box or window does not fit; names the first such image.
+        BatchError: images cannot be decoded, or their boxes or windows do not fit; the others are written.
         ValueError: the arguments' shapes or types do not fit together.
     """
     _check_batch(images, jobs, out)
@@ -184,17 +184,18 @@ def decode_batch(
         bicubic, fast = filter == "bicubic", profile == "fast"
         done = native.decode_batch(core, images, jobs, out, bicubic=bicubic, fast=fast, threads=threads)
 
-    def run(index: int) -> BatchError | None:
+    def run(index: int) -> str | None:
         try:
             out[index] = _decode_job(images[index], jobs[index], out.shape[1:], filter, profile)
         except ImageError as error:
-            return BatchError(index, str(error))
+            return str(error)
         return None
 
+    left = np.flatnonzero(~done).tolist()
     with ThreadPoolExecutor(threads) as pool:  # starts a thread only when there is something left to do
-        errors = [error for error in pool.map(run, np.flatnonzero(~done).tolist()) if error is not None]
-    if errors:
-        raise errors[0]
+        reasons = list(pool.map(run, left))
+    if failures := {index: reason for index, reason in zip(left, reasons, strict=True) if reason is not None}:
+        raise BatchError(failures)
 
 
 def engine() -> str:

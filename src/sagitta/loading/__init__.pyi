@@ -1,11 +1,13 @@
 from .augmentation import Augmentation as Augmentation
-from .augmentation import eval_jobs as eval_jobs
 from .autoaugment import Policy as Policy
 from .datamodule import ImageData as ImageData
 from .draws import Stream as Stream
 from .draws import uniform as uniform
 from .loader import Batch as Batch
 from .loader import Loader as Loader
+from .mapstyle import SplitDataset as SplitDataset
+from .pixels import FilePixels as FilePixels
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL
 from .preprocessing import Preprocessing as Preprocessing
+from .transforms import Transform as Transform

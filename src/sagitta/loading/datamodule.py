@@ -17,8 +17,11 @@ from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import user_cache
 from sagitta.images import Profile
 from sagitta.loading.augmentation import Augmentation
-from sagitta.loading.loader import Batch, Loader
+from sagitta.loading.loader import Batch, Loader, match_labels, shorten
+from sagitta.loading.mapstyle import SplitDataset
+from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
+from sagitta.loading.transforms import OwnTransform, Transform
 from sagitta.sources import SourceOptions, open_source
 
 _BATCH_SIZE = 64
@@ -50,7 +53,8 @@ class ImageData(pl.LightningDataModule):
         source: a converted dataset; anything that ``sagitta convert`` understands, converted once into a cache; or a
             built-in name (digits, mnist, fashion-mnist, cifar10, cifar100, imagenette).
         batch_size: images a device and batch; by default 64.
-        image_size: height and width of the model's input; by default thumbnails as they are, photos at 224.
+        image_size: height and width of the model's input; by default that of ``preprocessing``, else thumbnails as they
+            are and photos at 224.
         profile: ``exact`` for Pillow's pixels, or ``fast`` for large photos decoded at a fraction of their size; by
             default that of ``preprocessing``, else exact. It travels with the model's checkpoint.
         augmentation: random changes of training images.
@@ -60,11 +64,18 @@ class ImageData(pl.LightningDataModule):
         threads: decoding threads; by default every core of the process.
         seed: of order and augmentation.
         class_names: label order wanted, that of a trained model; matched by name.
-        preprocessing: that of a trained model; by default derived from the dataset.
+        preprocessing: that of a trained model; by default the one that a model brings (:meth:`adopt`), else derived
+            from the dataset.
         verbose: print what was detected and show progress while converting.
+        train_transform: of each uint8 training image, after crop and ``augmentation``: torchvision's or
+            Albumentations', seeded by (seed, epoch, row); see :mod:`sagitta.loading.transforms`. It returns uint8,
+            which is normalised here, or floats, which are passed on as float32.
+        eval_transform: likewise, of each image for validation, test and prediction.
+        transform_workers: apply them in so many spawned processes; 0 applies them in the consumer's thread.
 
     Raises:
-        ConfigError: an argument is out of range; or, in ``setup``, ``class_names`` does not fit the dataset.
+        ConfigError: an argument is out of range, or a transform cannot be called or sent to processes; or, when loaders
+            are made, ``class_names`` does not fit the dataset.
         SourceError: in ``prepare_data``, the source cannot be read.
         DatasetError: in ``setup``, the dataset is damaged.
     """
@@ -85,17 +96,24 @@ class ImageData(pl.LightningDataModule):
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         verbose: bool = False,
+        train_transform: Transform | None = None,
+        eval_transform: Transform | None = None,
+        transform_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch size", batch_size), ("image size", image_size)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} {value}: must be at least 1")
+        for name, value, least in (
+            ("batch size", batch_size, 1),
+            ("image size", image_size, 1),
+            ("transform workers", transform_workers, 0),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} {value}: must be at least {least}")
         if profile not in (None, "exact", "fast"):
             raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
         self.source = str(source)
         self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
         self.seed = seed
-        self._image_size = image_size
+        self.image_size = image_size
         self._profile = profile
         self.augmentation = augmentation
         self._balanced = balanced
@@ -103,9 +121,17 @@ class ImageData(pl.LightningDataModule):
         self._layout = layout
         self._threads = threads
         self._wanted_names = None if class_names is None else tuple(class_names)
-        self._wanted_preprocessing = preprocessing
+        self.wanted_preprocessing = preprocessing
+        self._model_names: tuple[str, ...] | None = None  # of the model that was adopted, likewise
+        self._model_preprocessing: Preprocessing | None = None
         self._verbose = verbose
+        self._transforms = {"train": train_transform, "eval": eval_transform}
+        self._workers = transform_workers
+        for own in (OwnTransform(transform) for transform in self._transforms.values() if transform is not None):
+            if transform_workers:
+                own.check_sendable()
         self._shards: ShardSet | None = None
+        self._pixels: dict[str, CachedPixels | EncodedPixels] = {}  # of each split, for all its loaders
         self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
 
     # What the data is, known after `setup`.
@@ -128,8 +154,8 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels in the batches: the wanted ones, or the dataset's."""
-        return self._wanted_names or self.info.class_names
+        """Names of the labels in the batches: the adopted or the wanted ones, or the dataset's."""
+        return self._model_names or self._wanted_names or self.info.class_names
 
     @property
     def num_classes(self) -> int:
@@ -138,11 +164,19 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Training rows of each of ``class_names``, int64 (C,)."""
-        labels = self.shards.splits["train"].labels
-        rows = np.bincount(labels, minlength=len(self.info.class_names)) if labels.ndim == 1 else labels.sum(axis=0)
-        counts = dict(zip(self.info.class_names, rows.tolist(), strict=True))
+        """Training rows of each of ``class_names``, int64 (C,); zeros where there is no ``train`` split."""
+        own = self.info.class_names
+        rows = np.zeros(len(own), np.int64)
+        if "train" in self.shards.splits:
+            labels = self.shards.splits["train"].labels
+            rows = np.bincount(labels, minlength=len(own)) if labels.ndim == 1 else labels.sum(axis=0)
+        counts = dict(zip(own, rows.tolist(), strict=True))
         return np.array([counts.get(name, 0) for name in self.class_names], np.int64)
+
+    @property
+    def rows(self) -> int:
+        """Training rows; 0 where there is no ``train`` split."""
+        return len(self.shards.splits.get("train", ()))
 
     @property
     def multilabel(self) -> bool:
@@ -152,10 +186,45 @@ class ImageData(pl.LightningDataModule):
     @property
     def preprocessing(self) -> Preprocessing:
         """What turns images into model input."""
-        wanted = self._wanted_preprocessing
-        if wanted is None:
-            return Preprocessing.of_dataset(self.info, self._image_size, self._profile or "exact")
-        return wanted if self._profile is None else replace(wanted, profile=self._profile)
+        base = self._model_preprocessing or self.wanted_preprocessing
+        if base is None:
+            return Preprocessing.of_dataset(self.info, self.image_size, self._profile or "exact")
+        return self._sized(base)
+
+    def _sized(self, preprocessing: Preprocessing) -> Preprocessing:
+        """Return the same with the image size and the profile that were asked for."""
+        side = self.image_size
+        size = preprocessing.size if side is None else (side, side)
+        return replace(preprocessing, size=size, profile=self._profile or preprocessing.profile)
+
+    def adopt(self, class_names: Sequence[str], preprocessing: Preprocessing | None) -> None:
+        """Take over what a model's outputs mean and what its input has to be; called after ``setup``.
+
+        What was asked for in the constructor stays: it has to agree, but for ``image_size`` and ``profile``, which
+        change the model's preprocessing. A model adopted later replaces this one.
+
+        Args:
+            class_names: of the model's outputs, in their order; the dataset may have fewer, in another order.
+            preprocessing: of the model's input; None leaves the one that was asked for, or the dataset's.
+
+        Raises:
+            ConfigError: the dataset has classes that the model does not know; or class names or a preprocessing were
+                asked for that are not the model's.
+            DatasetError: ``setup`` was not called.
+        """
+        names = tuple(class_names)
+        match_labels(np.empty(0, np.int64), self.info.class_names, names)
+        if self._wanted_names not in (None, names):
+            raise ConfigError(
+                f"ImageData was given other class names, or in another order, than the model's: {shorten(names)}; "
+                "leave class_names out"
+            )
+        wanted = self.wanted_preprocessing
+        if wanted and preprocessing and self._sized(wanted) != self._sized(preprocessing):
+            raise ConfigError(
+                f"ImageData was given {wanted}, but the model takes {preprocessing}; leave the preprocessing out"
+            )
+        self._model_names, self._model_preprocessing = names, preprocessing
 
     def answers(self) -> dict[str, Any]:
         """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
@@ -164,12 +233,17 @@ class ImageData(pl.LightningDataModule):
         augmentation = self.augmentation.resolve(self.preprocessing.channels)
         return {
             "splits": {name: len(split) for name, split in self.shards.splits.items()},
-            "transforms": {"train": vars(augmentation).copy(), "evaluation": preprocessing},
+            "transforms": {"train": vars(augmentation).copy(), "evaluation": preprocessing} | self._own_transforms(),
             "normalisation": normalisation,
             "preparation": dict(self.info.provenance),
             "fingerprint": self.info.fingerprint,
             "class_names": list(self.class_names),
         }
+
+    def _own_transforms(self) -> dict[str, str]:
+        """Return what is known of the person's own transforms, where there are any."""
+        given = {f"{name}_transform": own for name, own in self._transforms.items() if own is not None}
+        return {name: OwnTransform(own).describe() for name, own in given.items()}
 
     # Lightning's hooks.
 
@@ -233,23 +307,42 @@ class ImageData(pl.LightningDataModule):
     # For callbacks and reports.
 
     def sample(self, split: str, count: int) -> Batch:
-        """Return ``count`` rows spread evenly over a split, as uint8 images (B, C, H, W) and labels (B,)."""
+        """Return ``count`` rows spread evenly over a split, as uint8 images (B, C, H, W) and labels (B,).
+
+        Only these are decoded; transforms of one's own are not applied.
+        """
         loader = self._loader(split, batch_size=count)
         rows = np.unique(np.linspace(0, len(self.shards.splits[split]) - 1, count).round().astype(np.int64))
         images, labels = loader.take(rows)
         return images.cpu(), labels
 
+    def as_dataset(self, split: str = "train", transform: Transform | None = None) -> SplitDataset:
+        """Return a split as a map-style torch ``Dataset`` of ``(image, label)``, labels as in the batches.
+
+        Raises:
+            ConfigError: the dataset has classes that ``class_names`` lacks, or the transform cannot be called.
+            DatasetError: there is no such split, or ``setup`` was not called.
+        """
+        return SplitDataset(self.shards, split, transform, class_names=self.class_names)
+
     def _loader(self, split: str, batch_size: int | None = None) -> Loader:
-        return Loader(
+        loader = Loader(
             self.shards,
             split,
             batch_size or self.batch_size,
             preprocessing=self.preprocessing,
             augmentation=self.augmentation,
             balanced=self._balanced,
-            class_names=self._wanted_names,
+            class_names=self.class_names,
+            transform=self._transforms["train" if split == "train" else "eval"],
             seed=self.seed,
             threads=self._threads,
             normalize=False,
             device=torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device,
+            transform_workers=self._workers,
         )
+        kept = self._pixels.get(split)
+        if kept is not None and kept.reading == loader.pixels.reading:
+            loader.pixels = kept
+        self._pixels[split] = loader.pixels
+        return loader

@@ -4,10 +4,10 @@ A batch is a pure function of (dataset, seed, epoch, batch number), so the numbe
 but the speed, and the state of a loader is two numbers.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +20,11 @@ from torch import Tensor
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading.augmentation import Augmentation, change_pixels
-from sagitta.loading.draws import Stream, uniform
-from sagitta.loading.pixels import CachedPixels, EncodedPixels, Pixels
+from sagitta.loading.pixels import CachedPixels, EncodedPixels, Reading
 from sagitta.loading.plan import Balanced, Plan
 from sagitta.loading.preprocessing import THUMBNAIL, Preprocessing
+from sagitta.loading.transforms import OwnTransform, Transform
+from sagitta.pool import ahead, usable_cores
 
 Batch = tuple[Tensor, Tensor]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +32,6 @@ Bools = npt.NDArray[np.bool_]
 
 _PREFETCH_BYTES = 512 * 2**20
 _CACHE_BYTES = 4 * 2**30
-_CACHE_CHUNK = 4096
 
 
 class Loader:
@@ -50,7 +50,11 @@ class Loader:
         preprocessing: size, crop, normalisation, profile; by default that of the dataset.
         augmentation: of training images.
         class_names: the label order wanted; labels are matched by name.
-        transform: torchvision v2 transform of one uint8 image (C, H, W) after decoding; seeded by (seed, epoch, row).
+        transform: of each uint8 image after decoding and augmentation, torchvision's or Albumentations', seeded by
+            (seed, epoch, row): see :mod:`sagitta.loading.transforms`. It returns uint8, which is normalised here, or
+            floats, which are passed on as float32.
+        transform_workers: apply ``transform`` in so many spawned processes, which are started for each iteration; 0
+            applies it in the consumer's thread. The pixels are the same.
         balanced: in training, show every class equally often: see :class:`sagitta.loading.plan.Balanced`.
         seed: determines order and augmentation.
         threads: decoding threads; 0 decodes in the caller's thread, None takes every core of this process.
@@ -58,8 +62,12 @@ class Loader:
         device: where decoded thumbnails are kept and their batches made, if they take no more than a quarter of its
             memory; other batches are made on the host.
 
+    Attributes:
+        pixels: where the images come from; loaders that read alike may share it.
+
     Raises:
-        ConfigError: the batch size is below 1, or ``class_names`` lacks a class of the dataset.
+        ConfigError: the batch size is below 1, ``class_names`` lacks a class of the dataset, or ``transform`` cannot be
+            called, or be sent to processes, or (while iterating) returns no image.
         DatasetError: no such dataset or split, or (while iterating) an image cannot be decoded.
     """
 
@@ -73,15 +81,17 @@ class Loader:
         preprocessing: Preprocessing | None = None,
         augmentation: Augmentation = Augmentation(),
         class_names: Sequence[str] | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Transform | None = None,
         balanced: bool = False,
         seed: int = 0,
         threads: int | None = None,
         normalize: bool = True,
         device: torch.device | str = "cpu",
+        transform_workers: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch size {batch_size}: must be at least 1")
+        for name, value, least in (("batch size", batch_size, 1), ("transform workers", transform_workers, 0)):
+            if value < least:
+                raise ConfigError(f"{name} {value}: must be at least {least}")
         self.shards = data if isinstance(data, ShardSet) else ShardSet.open(data)
         if split not in self.shards.splits:
             raise DatasetError(f"no split {split!r}; the dataset has {', '.join(self.shards.splits)}")
@@ -90,14 +100,17 @@ class Loader:
         self.train = split == "train" if train is None else train
         self.preprocessing = preprocessing or Preprocessing.of_dataset(self.shards.info)
         self.seed = seed
-        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.threads = usable_cores() if threads is None else threads
         self._rows = len(rows)
         self._labels = match_labels(rows.labels, self.shards.info.class_names, class_names)
-        self._transform = transform
+        self._own = None if transform is None else OwnTransform(transform, seed)
+        self._workers = transform_workers
+        if self._own is not None and transform_workers:
+            self._own.check_sendable()
         self._normalize = normalize
         self._balanced = Balanced(rows.labels, seed) if balanced and self.train else None
         self._augmentation = augmentation.resolve(self.preprocessing.channels) if self.train else None
-        self._pixels = self._open_pixels(device)
+        self.pixels = self._open_pixels(torch.device(device if self._own is None else "cpu"))
         self._epoch = 0
         self._delivered = 0  # batches of this epoch that the consumer has been given
         self._resumed = False
@@ -122,9 +135,9 @@ class Loader:
         if self._delivered and not self._resumed:
             self._epoch, self._delivered = self._epoch + 1, 0
         self._resumed = False
-        for images, labels in self._produce(plan, self._epoch, self._delivered):
+        for batch in self._produce(plan, self._epoch, self._delivered):
             self._delivered += 1
-            yield images, labels
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this loader stands: plain JSON, by samples delivered to the consumer."""
@@ -160,8 +173,8 @@ class Loader:
         self._resumed = True
 
     def take(self, rows: Ints) -> Batch:
-        """Return the given rows as one batch, outside of the plan."""
-        images = self._pixels.batch(rows, 0)
+        """Return the given rows as one batch, outside of the plan and without ``transform``."""
+        images = self.pixels.batch(rows, 0)
         if self._normalize and images.dtype == torch.uint8:
             images = self.preprocessing.normalize(images)
         return images, _targets(self._labels[rows])
@@ -180,33 +193,28 @@ class Loader:
         return Plan(self._rows, self.batch_size * world, seed=self.seed, shuffle=self.train, drop_last=self.train)
 
     def _produce(self, plan: Plan, epoch: int, start: int) -> Iterator[Batch]:
-        """Yield batches in order, some of them decoded ahead.
+        """Yield the batches of an epoch from one on, in order."""
+        self.pixels.prepare()
+        with closing(self._decoded(plan, epoch, start)) as decoded:
+            changed = decoded if self._own is None else self._own.batches(decoded, epoch, self._workers)
+            with closing(changed):
+                for images, keys in changed:
+                    yield self._finish(images), _targets(self._labels[keys % self._rows])
 
-        One more is decoded ahead whenever the decoders had nothing to do and the consumer had to wait later: a longer
-        queue would have bridged that. All batches under way take ``_PREFETCH_BYTES`` at most, or are one.
+    def _decoded(self, plan: Plan, epoch: int, start: int) -> Generator[tuple[Tensor, Ints], None, None]:
+        """Yield images and keys in order, some batches decoded ahead.
+
+        All batches under way take ``_PREFETCH_BYTES`` at most, or are one.
         """
         rank, world = _rank_and_world()
-        numbers = range(start, plan.batches(world))
+        rows = (plan.batch_rows(epoch, number, rank, world) for number in range(start, plan.batches(world)))
         if self.threads == 0:
-            for number in numbers:
-                yield self._finish(*self._load(plan.batch_rows(epoch, number, rank, world), epoch), epoch)
+            for some in rows:
+                yield self._load(some, epoch)
             return
-        ahead, idle = self._concurrent(), False
-        pending: deque[Future[tuple[Tensor, Ints]]] = deque()
-        pool = ThreadPoolExecutor(ahead, "sagitta-decode")
-        try:
-            for number in numbers:
-                pending.append(pool.submit(self._load, plan.batch_rows(epoch, number, rank, world), epoch))
-                if len(pending) > ahead:
-                    if idle and not pending[0].done() and ahead < self._most_batches():
-                        ahead, idle = ahead + 1, False
-                        continue
-                    yield self._finish(*pending.popleft().result(), epoch)
-                    idle = idle or all(future.done() for future in pending)
-            while pending:
-                yield self._finish(*pending.popleft().result(), epoch)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        threads = self._concurrent()
+        with ThreadPoolExecutor(threads, "sagitta-decode") as pool:
+            yield from ahead(lambda some: pool.submit(self._load, some, epoch), rows, threads, self._most_batches())
 
     def _most_batches(self) -> int:
         """Return how many batches fit into the memory for those under way, at least one."""
@@ -220,7 +228,7 @@ class Loader:
 
     def _load(self, rows: Ints, epoch: int) -> tuple[Tensor, Ints]:
         keys = rows if self._balanced is None else self._balanced.keys(rows, epoch)
-        images = self._pixels.batch(keys, epoch)
+        images = self.pixels.batch(keys, epoch)
         if self._augmentation is not None:
             images = change_pixels(
                 images,
@@ -230,51 +238,24 @@ class Loader:
                 augmentation=self._augmentation,
                 preprocessing=self.preprocessing,
             )
-        if self._normalize and self._transform is None and images.dtype == torch.uint8:
-            images = self.preprocessing.normalize(images)
-        return images, keys
+        return (images if self._own else self._finish(images)), keys
 
-    def _finish(self, images: Tensor, keys: Ints, epoch: int) -> Batch:
-        """Apply the user's transform, in the consumer's thread: torch's random state is global."""
-        if self._transform is not None:
-            seeds = (uniform(self.seed, epoch, keys, Stream.TRANSFORM, 1)[:, 0] * 2**53).astype(np.int64)
-            with torch.random.fork_rng(devices=[]):
-                changed = []
-                for image, image_seed in zip(images, seeds, strict=True):
-                    torch.manual_seed(int(image_seed))
-                    changed.append(self._transform(image))
-            images = torch.stack(changed)
-            if self._normalize and images.dtype == torch.uint8:
-                images = self.preprocessing.normalize(images)
-        return images, _targets(self._labels[keys % self._rows])
+    def _finish(self, images: Tensor) -> Tensor:
+        """Return images as they are wanted: bytes normalised, or as they are; floats as they are."""
+        return self.preprocessing.normalize(images) if self._normalize and images.dtype == torch.uint8 else images
 
-    def _open_pixels(self, device: torch.device | str) -> Pixels:
-        """Decode thumbnails now, if there is room for them; everything else batch by batch."""
-        split, size = self._split, self.preprocessing.size
-        thumbnails = 0 < max(self.shards.info.max_size) <= THUMBNAIL and max(size) <= THUMBNAIL
-        needed = len(split) * self.preprocessing.channels * size[0] * size[1]
+    def _open_pixels(self, device: torch.device) -> CachedPixels | EncodedPixels:
+        """Thumbnails are decoded once, if there is room for them; everything else batch by batch."""
+        split, how = self._split, self.preprocessing
+        thumbnails = 0 < max(self.shards.info.max_size) <= THUMBNAIL and max(how.size) <= THUMBNAIL
+        needed = len(split) * how.channels * how.size[0] * how.size[1]
+        reading = Reading(how, self._augmentation, self.seed, threads=max(1, self.threads), device=device)
         if not thumbnails or needed > _CACHE_BYTES:
-            threads = -(-self.threads // self._concurrent())
-            pinned = torch.device(device).type == "cuda"
-            return EncodedPixels(
-                split, self.preprocessing, self._augmentation, self.seed, threads=max(1, threads), pinned=pinned
-            )
-        whole = EncodedPixels(split, self.preprocessing, None, self.seed)
-        chunks = [
-            whole.batch(np.arange(start, min(start + _CACHE_CHUNK, len(split))), 0).numpy()
-            for start in range(0, len(split), _CACHE_CHUNK)
-        ]
-        images = np.ascontiguousarray(np.concatenate(chunks))
-        fits = torch.device(device).type == "cuda" and 4 * needed <= torch.cuda.mem_get_info(device)[0]
-        changed = self._augmentation is not None and self._augmentation.changes_pixels
-        return CachedPixels(
-            images,
-            self.preprocessing,
-            self._augmentation,
-            self.seed,
-            normalize=self._normalize and self._transform is None and not changed,
-            device=device if fits else "cpu",
-        )
+            threads = max(1, -(-self.threads // self._concurrent()))
+            return EncodedPixels(split, replace(reading, threads=threads))
+        changed = self._own is not None or (self._augmentation is not None and self._augmentation.changes_pixels)
+        whole = EncodedPixels(split, Reading(how, threads=reading.threads))
+        return CachedPixels(whole, len(split), replace(reading, normalize=self._normalize and not changed))
 
 
 def match_labels(labels: Ints | Bools, own: Sequence[str], wanted: Sequence[str] | None) -> Ints | Bools:
@@ -288,8 +269,8 @@ def match_labels(labels: Ints | Bools, own: Sequence[str], wanted: Sequence[str]
     missing = [name for name in own if name not in wanted]
     if missing:
         raise ConfigError(
-            f"the dataset has {len(missing)} classes that the model does not know: {_shorten(missing)}; "
-            f"the model knows {_shorten(wanted)}"
+            f"the dataset has {len(missing)} classes that the model does not know: {shorten(missing)}; "
+            f"the model knows {shorten(wanted)}"
         )
     position = {name: index for index, name in enumerate(wanted)}
     table = np.array([position[name] for name in own], np.int64)
@@ -305,7 +286,8 @@ def _targets(labels: Ints | Bools) -> Tensor:
     return targets.float() if targets.dtype == torch.bool else targets
 
 
-def _shorten(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
+    """Return the first names of a list, for messages."""
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 

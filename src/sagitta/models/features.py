@@ -12,12 +12,11 @@ interrupted run goes on behind the last one.
 import copy
 import hashlib
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from sagitta.errors import ConfigError
 from sagitta.files import content_hash, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.networks import head_names
+from sagitta.pool import ahead
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -226,14 +226,7 @@ def _forward(body: nn.Module, images: Tensor, preprocessing: Preprocessing) -> F
 
 def _decoded(loader: Loader, rows: Ints, batch_size: int) -> Iterator[Tensor]:
     """Yield uint8 images of the rows, in order; one batch a thread is decoded ahead."""
-    pending: deque[Future[Any]] = deque()
-    pool = ThreadPoolExecutor(loader.threads, "sagitta-features")
-    try:
-        for start in range(0, len(rows), batch_size):
-            pending.append(pool.submit(loader.take, rows[start : start + batch_size]))
-            if len(pending) > loader.threads:
-                yield pending.popleft().result()[0]
-        while pending:
-            yield pending.popleft().result()[0]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    with ThreadPoolExecutor(loader.threads, "sagitta-features") as pool:
+        for images, _ in ahead(lambda some: pool.submit(loader.take, some), batches, loader.threads):
+            yield images
