@@ -377,11 +377,9 @@ def predict_table(
         SagittaError: as :func:`predict`.
     """
     from sagitta.evaluation import predict as predict_files
-    from sagitta.evaluation import quiet
 
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
-    with quiet():
-        return predict_files(Path(_plain(run)), files, top_k=top_k, batch_size=batch_size, flip=flip)
+    return predict_files(Path(_plain(run)), files, top_k=top_k, batch_size=batch_size, flip=flip)
 
 
 @dataclass(frozen=True)

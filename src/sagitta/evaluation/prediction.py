@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sagitta.errors import ConfigError, SourceError
+from sagitta.evaluation.testing import quiet, quiet_trainer
 from sagitta.files import write_atomic
 from sagitta.loading import FilePixels
 from sagitta.models import Classifier, load_classifier
@@ -48,14 +48,8 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
     batches = FilePixels(files, classifier.preprocessing, batch_size)
-    trainer = pl.Trainer(
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        devices=1,
-    )
-    outputs = trainer.predict(classifier, batches) or []
+    with quiet():
+        outputs = quiet_trainer(devices=1).predict(classifier, batches) or []
     if len(batches.errors) == len(files):
         raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
