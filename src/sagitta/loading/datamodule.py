@@ -95,7 +95,7 @@ class ImageData(pl.LightningDataModule):
         self.source = str(source)
         self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
         self.seed = seed
-        self._image_size = image_size
+        self.image_size = image_size
         self._profile = profile
         self.augmentation = augmentation
         self._balanced = balanced
@@ -103,7 +103,8 @@ class ImageData(pl.LightningDataModule):
         self._layout = layout
         self._threads = threads
         self._wanted_names = None if class_names is None else tuple(class_names)
-        self._wanted_preprocessing = preprocessing
+        self.wanted_preprocessing = preprocessing
+        self._adopted: Preprocessing | None = None
         self._verbose = verbose
         self._shards: ShardSet | None = None
         self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
@@ -152,10 +153,33 @@ class ImageData(pl.LightningDataModule):
     @property
     def preprocessing(self) -> Preprocessing:
         """What turns images into model input."""
-        wanted = self._wanted_preprocessing
+        wanted = self._adopted or self.wanted_preprocessing
         if wanted is None:
-            return Preprocessing.of_dataset(self.info, self._image_size, self._profile or "exact")
+            return Preprocessing.of_dataset(self.info, self.image_size, self._profile or "exact")
+        if self._adopted is not None and self.image_size is not None:
+            wanted = replace(wanted, size=(self.image_size, self.image_size))
         return wanted if self._profile is None else replace(wanted, profile=self._profile)
+
+    @property
+    def rows(self) -> int:
+        """Training rows, 0 where there are none."""
+        return len(self.shards.splits.get("train", ()))
+
+    def adopt(self, class_names: Sequence[str], preprocessing: Preprocessing | None) -> None:
+        """Take over a model's classes, matched by name, and its preprocessing.
+
+        Raises:
+            ConfigError: the model does not know a class of the dataset, or another preprocessing was asked for.
+        """
+        unknown = [name for name in self.info.class_names if name not in class_names]
+        if unknown:
+            raise ConfigError(f"{self.source}: classes that the model does not know: {', '.join(unknown)}")
+        if preprocessing is not None and self.wanted_preprocessing is not None:
+            wanted = self.wanted_preprocessing
+            if replace(wanted, profile=preprocessing.profile, size=preprocessing.size) != preprocessing:
+                raise ConfigError(f"{self.source}: another preprocessing was given than the model's")
+        self._wanted_names = tuple(class_names)
+        self._adopted = preprocessing or self._adopted
 
     def answers(self) -> dict[str, Any]:
         """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
