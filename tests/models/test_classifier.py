@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from sagitta.errors import ConfigError
 from sagitta.loading.datamodule import ImageData
 from sagitta.loading.preprocessing import Preprocessing
-from sagitta.models.classifier import Classifier, load_classifier
+from sagitta.models.checkpoint import load_classifier
+from sagitta.models.classifier import Classifier
 from sagitta.models.networks import build_network
 from sagitta.models.optim import Tune
 from sagitta.training.callbacks import StepSeed, WeightEMA
@@ -189,7 +190,8 @@ def test_weights_come_from_a_file_and_the_checkpoint_does_not_need_it(tmp_path: 
     fit.save_checkpoint(path := tmp_path / "model.ckpt")
     file.unlink()
     for opened in (load_classifier(path), Classifier.load_from_checkpoint(path, weights_only=True).eval()):
-        assert opened.hparams["origin"]["file"] == "weights.pth" and len(opened.hparams["origin"]["sha256"]) == 64
+        assert opened.origin is not None
+        assert opened.origin["file"] == "weights.pth" and len(opened.origin["sha256"]) == 64
         torch.testing.assert_close(opened(images), classifier.eval()(images))
 
 

@@ -1,27 +1,51 @@
 """What logits mean, of one label an image or several; MixUp and CutMix: shares as literals, repeatable by key."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sagitta.models.task import mean_logits, mix, probabilities_of
+from sagitta.models.task import MULTI_LABEL, SINGLE_LABEL, Task, mix, task_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
 def test_mean_logits_have_the_mean_of_the_probabilities() -> None:
     first, second = torch.randn(2, 5, 4, generator=GENERATOR) * 5
-    for multilabel in (False, True):
-        mean = (probabilities_of(first, multilabel=multilabel) + probabilities_of(second, multilabel=multilabel)) / 2
-        logits = mean_logits(first, second, multilabel=multilabel)
-        torch.testing.assert_close(probabilities_of(logits, multilabel=multilabel), mean)
+    for task in (SINGLE_LABEL, MULTI_LABEL):
+        mean = (task.probabilities(first) + task.probabilities(second)) / 2
+        torch.testing.assert_close(task.probabilities(task.mean_logits(first, second)), mean)
 
 
 def test_mean_logits_stay_finite_where_probabilities_do_not_fit_float32() -> None:
     certain = torch.tensor([[200.0, -200.0]])
-    for multilabel in (False, True):
-        assert mean_logits(certain, certain, multilabel=multilabel).isfinite().all()
-    torch.testing.assert_close(mean_logits(certain, certain, multilabel=True), certain)
+    for task in (SINGLE_LABEL, MULTI_LABEL):
+        assert task.mean_logits(certain, certain).isfinite().all()
+    torch.testing.assert_close(MULTI_LABEL.mean_logits(certain, certain), certain)
+
+
+def test_a_task_is_known_by_what_the_data_says() -> None:
+    assert [task_of(several).words for several in (None, False, True)] == ["one label", "one label", "several labels"]
+
+
+def test_decisions_have_names_and_certainty() -> None:
+    probabilities, names, thresholds = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], np.float32), list("abc"), [0.5] * 3
+    one = SINGLE_LABEL.decide(probabilities, thresholds)
+    assert SINGLE_LABEL.names_of(one, names).to_pylist() == ["a", "c"]
+    assert SINGLE_LABEL.certainty(probabilities, thresholds) == pytest.approx([0.7, 0.6])
+    several = MULTI_LABEL.decide(probabilities, [0.1, 0.25, 0.9])
+    assert MULTI_LABEL.names_of(several, names).to_pylist() == [["a"], ["a", "b"]]
+    assert MULTI_LABEL.certainty(probabilities, [0.1, 0.25, 0.9]) == pytest.approx([0.7, 0.1])
+    assert MULTI_LABEL.names_of(np.zeros((1, 3)), names).to_pylist() == [[]]
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_values_are_those_of_the_scores(task: Task) -> None:
+    probabilities = task.probabilities(torch.randn(60, 12, generator=GENERATOR))
+    labels = torch.rand(60, 12, generator=GENERATOR) > 0.7 if task.multilabel else torch.arange(60) % 12
+    scores, _ = task.scores(probabilities.numpy(), labels.numpy(), list("abcdefghijkl"), [0.4] * 12)
+    values = task.values(probabilities, labels, [0.4] * 12)
+    assert values == {name: scores[name].value for name in values} and len(values) == 3
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0])

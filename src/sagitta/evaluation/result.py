@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sagitta.files import write_atomic
-from sagitta.models import ClassScores, Estimate, multilabel_scores, single_label_scores
+from sagitta.models import ClassScores, Estimate, Task
 
 _MOST_CLASSES = 20  # in print; of more, only the worst
 _WORST = 10
@@ -73,47 +73,37 @@ class Evaluation:
 
 
 def judge(
+    task: Task,
     probabilities: npt.NDArray[np.float32],
     labels: npt.NDArray[Any],
     paths: Sequence[str],
     names: Sequence[str],
     logged: Mapping[str, float],
     prefix: str,
-    thresholds: npt.NDArray[np.float64] | None = None,
+    thresholds: Sequence[float] = (),
 ) -> Evaluation:
     """Return everything about some predictions.
 
     Args:
+        task: one label an image, or several.
         probabilities: (N, classes).
-        labels: (N,), or (N, classes) of 0 and 1 with ``thresholds``.
+        labels: (N,), or (N, classes) of 0 and 1 where an image has several.
         paths: of the images, (N,).
         names: of the classes.
         logged: metrics that are known already, by full name.
         prefix: of the names of the others, such as ``test_``.
-        thresholds: (classes,) from which each of several labels is given; None where an image has one label.
+        thresholds: (classes,) from which each of several labels is given.
     """
-    if thresholds is not None:
-        scores, classes = multilabel_scores(probabilities, labels > 0, thresholds, names)
-        true, predicted = (_name_lists(hot, names) for hot in (labels > 0, probabilities >= thresholds))
-    else:
-        labels = labels.astype(np.int64)
-        scores, classes = single_label_scores(probabilities, labels, names)
-        true, predicted = (
-            pa.array([names[label] for label in of.tolist()]) for of in (labels, probabilities.argmax(axis=1))
-        )
+    scores, classes = task.scores(probabilities, labels, names, thresholds)
     columns = {
         "path": pa.array(paths),
-        "label": true,
-        "predicted": predicted,
+        "label": task.names_of(labels, names),
+        "predicted": task.names_of(task.decide(probabilities, thresholds), names),
         "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
     }
     named = {f"{prefix}{name}": score for name, score in scores.items()}
     values = {name: float(value) for name, value in logged.items()} | {name: each.value for name, each in named.items()}
     return Evaluation(values, named, classes, pa.table(columns))
-
-
-def _name_lists(hot: np.ndarray[Any, np.dtype[np.bool_]], names: Sequence[str]) -> pa.Array:
-    return pa.array([[names[label] for label in np.flatnonzero(row).tolist()] for row in hot], pa.list_(pa.string()))
 
 
 def _interval(score: Estimate | None) -> str:

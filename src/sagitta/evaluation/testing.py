@@ -129,5 +129,5 @@ def evaluate_predictions(
     rows = np.concatenate([loader.evaluated_rows(rank, world, batches) for rank in range(world)])
     order = np.argsort(rows, kind="stable")
     rows, probabilities, labels = rows[order], probabilities[order], labels[order]
-    thresholds = np.array(classifier.thresholds) if classifier.multilabel else None
-    return judge(probabilities, labels, loader.paths(rows), classifier.class_names, logged, prefix, thresholds)
+    names, thresholds = classifier.class_names, classifier.thresholds
+    return judge(classifier.task, probabilities, labels, loader.paths(rows), names, logged, prefix, thresholds)

@@ -1,6 +1,5 @@
+from .checkpoint import load_classifier as load_classifier
 from .classifier import Classifier as Classifier
-from .classifier import dry_run as dry_run
-from .classifier import load_classifier as load_classifier
 from .features import FeatureStore as FeatureStore
 from .features import Floats as Floats
 from .features import Ints as Ints
@@ -16,7 +15,13 @@ from .metrics import wilson_interval as wilson_interval
 from .networks import build_network as build_network
 from .networks import check_network as check_network
 from .networks import pretrained_preprocessing as pretrained_preprocessing
+from .recipe import BY_RECIPE as BY_RECIPE
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .task import MULTI_LABEL as MULTI_LABEL
+from .task import SINGLE_LABEL as SINGLE_LABEL
+from .task import Task as Task
+from .task import task_of as task_of
+from .trial import dry_run as dry_run
 from .weights import open_weights as open_weights

@@ -4,21 +4,21 @@ The checkpoint carries the class names and the preprocessing as hyper-parameters
 output means and what the input has to be.
 """
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import MeanMetric
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
-from sagitta.models.metrics import Predictions, classification_metrics, multilabel_metrics
-from sagitta.models.networks import build_network, layer_numbers
+from sagitta.models.adoption import Agreement, FirstWeights, some
+from sagitta.models.measures import Measures
+from sagitta.models.networks import build_network
 from sagitta.models.optim import (
     WARMUP,
     Schedule,
@@ -26,17 +26,14 @@ from sagitta.models.optim import (
     balanced_weights,
     build_optimizer,
     build_schedule,
+    check_ranges,
     drop_frozen_gradients,
-    first_trainable,
-    hold_statistics,
-    set_trainable,
+    freeze,
+    lowest_trained,
 )
-from sagitta.models.recipe import Situation, choose
-from sagitta.models.task import chosen_thresholds, epoch_values, mean_logits, mix, probabilities_of
-from sagitta.models.weights import SAGITTA_FIELDS, load_weights, open_weights, read_checkpoint
-
-BY_RECIPE = ("name", "optimizer", "lr", "weight_decay", "schedule", "layer_decay", "label_smoothing", "freeze_bn")
-"""Arguments of :class:`Classifier` that the recipe decides where they are None (the name: ``auto``)."""
+from sagitta.models.recipe import BY_RECIPE, Recipe, choose
+from sagitta.models.task import Task, mix
+from sagitta.models.weights import load_weights
 
 _EPOCHS = 10  # by which gradual unfreezing goes where the number of epochs is not known
 
@@ -45,9 +42,13 @@ class Classifier(pl.LightningModule):
     """An image classifier for any DataModule or DataLoader of ``(images, labels)``.
 
     Number of classes, class names, channels and preprocessing are taken from the DataModule where it knows them
-    (``ImageData`` does); with ordinary DataLoaders give ``num_classes``.
+    (``ImageData`` does), pretrained weights' preprocessing given to it; with ordinary DataLoaders give ``num_classes``.
+    A classifier that was trained before has its own, and data must fit: see :meth:`prepare`.
 
-    What is None is decided by the recipe for the situation, see :func:`sagitta.models.recipe.choose`.
+    What is None is decided by the recipe for the situation, see :func:`sagitta.models.recipe.choose`; how many rows
+    ordinary DataLoaders have is not known.
+
+    ``hparams``, and so every checkpoint, hold exactly the arguments, with what was decided in the place of None.
 
     Args:
         name: see :func:`build_network`; ``auto`` takes the recipe's.
@@ -77,8 +78,12 @@ class Classifier(pl.LightningModule):
 
     Attributes:
         flip: in evaluation, take the mean of the probabilities of each image and its mirror image.
-        evaluated: probabilities (N, classes) and labels of the last validation or test, over all devices, rank by rank.
-        weights_report: one line on what the weights file was and what of it fitted; empty without.
+        evaluated: probabilities (N, classes) and labels of the last validation or test outside of a fit, over all
+            devices, rank by rank; the logged metrics are computed from them.
+        network: the network, None where it is not known yet what it has to be.
+        recipe: what was decided; None before :meth:`prepare`.
+        origin: name (``file``) and ``sha256`` of the weights file that training began with; None without.
+        weights_report: one line on what that file was and what of it fitted; empty without.
 
     Raises:
         ConfigError: a value is out of range, there is no such model, its weights do not fit, or (when training begins)
@@ -111,169 +116,161 @@ class Classifier(pl.LightningModule):
         seed: int = 0,
         multilabel: bool | None = None,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name in ARGUMENTS}
         super().__init__()
-        if num_classes is None and class_names is not None:
-            num_classes = len(class_names)
-        self.save_hyperparameters(
-            {
-                "name": name,
-                "pretrained": pretrained,
-                "weights": weights,
-                "tune": tune,
-                "optimizer": optimizer,
-                "lr": lr,
-                "weight_decay": weight_decay,
-                "schedule": schedule,
-                "warmup": warmup,
-                "layer_decay": layer_decay,
-                "freeze_bn": freeze_bn,
-                "label_smoothing": label_smoothing,
-                "mixup": mixup,
-                "cutmix": cutmix,
-                "class_weights": class_weights,
-                "channels_last": channels_last,
-                "compile": compile,
-                "num_classes": num_classes,
-                "class_names": None if class_names is None else list(class_names),
-                "preprocessing": None if preprocessing is None else dict(preprocessing),
-                "seed": seed,
-                "multilabel": multilabel,
-                "origin": None,
-                "thresholds": None,
-            }
-        )
-        _check(self.hparams)
+        check_ranges(arguments)
+        names = None if class_names is None else tuple(class_names)
+        outputs = len(names) if num_classes is None and names is not None else num_classes
+        how = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
+        self._agreement = Agreement(name, FirstWeights(pretrained, weights), None, outputs, names, multilabel, how)
+        first = {"name": name, "pretrained": pretrained, "weights": weights}
+        self.save_hyperparameters(arguments | self._agreement.hyper_parameters() | first)
+        self.tune, self.seed = tune, seed
+        self.mixup, self.cutmix, self.warmup, self.class_weights = mixup, cutmix, warmup, class_weights
+        self.channels_last, self._compiled = channels_last, compile
+        self._given = {each: arguments[each] for each in BY_RECIPE[1:] if arguments[each] is not None}
+        self._settled = False
+        self.recipe: Recipe | None = None
         self.weights_report = ""
+        self.origin: dict[str, str] | None = None
+        self._thresholds: list[float] | None = None
         self.network: nn.Module | None = None
-        self.metrics = nn.ModuleDict()
-        self.predictions = Predictions()
+        self.measures: Measures | None = None
         self.evaluated: tuple[Tensor, Tensor] | None = None
         self.flip = False
         self.register_buffer("loss_weights", None, persistent=False)
         self.loss_weights: Tensor | None
-        if num_classes is not None and (preprocessing is not None or name != "auto"):
+        if outputs is not None and (how is not None or name != "auto"):
+            self._agreement = self._agreement.learned(None, "cpu", built=False)
             self._build()
+
+    @property
+    def name(self) -> str:
+        """Of the network; ``auto`` where it is not known yet."""
+        return self._agreement.name
+
+    @property
+    def num_classes(self) -> int:
+        """Number of outputs; 0 where it is not known yet."""
+        return self._agreement.num_classes or 0
 
     @property
     def class_names(self) -> list[str]:
         """What each output means; the label's number where no names are known."""
-        return self.hparams["class_names"] or [str(label) for label in range(self.hparams["num_classes"])]
+        return list(self._agreement.class_names or map(str, range(self.num_classes)))
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the network's input has to be, where it is known."""
-        fields = self.hparams["preprocessing"]
-        return None if fields is None else Preprocessing.from_dict(fields)
+        return self._agreement.preprocessing
+
+    @property
+    def task(self) -> Task:
+        """Loss, metrics and decisions of one label an image, or of several."""
+        return self._agreement.task
 
     @property
     def multilabel(self) -> bool:
         """Whether an image has several labels, or none."""
-        return bool(self.hparams["multilabel"])
+        return self.task.multilabel
 
     @property
     def thresholds(self) -> list[float]:
         """The probability from which each of several labels is given: best on validation, 0.5 before there was one."""
-        return self.hparams["thresholds"] or [0.5] * self.hparams["num_classes"]
+        return self._thresholds or [0.5] * self.num_classes
 
-    def prepare(self, data: Any, *, device: str | None = None) -> None:
-        self.hparams["class_names"] = self.hparams["class_names"] or list(data.class_names)
-        self.hparams["num_classes"] = len(data.class_names)
-        self.hparams["multilabel"] = data.multilabel
-        self.hparams["preprocessing"] = self.hparams["preprocessing"] or data.preprocessing.to_dict()
-        if self.network is None:
-            self._build()
+    def prepare(self, data: Any = None, *, device: str | None = None) -> None:
+        """Let model and data agree, and build what is not built yet; as often as one likes.
+
+        A fresh model takes what it was not given from the data: class names, number of classes, one label or several,
+        and the preprocessing; with pretrained weights, theirs, unless the data was given another one. An image size
+        given to the data changes the size alone. What the recipe decides follows the number of training rows. Then, and
+        for a model that was trained before, data that can ``adopt`` takes over the model's classes and preprocessing,
+        and all other data must have them.
+
+        Args:
+            data: any DataModule, set up; ``ImageData`` answers everything. None: nothing is known.
+            device: kind of device to train on, ``cpu`` or ``cuda``; by default the Trainer's.
+
+        Raises:
+            ConfigError: the data has other classes, or another number of labels an image; or the number of classes is
+                nowhere to be found.
+        """
+        if not self._settled:
+            trainer = self._attached
+            device = device or ("cpu" if trainer is None else trainer.strategy.root_device.type)
+            self._agreement = self._agreement.learned(data, device, built=self.network is not None)
+            if self.network is None:
+                self._build()
+            if self.measures is None or self.measures.task is not self.task:
+                self.measures = Measures(self.task, self.num_classes)
+            recipe = choose(self._agreement.situation(data, self.tune, device))
+            self.recipe = replace(recipe, **self._given, name=self.name)
+            self._settled = data is not None or trainer is not None
+        self._agreement = self._agreement.settled(data)
+        decided = {name: getattr(self.recipe, name) for name in BY_RECIPE}
+        self.hparams.update(decided | self._agreement.hyper_parameters())
 
     def configure_model(self) -> None:
-        """Build the network from what the DataModule knows; called by Lightning before training and testing."""
-        data = getattr(self._trainer, "datamodule", None)
-        if self.hparams["class_names"] is None and (names := getattr(data, "class_names", None)) is not None:
-            self.hparams["class_names"] = list(names)
-        if self.hparams["num_classes"] is None:
-            self.hparams["num_classes"] = getattr(data, "num_classes", None)
-        found = getattr(data, "preprocessing", None)
-        if self.hparams["preprocessing"] is None and isinstance(found, Preprocessing):
-            self.hparams["preprocessing"] = found.to_dict()
-        several = getattr(data, "multilabel", None)
-        if self.network is None:
-            if self.hparams["multilabel"] is None:
-                self.hparams["multilabel"] = several
-            self._build()
-        if several is not None and several != self.multilabel:
-            kinds = ("one label", "several labels")
-            raise ConfigError(f"the model gives {kinds[not several]} an image, but the dataset has {kinds[several]}")
-        if self.hparams["class_weights"] and self.loss_weights is None:
+        """Prepare for what the Trainer's DataModule knows; called by Lightning before training and testing."""
+        trainer = self._attached
+        data = getattr(trainer, "datamodule", None)
+        self.prepare(data)
+        if trainer is None or trainer.state.fn != "fit":
+            return
+        if self.class_weights:
             counts = getattr(data, "class_counts", None)
             if counts is None:
                 raise ConfigError(
                     "class weights: the data does not say how many images its classes have; use ImageData"
                 )
             self.loss_weights = balanced_weights(counts).to(self.device)
-        if self._trainer is not None and self._trainer.state.fn == "fit":  # before DistributedDataParallel looks
-            self._freeze()
-            self.train()  # until training starts, or Lightning warns of modules in evaluation mode
+        self._freeze()  # before DistributedDataParallel looks
+        self.train()  # until training starts, or Lightning warns of modules in evaluation mode
+
+    @property
+    def _attached(self) -> pl.Trainer | None:
+        """The Trainer, where there is one."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     def _build(self) -> None:
-        num_classes = self.hparams["num_classes"]
-        if num_classes is None:
+        """Make the network, with its first weights."""
+        if not self.num_classes:
             raise ConfigError("the number of classes is not known: give Classifier(num_classes=…) or an ImageData")
-        size, channels = (
-            (self.preprocessing.size, self.preprocessing.channels) if self.preprocessing else ((224, 224), 3)
-        )
-        self._resolve(size)
-        self.network = build_network(
-            self.hparams["name"], num_classes, channels, size, pretrained=self.hparams["pretrained"]
-        )
-        if self.hparams["weights"] is not None:
-            weights = open_weights(self.hparams["weights"])
-            self.weights_report = load_weights(self.network, weights, self.hparams["class_names"])
-            self.hparams["origin"] = {"file": weights.path.name, "sha256": weights.sha256}
-        # Whoever opens a checkpoint of this has the weights already, and may not have their file.
-        self.hparams["pretrained"], self.hparams["weights"] = False, None
-        if self.hparams["channels_last"]:
+        how, first = self._agreement.input, self._agreement.first
+        self.network = build_network(self.name, self.num_classes, how.channels, how.size, pretrained=first.pretrained)
+        if (weights := first.file) is not None:
+            self.weights_report = load_weights(self.network, weights, self._agreement.class_names)
+            self.origin = {"file": weights.path.name, "sha256": weights.sha256}
+            first.close()
+        if self.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        if self.hparams["compile"]:
+        if self._compiled:
             self.network.compile()
-        for stage in ("train", "val", "test"):
-            if not self.multilabel:
-                self.metrics[f"{stage}_metrics"] = classification_metrics(num_classes, f"{stage}_")
-            elif stage == "train":  # the others come from all predictions at once, see _finish
-                self.metrics["train_metrics"] = multilabel_metrics(num_classes, "train_")
-            # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images.
-            self.metrics[f"{stage}_loss"] = MeanMetric()
 
-    def _resolve(self, size: tuple[int, int]) -> None:
-        """Let the recipe decide what was left open."""
-        situation = Situation(
-            max(size),
-            pretrained=self.hparams["pretrained"] or self.hparams["weights"] is not None,
-            tune=self.hparams["tune"],
-            model=self.hparams["name"],
-            device="cpu" if self._trainer is None else self._trainer.strategy.root_device.type,
-        )
-        recipe = choose(situation)
-        for name in BY_RECIPE:
-            if self.hparams[name] in (None, "auto"):
-                self.hparams[name] = getattr(recipe, name)
-
-    def _first_trainable(self) -> int:
-        assert self.network is not None
-        trainer = self._trainer
-        epochs = (trainer and trainer.max_epochs) or _EPOCHS
-        epoch = 0 if trainer is None else trainer.current_epoch
-        return first_trainable(self.hparams["tune"], epoch, epochs, max(layer_numbers(self.network).values()))
+    def freeze_for(self, network: nn.Module, epoch: int, epochs: int) -> None:
+        """Freeze what an epoch does not train of this network, or of a copy of it."""
+        assert self.recipe is not None
+        held = self._holds_gradients
+        freeze(network, self.tune, epoch, epochs, freeze_bn=self.recipe.freeze_bn, hold_gradients=held)
 
     def _freeze(self) -> None:
-        """Freeze what this epoch does not train; a function of the epoch alone, so a resumed run is not confused."""
-        if self.network is None:
-            return
-        if self.hparams["tune"] != "full":
-            set_trainable(self.network, self._first_trainable(), hold_gradients=self._holds_gradients)
-        if self.hparams["freeze_bn"]:
-            hold_statistics(self.network)
+        if self.network is not None:
+            self.freeze_for(self.network, self.current_epoch, self._epochs)
+
+    @property
+    def _epochs(self) -> int:
+        """Epochs of the whole training, as far as they are known."""
+        trainer = self._attached
+        return (trainer and trainer.max_epochs) or _EPOCHS
 
     @property
     def _holds_gradients(self) -> bool:
-        return self.hparams["tune"] == "gradual" and self._trainer is not None and self._trainer.world_size > 1
+        trainer = self._attached
+        return self.tune == "gradual" and trainer is not None and trainer.world_size > 1
 
     def on_train_start(self) -> None:
         """Freeze also where a run is resumed in the middle of an epoch."""
@@ -286,19 +283,38 @@ class Classifier(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep frozen layers frozen where several devices had to compute their gradients."""
         if self._holds_gradients and self.network is not None:
-            drop_frozen_gradients(self.network, self._first_trainable())
+            lowest = lowest_trained(self.network, self.tune, self.current_epoch, self._epochs)
+            drop_frozen_gradients(self.network, lowest)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the first weights were, and the thresholds that belong to these."""
+        if self.recipe is None:  # saved before anything was trained
+            self.prepare()
+            checkpoint["hyper_parameters"] = dict(self.hparams)
+        checkpoint |= {"origin": self.origin, "thresholds": self._thresholds}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what the first weights were, and the thresholds that belong to these."""
-        for name in ("origin", "thresholds"):
-            self.hparams[name] = checkpoint.get("hyper_parameters", {}).get(name)
+        """Take over what the first weights were, and the thresholds that belong to these.
+
+        Raises:
+            ConfigError: the checkpoint's outputs mean other classes than this model's.
+        """
+        stored = checkpoint.get("hyper_parameters", {})
+        names, mine = stored.get("class_names"), self._agreement.class_names
+        if mine is not None and names is not None and tuple(names) != mine:
+            raise ConfigError(
+                f"the checkpoint knows the classes {some(names)}, but the data has {some(mine)}; open it with "
+                "load_classifier, and classes are matched by name"
+            )
+        before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
+        self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised float images (B, C, H, W)."""
         if self.network is None:
-            self.configure_model()
+            self.prepare()
         assert self.network is not None
-        if self.hparams["channels_last"]:
+        if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(images)
         return logits
@@ -308,69 +324,49 @@ class Classifier(pl.LightningModule):
         training = stage == "train"
         logits = self(images) if training else self._evaluation_logits(images)
         loss = self._loss(logits, labels, training)
-        mean_loss: Any = self.metrics[f"{stage}_loss"]
-        mean_loss.update(loss.detach(), len(labels))
-        epoch = {f"{stage}_loss_epoch" if training else f"{stage}_loss": mean_loss}
-        epoch |= self._keep(logits.detach(), labels, stage)
+        assert self.measures is not None
+        fitting = self.trainer.state.fn == "fit"
+        epoch = self.measures.update(stage, loss, logits.detach(), labels, fitting=fitting)
         if training:
             self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
         self.log_dict(epoch, on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels))
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor, training: bool) -> Tensor:
-        """Cross-entropy, in training with smoothed labels and class weights; of several labels binary cross-entropy."""
-        weight, smoothing = (self.loss_weights, self.hparams["label_smoothing"]) if training else (None, 0.0)
-        if self.multilabel:
-            return F.binary_cross_entropy_with_logits(logits, labels + smoothing * (0.5 - labels), weight)
-        return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+        """Return the task's loss, in training with smoothed labels and class weights."""
+        smoothing = self.recipe.label_smoothing if training and self.recipe else 0.0
+        return self.task.loss(logits, labels, self.loss_weights if training else None, smoothing)
 
     def _evaluation_logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self(images)
-        return mean_logits(logits, self(images.flip(-1)), multilabel=self.multilabel) if self.flip else logits
-
-    def _keep(self, logits: Tensor, labels: Tensor, stage: str) -> dict[str, Any]:
-        """Update an epoch's metrics and, where all of them are needed, predictions; returns the metrics to log."""
-        probabilities = probabilities_of(logits, multilabel=self.multilabel)
-        if stage != "train" and (self.multilabel or self.trainer.state.fn != "fit"):
-            self.predictions.update(probabilities, labels)
-        if f"{stage}_metrics" not in self.metrics:
-            return {}
-        metrics: Any = self.metrics[f"{stage}_metrics"]
-        if labels.is_floating_point():  # several labels, or MixUp's shares of them
-            labels = labels.round().long() if self.multilabel else labels.argmax(dim=1)
-        metrics.update(probabilities, labels)
-        return dict(metrics.items())
+        return self.task.mean_logits(logits, self(images.flip(-1))) if self.flip else logits
 
     def _finish(self, stage: str) -> None:
-        """Gather an epoch's predictions where they were kept; of several labels, choose thresholds and log."""
-        if not self.predictions.update_called:
+        """Log the metrics of all rows where they were kept; while fitting, choose the thresholds of several labels."""
+        if self.measures is None or (found := self.measures.gather()) is None:
             return
-        self.evaluated = probabilities, labels = self.predictions.compute()
-        self.predictions.reset()
-        if self.multilabel:
-            if self.trainer.state.fn == "fit":
-                self.hparams["thresholds"] = chosen_thresholds(probabilities, labels)
-            values = epoch_values(probabilities, labels, self.thresholds)
-            self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, sync_dist=True)
+        self.evaluated = found
+        if self.trainer.state.fn == "fit":
+            self._thresholds = self.task.thresholds(*found)
+        values = self.task.values(*found, self.thresholds)
+        self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val_map``, ``val_f1``, ``val_f1_micro`` of several labels; while training, choose their thresholds."""
+        """Log the metrics of all rows where they were kept; while training, choose the thresholds of several labels."""
         self._finish("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test_map``, ``test_f1``, ``test_f1_micro`` of several labels, at the thresholds of the validation."""
+        """Log the metrics of all rows, of several labels at the thresholds of the validation."""
         self._finish("test")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch and log ``train_loss``, ``train_acc``, ``train_f1``.
+        """Return the mean loss of a batch and log ``train_loss``, ``train_acc``, ``train_f1``.
 
         Of mixed images, the larger share counts as the label.
         """
-        hparams = self.hparams
-        if hparams["mixup"] or hparams["cutmix"]:
-            key = (abs(hparams["seed"]), self.current_epoch, batch_idx)
-            how = {"mixup": hparams["mixup"], "cutmix": hparams["cutmix"]}
-            batch = mix(*batch, hparams["num_classes"], **how, key=key)
+        if self.mixup or self.cutmix:
+            key = (abs(self.seed), self.current_epoch, batch_idx)
+            batch = mix(*batch, self.num_classes, mixup=self.mixup, cutmix=self.cutmix, key=key)
         return self._step(batch, "train")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -384,7 +380,7 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return class probabilities (B, num_classes) of a batch of images, with or without labels."""
         images = batch[0] if isinstance(batch, list | tuple) else batch
-        return probabilities_of(self._evaluation_logits(images), multilabel=self.multilabel)
+        return self.task.probabilities(self._evaluation_logits(images))
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, with its schedule stepping every batch.
@@ -392,56 +388,16 @@ class Classifier(pl.LightningModule):
         Raises:
             ConfigError: timm's factory does not know the optimizer.
         """
+        recipe = self.recipe
         assert self.network is not None
-        hparams = self.hparams
-        optimizer = build_optimizer(
-            self.network, hparams["optimizer"], hparams["lr"], hparams["weight_decay"], hparams["layer_decay"]
-        )
+        assert recipe is not None
+        optimizer = build_optimizer(self.network, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.layer_decay)
         steps = self.trainer.estimated_stepping_batches
-        name: Schedule = "constant" if steps == float("inf") else hparams["schedule"]
-        warmup = WARMUP[name] if hparams["warmup"] is None else hparams["warmup"]
+        name: Schedule = "constant" if steps == float("inf") else recipe.schedule
+        warmup = WARMUP[name] if self.warmup is None else self.warmup
         schedule = build_schedule(optimizer, name, int(min(steps, sys.maxsize)), warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers out of range, before anything is built."""
-    if settings["lr"] is not None and settings["lr"] <= 0:
-        raise ConfigError(f"learning rate {settings['lr']}: must be above 0")
-    for name in ("warmup", "layer_decay", "label_smoothing"):
-        if settings[name] is not None and not 0 <= settings[name] <= 1:
-            raise ConfigError(f"{name} {settings[name]}: must be from 0 to 1")
-    for name in ("mixup", "cutmix"):
-        if settings[name] < 0:
-            raise ConfigError(f"{name} {settings[name]}: must be 0 or more")
-    if settings["pretrained"] and settings["weights"] is not None:
-        raise ConfigError("pretrained and weights: give one of the two")
-
-
-def load_classifier(path: str | Path) -> Classifier:
-    """Open a checkpoint of a :class:`Classifier`, on the CPU, in evaluation mode; nothing in it is executed.
-
-    Raises:
-        ConfigError: there is no such file, it is damaged, or it is a checkpoint of another model.
-    """
-    checkpoint = read_checkpoint(path)
-    fields = dict(checkpoint.get("hyper_parameters", {}))
-    if not set(fields) >= SAGITTA_FIELDS:
-        raise ConfigError(
-            f"{path}: a checkpoint of another model, not of sagitta.Classifier; load it with the code that wrote it"
-        )
-    for name in ("origin", "thresholds"):
-        fields.pop(name, None)
-    classifier = Classifier(**{**fields, "compile": False})
-    classifier.on_load_checkpoint(checkpoint)
-    try:
-        classifier.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError) as error:
-        raise ConfigError(
-            f"{path}: the weights do not fit model {fields['name']!r}: {str(error).splitlines()[0]}"
-        ) from None
-    return classifier.eval()
-
-
-def dry_run(classifier: Classifier, batch_size: int) -> None:
-    """Temporary."""
+ARGUMENTS = tuple(inspect.signature(Classifier).parameters)
+"""What a classifier is made from: the hyper-parameters in its checkpoints."""

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import math
+import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, cast
@@ -13,11 +14,13 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
 
 SIMPLE_CNN, RESNET_SMALL, RESNET20 = "simple-cnn", "resnet-small", "resnet20"
+GOOGLENET = "googlenet"
 _POOLED = 7  # side of simple-cnn's last feature map
 
 
@@ -131,24 +134,40 @@ def build_network(
         pretrained: begin with the published weights, all but the last layer; timm's and torchvision's models.
 
     Raises:
-        ConfigError: no such model (names the nearest ones), or its weights cannot be had.
+        ConfigError: no such model (names the nearest ones), its weights cannot be had, or it cannot be made for the
+            size.
     """
     if timm.is_model(name):
-        return _build_timm(name, num_classes, channels, pretrained)
+        return _build_timm(name, num_classes, channels, size, pretrained)
     if name in _torchvision_names():
-        return _build_torchvision(name, num_classes, channels, pretrained)
-    if pretrained:
-        raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
+        return _build_torchvision(name, num_classes, channels, size, pretrained)
+    check_network(name, pretrained=pretrained)
     if name == SIMPLE_CNN:
         return SimpleCNN(num_classes, channels, size)
     if name == RESNET_SMALL:
         return ResNetSmall(num_classes, channels, size)
     if name == RESNET20:
         return ResNet20(num_classes, channels)
-    if "." in name:
-        return _build_class(name, num_classes)
-    known = [SIMPLE_CNN, RESNET_SMALL, RESNET20, *timm.list_models(), *_torchvision_names()]
-    near = difflib.get_close_matches(name, known, n=5)
+    return _build_class(name, num_classes)
+
+
+def check_network(name: str, *, pretrained: bool = False) -> None:
+    """Refuse a network that is not known, without building anything.
+
+    Raises:
+        ConfigError: no such model or pretrained tag (names the nearest ones), or no weights are published for it.
+    """
+    if timm.is_model(name):
+        _timm_config(name)
+        return
+    if name in _torchvision_names():
+        return
+    if pretrained:
+        raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
+    own = (SIMPLE_CNN, RESNET_SMALL, RESNET20)
+    if name in own or "." in name:
+        return
+    near = difflib.get_close_matches(name, [*own, *timm.list_models(), *_torchvision_names()], n=5)
     hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
     raise ConfigError(f"no model {name!r}{hint}")
 
@@ -157,36 +176,125 @@ def _torchvision_names() -> list[str]:
     return cast(list[str], torchvision.models.list_models(module=torchvision.models))
 
 
-def _build_timm(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
+def _build_timm(name: str, num_classes: int, channels: int, size: tuple[int, int], pretrained: bool) -> nn.Module:
+    config = _timm_config(name)
+    fixed = config is not None and config.fixed_input_size and tuple(config.input_size[-2:]) != tuple(size)
+    more: dict[str, Any] = (
+        {"img_size": tuple(size)} if fixed else {}
+    )  # of a fixed size are those that take it as an argument
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
-    except (OSError, RuntimeError) as error:  # what the hub's client raises without a network or without weights
-        repository = timm.get_pretrained_cfg_value(name, "hf_hub_id")
-        raise ConfigError(
-            f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); copy the hub's folder "
-            f"of {repository or name} from another machine into $HF_HOME/hub, or give a file with --weights"
-        ) from None
+        network: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **more
+        )
+    except (AssertionError, ValueError, ZeroDivisionError, TypeError, RuntimeError) as error:
+        if pretrained and isinstance(error, RuntimeError):
+            raise _no_weights(name, timm.get_pretrained_cfg_value(name, "hf_hub_id"), error) from None
+        raise _no_size(name, size, error) from None
+    except OSError as error:  # what the hub's client raises without a network or without weights
+        raise _no_weights(name, timm.get_pretrained_cfg_value(name, "hf_hub_id"), error) from None
     return network
 
 
-def _build_torchvision(name: str, num_classes: int, channels: int, pretrained: bool) -> nn.Module:
+def _timm_config(name: str) -> Any:
+    """Return timm's description of published weights, None where it has none.
+
+    Raises:
+        ConfigError: there are weights of the architecture, but none with this tag.
+    """
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        architecture, _, tag = name.partition(".")
+        known = [full.partition(".")[2] for full in timm.list_models(f"{architecture}.*", pretrained=True)]
+        hint = f"known: {', '.join(known)}" if known else f"leave the tag away: {architecture}"
+        raise ConfigError(f"model {name!r}: {architecture} has no weights {tag!r}; {hint}") from None
+
+
+def _no_weights(name: str, repository: Any, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the pretrained weights of {name!r} cannot be had ({_first_line(error)}); copy the hub's folder "
+        f"of {repository or name} from another machine into $HF_HOME/hub, or give a file with --weights"
+    )
+
+
+def _no_size(name: str, size: tuple[int, int], error: Exception) -> ConfigError:
+    return ConfigError(
+        f"model {name!r} cannot be made for images of {size[0]}x{size[1]} ({_first_line(error)}); "
+        f"give another image size{_own_size(name)}"
+    )
+
+
+def _own_size(name: str) -> str:
+    published = pretrained_preprocessing(name)
+    return "" if published is None else f", such as its own {max(published.size)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _build_torchvision(
+    name: str, num_classes: int, channels: int, size: tuple[int, int], pretrained: bool
+) -> nn.Module:
     if channels != 3:
         raise ConfigError(
             f"model {name!r} of torchvision takes colour images only; the images are grey: use a timm model"
         )
-    network = cast(nn.Module, torchvision.models.get_model(name, num_classes=num_classes))
+    try:
+        network = cast(nn.Module, torchvision.models.get_model(name, num_classes=num_classes, **_how(name, size)))
+    except (AssertionError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise _no_size(name, size, error) from None
     if pretrained:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         try:
             tensors = weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
-                f"the pretrained weights of {name!r} cannot be had ({str(error).splitlines()[0]}); copy "
+                f"the pretrained weights of {name!r} cannot be had ({_first_line(error)}); copy "
                 f"{weights.url} into $TORCH_HOME/hub/checkpoints, or give a file with --weights"
             ) from None
         own = tuple(f"{head}." for head in head_names(network))
-        network.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(own)}, strict=False)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(own)}
+        network.load_state_dict(resized(network, tensors), strict=False)
     return network
+
+
+def _how(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Return what a model of torchvision must be told beside the number of classes.
+
+    GoogLeNet's two outer heads, which would be further outputs in training, are left away; so it is asked for nothing
+    but logits.
+    """
+    if name == GOOGLENET:
+        return {"aux_logits": False, "init_weights": True}
+    if name.startswith("vit_") and size[0] == size[1]:
+        return {"image_size": size[0]}
+    return {"input_size": tuple(size)} if name.startswith("maxvit") else {}
+
+
+def resized(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with what depends on the image size, such as positions, interpolated to the network's own.
+
+    timm's and torchvision's own functions do it; for other networks, and where nothing differs, nothing happens.
+    """
+    own = network.state_dict()
+    heads = tuple(f"{head}." for head in head_names(network))
+    other = [key for key, value in tensors.items() if key in own and value.shape != own[key].shape]
+    if all(key.startswith(heads) for key in other):
+        return dict(tensors)
+    try:
+        return dict(tensors) | _interpolated(network, dict(tensors))
+    except Exception:  # of weights of another network anything may fail; whoever loads them says what does not fit
+        return dict(tensors)
+
+
+def _interpolated(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(network, torchvision.models.VisionTransformer):
+        positions = {"encoder.pos_embedding": tensors["encoder.pos_embedding"]}
+        found: dict[str, Tensor] = interpolate_embeddings(network.image_size, network.patch_size, positions)
+        return found
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return tensors if convert is None or not hasattr(network, "pretrained_cfg") else convert(tensors, network)
 
 
 def pretrained_preprocessing(name: str, file: str = "") -> Preprocessing | None:
@@ -199,12 +307,15 @@ def pretrained_preprocessing(name: str, file: str = "") -> Preprocessing | None:
     if name == RESNET20:  # the weights that people have were trained with the statistics of ImageNet
         return Preprocessing((32, 32), 1.0, "bilinear", IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     if timm.is_model(name):
-        config = timm.get_pretrained_cfg(name)
+        config = _timm_config(name)
         return None if config is None else _preprocessing(config.input_size[-2:], config.crop_pct, vars(config))
     if name in _torchvision_names():
         published = torchvision.models.get_model_weights(name)
         entry = next((w for w in published if file and w.url.endswith(f"/{file}")), published.DEFAULT)
         preset = entry.transforms()
+        if name == GOOGLENET:  # ported weights: torchvision would undo ImageNet's statistics inside the network
+            half = (0.5, 0.5, 0.5)
+            preset.mean, preset.std = half, half
         crop, shorter = preset.crop_size[0], preset.resize_size[0]
         return _preprocessing((crop, crop), _crop_pct(crop, shorter), vars(preset))
     return None
@@ -263,7 +374,3 @@ def _build_class(path: str, num_classes: int) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model {path!r} is not a torch.nn.Module")
     return network
-
-
-def check_network(name: str, *, pretrained: bool = False) -> None:
-    """Temporary."""

@@ -6,7 +6,7 @@ and the learning rate are pure functions of the epoch and the step, so a resumed
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import timm.optim
@@ -24,6 +24,20 @@ Tune = Literal["head", "full", "gradual"]
 
 WARMUP: dict[Schedule, float] = {"one-cycle": 0.3, "cosine": 0.1, "constant": 0.0}
 """Share of the steps in which the learning rate rises, where none is given."""
+
+
+def check_ranges(settings: Mapping[str, Any]) -> None:
+    """Refuse arguments of the classifier that are out of range, before anything is built."""
+    if settings["lr"] is not None and settings["lr"] <= 0:
+        raise ConfigError(f"learning rate {settings['lr']}: must be above 0")
+    for name in ("warmup", "layer_decay", "label_smoothing"):
+        if settings[name] is not None and not 0 <= settings[name] <= 1:
+            raise ConfigError(f"{name} {settings[name]}: must be from 0 to 1")
+    for name in ("mixup", "cutmix"):
+        if settings[name] < 0:
+            raise ConfigError(f"{name} {settings[name]}: must be 0 or more")
+    if settings["pretrained"] and settings["weights"] is not None:
+        raise ConfigError("pretrained and weights: give one of the two")
 
 
 def build_optimizer(network: nn.Module, name: str, lr: float, weight_decay: float, layer_decay: float) -> Optimizer:
@@ -126,6 +140,30 @@ def _train_open(module: nn.Module, frozen: set[int]) -> None:
     elif not frozen.issuperset(numbers):
         for child in module.children():
             _train_open(child, frozen)
+
+
+def freeze(
+    network: nn.Module, tune: Tune, epoch: int, epochs: int, *, freeze_bn: bool, hold_gradients: bool = False
+) -> None:
+    """Freeze what an epoch does not train; a function of the epoch alone, so a resumed run is not confused.
+
+    Args:
+        network: in training mode where everything is trained.
+        tune: what is trained.
+        epoch: from 0.
+        epochs: of the whole training.
+        freeze_bn: BatchNorm keeps its statistics.
+        hold_gradients: see :func:`set_trainable`.
+    """
+    if tune != "full":
+        set_trainable(network, lowest_trained(network, tune, epoch, epochs), hold_gradients=hold_gradients)
+    if freeze_bn:
+        hold_statistics(network)
+
+
+def lowest_trained(network: nn.Module, tune: Tune, epoch: int, epochs: int) -> int:
+    """Return :func:`first_trainable` of a network."""
+    return first_trainable(tune, epoch, epochs, max(layer_numbers(network).values()))
 
 
 def hold_statistics(network: nn.Module) -> None:

@@ -9,7 +9,7 @@ from sagitta.models.optim import Schedule, Tune
 _TINY = 16  # pixels; smaller images have nothing to pool away
 _THUMBNAILS = 280_000  # images that a run shows resnet-small: more would gain little (LOG.md)
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
-_FEW = 20_000  # rows; with fewer photos a pretrained network overfits before it has seen enough
+_FEW = 20_000  # rows
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,13 @@ class Situation:
 
     Attributes:
         size: longer side of the model's input, pixels.
-        rows: training rows, 0 where unknown.
+        rows: training rows; 0 where unknown, as of ordinary DataLoaders: fine-tuning then treats them as many.
         pretrained: the network begins with weights of another training.
         tune: what of it is trained.
         model: wanted network, or ``auto``.
         device: ``cpu``, ``cuda`` …
         bf16: the device computes with bfloat16 faster than with float32.
+        classes: their number, 0 where unknown.
     """
 
     size: int
@@ -33,6 +34,22 @@ class Situation:
     model: str = "auto"
     device: str = "cpu"
     bf16: bool = False
+    classes: int = 0
+
+    @property
+    def few(self) -> bool:
+        """Whether a pretrained network overfits these rows before it has seen enough."""
+        return 0 < self.rows < _FEW
+
+    @property
+    def very_few(self) -> bool:
+        """Whether there are so few rows that small batches are needed for enough steps."""
+        return 0 < self.rows < _FEW // 10
+
+    @property
+    def images_a_class(self) -> float:
+        """Training rows of a class on average, 0 where unknown."""
+        return self.rows / self.classes if self.classes else 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,10 @@ class Recipe:
     patience: int = 10
 
 
+BY_RECIPE = ("name", "optimizer", "lr", "weight_decay", "schedule", "layer_decay", "label_smoothing", "freeze_bn")
+"""What of a recipe is the model's: arguments of the classifier where they are None (the name: ``auto``)."""
+
+
 def choose(situation: Situation) -> Recipe:
     """Return the recipe for a situation; pure."""
     if situation.pretrained:
@@ -117,7 +138,7 @@ def _photos(situation: Situation) -> Recipe:
 
 
 def _fine_tuning(situation: Situation) -> Recipe:
-    few = situation.rows < _FEW
+    few = situation.few
     return Recipe(
         f"fine-tuning pretrained weights on {'few' if few else 'many'} photos: lower layers learn more slowly, "
         f"{'BatchNorm keeps its statistics, ' if few else ''}warm-up and cosine, smoothed labels, TrivialAugment, "
@@ -130,7 +151,7 @@ def _fine_tuning(situation: Situation) -> Recipe:
         layer_decay=0.8 if few else 0.9,
         freeze_bn=few,
         label_smoothing=0.1,
-        batch_size=16 if situation.rows < _FEW // 10 else 64,
+        batch_size=16 if situation.very_few else 64,
         auto="trivial",
         ema=0.99 if few else 0.999,
         patience=5,
@@ -144,7 +165,7 @@ def _head(situation: Situation) -> Recipe:
         lr=3e-3,
         epochs=_epochs(situation.rows),
         schedule="cosine",
-        batch_size=32 if situation.rows < _FEW // 10 else 64,
+        batch_size=32 if situation.very_few else 64,
     )
 
 

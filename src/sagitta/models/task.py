@@ -1,39 +1,220 @@
-"""One label an image, or several: what the logits mean, and what is logged of a validation or test epoch."""
+"""One label an image, or several: the one place where the two differ, from targets to metrics.
+
+:data:`SINGLE_LABEL` and :data:`MULTI_LABEL` are used alike: by the classifier, by evaluations, by whoever shows
+predictions. Labels are int64 (B,) of the one, and float or bool (B, classes) of 0 and 1 of the other.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import MetricCollection
 
-from sagitta.models.metrics import best_thresholds, multilabel_values
+from sagitta.models.metrics import (
+    Bools,
+    Floats,
+    Ints,
+    Scores,
+    best_thresholds,
+    classification_metrics,
+    multilabel_metrics,
+    multilabel_scores,
+    multilabel_values,
+    single_label_scores,
+    single_label_values,
+)
+
+Decisions = Ints | Bools
+"""What is predicted: classes (N,), or which labels are given (N, classes)."""
 
 
-def probabilities_of(logits: Tensor, *, multilabel: bool) -> Tensor:
-    """Return probabilities (B, classes), float32: of one class each row, or of each label by itself."""
-    logits = logits.float()
-    return logits.sigmoid() if multilabel else logits.softmax(dim=1)
+class Task(Protocol):
+    """What depends on the number of labels that an image has."""
+
+    multilabel: bool
+    words: str
+    """For messages: ``one label`` or ``several labels``."""
+
+    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss of logits (B, classes).
+
+        Args:
+            logits: of the network.
+            labels: or shares of them, (B, classes), as MixUp makes them.
+            weight: of each class, (classes,).
+            smoothing: share of each target that is spread.
+        """
+        ...
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return probabilities (B, classes), float32."""
+        ...
+
+    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return logits (B, classes) whose probabilities are the mean of those of two, without loss of precision."""
+        ...
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Return int64 labels for metrics: of mixed images, the larger share counts."""
+        ...
+
+    def metrics(self, num_classes: int, stage: str) -> MetricCollection | None:
+        """Return what is summed up while training, named with ``STAGE_``; None where all rows are needed at once."""
+        ...
+
+    def values(self, probabilities: Tensor, labels: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
+        """Return the metrics of all rows (N, classes), by the definitions of :meth:`scores`, without intervals."""
+        ...
+
+    def thresholds(self, probabilities: Tensor, labels: Tensor) -> list[float] | None:
+        """Return the thresholds that are best on these rows (N, classes); None where there are none to choose."""
+        ...
+
+    def scores(
+        self, probabilities: Floats, labels: npt.NDArray[Any], names: Sequence[str], thresholds: Sequence[float]
+    ) -> Scores:
+        """Return the scores of a test, (N, classes), with 95 % intervals, and those of each class."""
+        ...
+
+    def decide(self, probabilities: Floats, thresholds: Sequence[float]) -> Decisions:
+        """Return what is predicted from probabilities (N, classes); labels are given from their thresholds on."""
+        ...
+
+    def certainty(self, probabilities: Floats, thresholds: Sequence[float]) -> Floats:
+        """Return the probability (N,) of what is decided; of several labels, that of the least certain one."""
+        ...
+
+    def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
+        """Return the class names of labels or decisions: strings (N,), or lists of them."""
+        ...
 
 
-def mean_logits(first: Tensor, second: Tensor, *, multilabel: bool) -> Tensor:
-    """Return logits (B, classes) whose probabilities are the mean of those of two, without loss of precision."""
-    if multilabel:
+class SingleLabel:
+    """One label an image: logits become a distribution over the classes."""
+
+    multilabel = False
+    words = "one label"
+
+    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax."""
+        return logits.float().softmax(dim=1)
+
+    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the logarithm of the mean probabilities."""
+        return torch.logaddexp(first.log_softmax(dim=1), second.log_softmax(dim=1)) - math.log(2)
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Return (B,) labels; of shares (B, classes), the largest."""
+        return targets.argmax(dim=1) if targets.is_floating_point() else targets
+
+    def metrics(self, num_classes: int, stage: str) -> MetricCollection:
+        """Return ``acc``, ``f1`` and, of more than ten classes, ``top5``."""
+        return classification_metrics(num_classes, f"{stage}_")
+
+    def values(self, probabilities: Tensor, labels: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
+        """Return ``acc``, ``f1`` and, of more than ten classes, ``top5``."""
+        return single_label_values(probabilities.cpu().numpy(), labels.cpu().numpy())
+
+    def thresholds(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Return None: the largest probability decides."""
+
+    def scores(
+        self, probabilities: Floats, labels: npt.NDArray[Any], names: Sequence[str], thresholds: Sequence[float]
+    ) -> Scores:
+        """Return :func:`sagitta.models.metrics.single_label_scores`."""
+        return single_label_scores(probabilities, labels.astype(np.int64), names)
+
+    def decide(self, probabilities: Floats, thresholds: Sequence[float]) -> Ints:
+        """Return the most probable class (N,)."""
+        best: Ints = probabilities.argmax(axis=1)
+        return best
+
+    def certainty(self, probabilities: Floats, thresholds: Sequence[float]) -> Floats:
+        """Return the highest probability (N,)."""
+        highest: Floats = probabilities.max(axis=1)
+        return highest
+
+    def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
+        """Return a string for each row."""
+        return pa.array([names[label] for label in labels.astype(np.int64).tolist()], pa.string())
+
+
+class MultiLabel:
+    """Several labels an image, or none: each logit is a question by itself."""
+
+    multilabel = True
+    words = "several labels"
+
+    def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Return the binary cross-entropy, the mean over images and labels."""
+        return F.binary_cross_entropy_with_logits(logits, labels + smoothing * (0.5 - labels), weight)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the sigmoid."""
+        return logits.float().sigmoid()
+
+    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the logarithm of the odds of the mean probabilities."""
         chance = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
         return chance - torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
-    return torch.logaddexp(first.log_softmax(dim=1), second.log_softmax(dim=1)) - math.log(2)
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Return (B, classes) of 0 and 1; shares from one half on count as 1."""
+        return targets.round().long()
+
+    def metrics(self, num_classes: int, stage: str) -> MetricCollection | None:
+        """Return ``f1`` and ``f1_micro`` of training; average precision and thresholds need all rows of the others."""
+        return multilabel_metrics(num_classes, f"{stage}_") if stage == "train" else None
+
+    def values(self, probabilities: Tensor, labels: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
+        """Return ``map``, ``f1`` and ``f1_micro``."""
+        return multilabel_values(probabilities.cpu().numpy(), labels.cpu().numpy() > 0, np.array(thresholds))
+
+    def thresholds(self, probabilities: Tensor, labels: Tensor) -> list[float]:
+        """Return :func:`sagitta.models.metrics.best_thresholds`."""
+        found: list[float] = best_thresholds(probabilities.cpu().numpy(), labels.cpu().numpy() > 0).tolist()
+        return found
+
+    def scores(
+        self, probabilities: Floats, labels: npt.NDArray[Any], names: Sequence[str], thresholds: Sequence[float]
+    ) -> Scores:
+        """Return :func:`sagitta.models.metrics.multilabel_scores`."""
+        return multilabel_scores(probabilities, labels > 0, np.array(thresholds), names)
+
+    def decide(self, probabilities: Floats, thresholds: Sequence[float]) -> Bools:
+        """Return which labels reach their thresholds (N, classes)."""
+        given: Bools = probabilities >= np.array(thresholds)
+        return given
+
+    def certainty(self, probabilities: Floats, thresholds: Sequence[float]) -> Floats:
+        """Return the lowest probability (N,) of a label to be as it is decided."""
+        given = self.decide(probabilities, thresholds)
+        lowest: Floats = np.where(given, probabilities, 1 - probabilities).min(axis=1)
+        return lowest
+
+    def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
+        """Return a list for each row."""
+        rows = [[names[label] for label in np.flatnonzero(row).tolist()] for row in labels > 0]
+        return pa.array(rows, pa.list_(pa.string()))
 
 
-def chosen_thresholds(probabilities: Tensor, targets: Tensor) -> list[float]:
-    """Return :func:`sagitta.models.metrics.best_thresholds` of tensors (N, classes)."""
-    thresholds: list[float] = best_thresholds(probabilities.cpu().numpy(), targets.cpu().numpy() > 0).tolist()
-    return thresholds
+SINGLE_LABEL: Task = SingleLabel()
+MULTI_LABEL: Task = MultiLabel()
 
 
-def epoch_values(probabilities: Tensor, targets: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
-    """Return :func:`sagitta.models.metrics.multilabel_values` of tensors (N, classes)."""
-    return multilabel_values(probabilities.cpu().numpy(), targets.cpu().numpy() > 0, np.array(thresholds))
+def task_of(multilabel: bool | None) -> Task:
+    """Return the task of data that has several labels a row, or one, which is what is meant where nobody says."""
+    return MULTI_LABEL if multilabel else SINGLE_LABEL
 
 
 def mix(

@@ -18,14 +18,17 @@ from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
-from sagitta.models.networks import head_names, pretrained_preprocessing
+from sagitta.models.networks import head_names, pretrained_preprocessing, resized
 from sagitta.run import find_checkpoint
 
 _WRAPPERS = (  # averaged weights come first: they are the better ones
     "state_dict_ema", "model_ema", "ema_state_dict",
     "state_dict", "model_state_dict", "model", "network", "net", "weights",
 )  # fmt: skip
-_HEADS = ("fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output", "aux", "AuxLogits")
+_HEADS = (
+    "fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output",
+    "aux", "aux1", "aux2", "AuxLogits",
+)  # fmt: skip
 SAGITTA_FIELDS = {"name", "num_classes", "class_names", "preprocessing"}
 """Hyper-parameters by which a checkpoint of :class:`sagitta.Classifier` is known."""
 
@@ -116,6 +119,7 @@ def load_weights(network: nn.Module, weights: Weights, class_names: Sequence[str
     heads = tuple(f"{name}." for name in head_names(network))
     prefix = _prefix(weights.tensors, own)
     inside = {name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
+    inside = resized(network, inside)
     _refuse_mismatch(weights.path, own, inside, heads)
 
     fits = {name: value for name, value in inside.items() if name in own and value.shape == own[name].shape}

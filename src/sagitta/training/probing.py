@@ -30,6 +30,7 @@ from sagitta.evaluation import Evaluation, judge, quiet, quiet_trainer, record_t
 from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import (
+    SINGLE_LABEL,
     Classifier,
     FeatureStore,
     Floats,
@@ -203,7 +204,7 @@ def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
         logits = head(torch.from_numpy(store.read(split.content_hashes)))
         probabilities = logits.softmax(dim=1).numpy()
     paths = [split.path(row) for row in range(len(split))]
-    judged = judge(probabilities, split.labels, paths, data.class_names, {}, "test_")
+    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, data.class_names, {}, "test_")
     return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from sagitta.dataset import SPLITS
 from sagitta.images import prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
-from sagitta.models import Classifier
+from sagitta.models import Classifier, Task, task_of
 
 _WAIT_WORTH_MENTIONING = 0.2
 
@@ -38,7 +38,7 @@ def say_beginning(data: ImageData, classifier: Classifier, epochs: int | None, r
     if classifier.weights_report:
         say(classifier.weights_report)
     length = "" if epochs is None else f"; up to {epochs} epochs"
-    say(f"model: {classifier.hparams['name']}, {parameters / 1e6:.2f} M parameters{length}; run {run}")
+    say(f"model: {classifier.name}, {parameters / 1e6:.2f} M parameters{length}; run {run}")
 
 
 class PredictionImages(pl.Callback):
@@ -90,7 +90,9 @@ class PredictionImages(pl.Callback):
         logits = pl_module(model_input.to(pl_module.device)).float().cpu()
         pixels = _as_pixels(images, preprocessing)
         names = getattr(data, "class_names", None) or [str(label) for label in range(logits.shape[1])]
-        captions = _captions(logits, labels, names, getattr(pl_module, "thresholds", 0.5))
+        task = task_of(labels.ndim > 1)
+        thresholds = getattr(pl_module, "thresholds", [0.5] * len(names))
+        captions = _captions(task, logits, labels, names, thresholds)
         self._show(trainer, [(image, *caption) for image, caption in zip(pixels, captions, strict=True)])
 
     def _show(self, trainer: pl.Trainer, rows: list[tuple[Image.Image, str, str, float]]) -> None:
@@ -106,20 +108,18 @@ class PredictionImages(pl.Callback):
 
 
 def _captions(
-    logits: Tensor, labels: Tensor, names: Sequence[str], thresholds: Sequence[float] | float
+    task: Task, logits: Tensor, labels: Tensor, names: Sequence[str], thresholds: Sequence[float]
 ) -> list[tuple[str, str, float]]:
     """Return truth, prediction and its probability for each image; of several labels, that of the least certain."""
-    if labels.ndim == 1:
-        best = zip(labels, *logits.softmax(dim=1).max(dim=1), strict=True)
-        return [(names[int(label)], names[int(index)], float(probability)) for label, probability, index in best]
-    probabilities = logits.sigmoid()
-    given = probabilities >= torch.as_tensor(thresholds)
-    certain = torch.where(given, probabilities, 1 - probabilities).amin(dim=1)
-    texts = [
-        [", ".join(names[index] for index in row.nonzero().flatten().tolist()) or "no label" for row in rows]
-        for rows in (labels > 0, given)
-    ]
-    return list(zip(*texts, certain.tolist(), strict=True))
+    probabilities = task.probabilities(logits).numpy()
+    truth = task.names_of(labels.numpy(), names).to_pylist()
+    predicted = task.names_of(task.decide(probabilities, thresholds), names).to_pylist()
+    texts = [[_text(each) for each in rows] for rows in (truth, predicted)]
+    return list(zip(*texts, task.certainty(probabilities, thresholds).tolist(), strict=True))
+
+
+def _text(names: str | Sequence[str]) -> str:
+    return names if isinstance(names, str) else ", ".join(names) or "no label"
 
 
 def _log_wandb_table(logger: WandbLogger, rows: list[tuple[Image.Image, str, str, float]]) -> None:

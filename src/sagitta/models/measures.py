@@ -1,0 +1,59 @@
+"""What is measured of an epoch: sums while fitting, all predictions where those are needed."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from sagitta.models.metrics import Predictions
+from sagitta.models.task import Task
+
+
+class Measures(nn.Module):
+    """The metrics of a model's three stages; over all devices exact, whatever their number.
+
+    While fitting, metrics are summed up batch by batch where the task allows it; outside of a fit, every prediction is
+    kept, and the metrics are computed from all of them at once.
+
+    Args:
+        task: one label an image, or several.
+        num_classes: number of outputs.
+    """
+
+    def __init__(self, task: Task, num_classes: int) -> None:
+        super().__init__()
+        self.task = task
+        summed = {f"{stage}_metrics": task.metrics(num_classes, stage) for stage in ("train", "val")}
+        self.summed = nn.ModuleDict({name: metrics for name, metrics in summed.items() if metrics is not None})
+        # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images.
+        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("train_loss", "val_loss", "test_loss")})
+        self.predictions = Predictions()
+
+    def update(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor, *, fitting: bool) -> dict[str, Any]:
+        """Take in a batch; returns what is to be logged of its epoch, by name.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+            loss: mean over the batch.
+            logits: (B, classes), detached.
+            labels: or shares of them, as MixUp makes them.
+            fitting: the stage is part of a fit.
+        """
+        mean_loss: Any = self.losses[f"{stage}_loss"]
+        mean_loss.update(loss.detach(), len(labels))
+        logged = {"train_loss_epoch" if stage == "train" else f"{stage}_loss": mean_loss}
+        probabilities, labels = self.task.probabilities(logits), self.task.labels(labels)
+        if fitting and f"{stage}_metrics" in self.summed:
+            summed: Any = self.summed[f"{stage}_metrics"]
+            summed.update(probabilities, labels)
+            return logged | dict(summed.items())
+        self.predictions.update(probabilities, labels)
+        return logged
+
+    def gather(self) -> tuple[Tensor, Tensor] | None:
+        """Return the probabilities (N, classes) and labels that were kept since the last call, rank by rank, if any."""
+        if not self.predictions.update_called:
+            return None
+        found = self.predictions.compute()
+        self.predictions.reset()
+        return found
