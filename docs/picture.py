@@ -16,17 +16,17 @@ from sagitta import ImageData, load_classifier
 
 HERE = Path(__file__).parent
 COLUMNS, LINE, CHARACTER, SIZE = 88, 15.5, 6.9, 11.5  # of the terminal: characters, and pixels
-LEFT, TILE = 650, 66  # where the right half begins; a digit with its frame
+LEFT, TILE = 655, 60  # where the right half begins; a digit with its frame
 PAPER, INK, FAINT, RIGHT, WRONG = "#11161d", "#d8dee6", "#8391a2", "#3fb950", "#f85149"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-LEFT_BEHIND = {
-    "checkpoints": "the best three and the last",
-    "config.yaml": "every setting; fit --config repeats it",
-    "lightning_logs": "metrics.csv",
-    "predictions": "these images, after each epoch",
-    "run.json": "versions, hardware, data, result",
-    "test_logs.csv": "a line for each test",
-    "test_per_class.csv": "each class with its intervals",
+NOTES = {
+    "checkpoints": "the best three, the last",
+    "config.yaml": "repeats the run",
+    "lightning_logs": "every metric",
+    "predictions": "these, for each epoch",
+    "run.json": "versions, data, result",
+    "test_logs.csv": "a line a test",
+    "test_per_class.csv": "each class",
     "test_predictions.parquet": "every test image",
 }
 
@@ -49,7 +49,7 @@ def terminal(lines: list[str]) -> list[str]:
     for number, line in enumerate(lines):
         y, text = 58 + number * LINE, line.rstrip()
         indent = len(text) - len(text.lstrip())
-        colour = "#ffffff" if text.startswith(("$", "Run history", "Test,")) else INK
+        colour = "#ffffff" if text.startswith(("$", "Run history", "Test,")) else FAINT if text.strip() == "…" else INK
         if text:
             parts.append(
                 f'<text x="{24 + indent * CHARACTER:.1f}" y="{y:.1f}" fill="{colour}" xml:space="preserve" '
@@ -69,7 +69,8 @@ def digit(image: Any, x: float, y: float, colour: str, caption: str) -> str:
         if value
     )
     return (
-        f'<rect x="{x}" y="{y}" width="{TILE}" height="{TILE}" fill="#000" stroke="{colour}" stroke-width="2"/>{squares}'
+        f'<rect x="{x}" y="{y}" width="{TILE}" height="{TILE}" fill="#000" stroke="{colour}" stroke-width="2"/>'
+        f"{squares}"
         f'<text x="{x}" y="{y + TILE + 14}" fill="{colour}">{escape(caption)}</text>'
     )
 
@@ -81,11 +82,11 @@ def predictions(run: Path) -> list[str]:
     data.setup()
     images, labels = data.sample("val", 16)
     classifier = load_classifier(run / json.loads((run / "run.json").read_text())["best_checkpoint"]).eval()
-    probabilities = classifier(data.preprocessing.normalize(images)).softmax(dim=1)
-    parts = [f'<text x="{LEFT}" y="58" fill="#ffffff">validation images, as the best checkpoint sees them</text>']
+    probabilities = classifier(data.preprocessing.normalize(images)).softmax(dim=1).detach()
+    parts = [f'<text x="{LEFT}" y="58" fill="#ffffff">16 of the validation images</text>']
     for number, (label, image, row) in enumerate(zip(labels.tolist(), images, probabilities, strict=True)):
         best = int(row.argmax())
-        x, y = LEFT + number % 4 * (TILE + 16), 70 + number // 4 * (TILE + 24)
+        x, y = LEFT + number % 4 * (TILE + 24), 70 + number // 4 * (TILE + 24)
         text = f"{data.class_names[best]} {float(row[best]):.0%}"
         text += "" if best == label else f", is {data.class_names[label]}"
         parts.append(digit(image[0].numpy(), x, y, RIGHT if best == label else WRONG, text))
@@ -99,9 +100,29 @@ def folder(run: Path, y: float) -> list[str]:
         name = path.name + "/" * path.is_dir()
         parts.append(
             f'<text x="{LEFT}" y="{y + number * LINE:.1f}" fill="{INK}">{name}<tspan x="{LEFT + 180}" fill="{FAINT}" '
-            f'font-size="10.5">{LEFT_BEHIND.get(path.name, "")}</tspan></text>'
+            f'font-size="10.5">{NOTES.get(path.name, "")}</tspan></text>'
         )
     return parts
+
+
+def draw(output: str, run: Path) -> str:
+    """Return the picture of a run and of what it printed, as SVG."""
+    lines = ["$ sagitta fit digits", *shown(output)]
+    below = 70 + 4 * (TILE + 24) + 20
+    height = max(58 + len(lines) * LINE, below + len(list(run.iterdir())) * LINE + 14) + 6
+    dots = "".join(f'<circle cx="{26 + 18 * n}" cy="20" r="5.5" fill="#3a4450"/>' for n in range(3))
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height:.0f}" font-family="{MONO}" '
+            f'font-size="{SIZE}">',
+            "<title>sagitta fit digits: its output, its predictions, its files</title>",
+            f'<rect width="1000" height="{height:.0f}" rx="10" fill="{PAPER}"/>{dots}',
+            *terminal(lines),
+            *predictions(run),
+            *folder(run, below),
+            "</svg>\n",
+        ]
+    )
 
 
 def main() -> None:
@@ -109,16 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "sagitta", "fit", "digits"]
         output = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, text=True, check=True).stdout
-        run = Path(place) / "runs" / "digits-1"
-        lines = ["$ sagitta fit digits", *shown(output)]
-        parts = [*terminal(lines), *predictions(run), *folder(run, 70 + 4 * (TILE + 24) + 18)]
-    height = 58 + len(lines) * LINE + 8
-    dots = "".join(f'<circle cx="{26 + 18 * n}" cy="20" r="5.5" fill="#3a4450"/>' for n in range(3))
-    (HERE / "fit.svg").write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height:.0f}" font-family="{MONO}" '
-        f'font-size="{SIZE}">\n<title>sagitta fit digits: its output, its predictions, its files</title>\n'
-        f'<rect width="1000" height="{height:.0f}" rx="10" fill="{PAPER}"/>\n{dots}\n' + "\n".join(parts) + "\n</svg>\n"
-    )
+        (HERE / "fit.svg").write_text(draw(output, Path(place) / "runs" / "digits-1"))
 
 
 if __name__ == "__main__":
