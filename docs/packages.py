@@ -151,7 +151,8 @@ def draw(source: Path = SOURCE) -> str:
     height = y + 12
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" font-family="{FONT}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
+            f'viewBox="0 0 {WIDTH} {height:.0f}" font-family="{FONT}">',
             "<title>The packages of Sagitta and their imports</title>",
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
             f'orient="auto"><path d="M0 0.5 L8 4 L0 7.5 Z" fill="{FAINT}"/></marker></defs>',

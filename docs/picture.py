@@ -113,8 +113,8 @@ def draw(output: str, run: Path) -> str:
     dots = "".join(f'<circle cx="{26 + 18 * n}" cy="20" r="5.5" fill="#3a4450"/>' for n in range(3))
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height:.0f}" font-family="{MONO}" '
-            f'font-size="{SIZE}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="{height:.0f}" '
+            f'viewBox="0 0 1000 {height:.0f}" font-family="{MONO}" font-size="{SIZE}">',
             "<title>sagitta fit digits: its output, its predictions, its files</title>",
             f'<rect width="1000" height="{height:.0f}" rx="10" fill="{PAPER}"/>{dots}',
             *terminal(lines),
