@@ -1,6 +1,6 @@
-"""The benchmarks' JSON as Markdown, written between the markers of the README.
+"""The benchmarks' JSON as Markdown: every table between the markers of bench/README.md, two short ones in README.md.
 
-python bench/table.py [--results bench/results] [--readme README.md]
+python bench/table.py [--results bench/results]
 """
 
 import argparse
@@ -19,6 +19,7 @@ SPLITS = {  # how many images the recipes and the probe learn from, choose by an
     "dogs-vs-cats": "288 / 32 / 160",
 }
 OURS = ("Sagitta", "Sagitta, restart markers", "Sagitta, fast", "Sagitta, thumbnails")
+WELL_KNOWN = ("DALI", "DALI, no antialias", "torchvision", "WebDataset", "HF datasets", "FFCV")
 GENERAL = ("torchvision, thumbnails", "HF datasets, thumbnails", "FFCV, thumbnails")
 
 Results = dict[str, dict[str, Any]]
@@ -243,7 +244,7 @@ def loaders(report: dict[str, Any]) -> str:
         [
             f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Python "
             f"{machine['python']}, {max(row['date'] for row in report['rows'].values())}; medians of one run; "
-            "`python bench/loader.py`, explained in `bench/README.md`."
+            "`python bench/loader.py`."
         ],
         comparison(rows),
         ["| claim | against | ratio | bar | met |", "|---|---|---:|---:|---|"]
@@ -255,19 +256,68 @@ def loaders(report: dict[str, Any]) -> str:
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def main() -> None:
-    """Put the tables into the README."""
-    parser = argparse.ArgumentParser(description="Write the benchmarks' tables into the README.")
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    options = parser.parse_args()
-    text = options.readme.read_text()
-    for name, render in {"loader": loaders, "recipes": recipes, "probe": probes}.items():
+def loader_summary(report: dict[str, Any]) -> str:
+    """Return README's table of loaders: Sagitta and the best known, fastest first."""
+    rows = {name: row["results"] for name, row in report["rows"].items()}
+    names = [name for name in rows["train"] if name in (*OURS, *WELL_KNOWN)]
+    lines = [
+        "| loader | train images/s | evaluation images/s | pixels against Pillow's, of 255 |",
+        "|---|---:|---:|---|",
+    ]
+    for name in sorted(names, key=lambda name: -rate(rows["train"], name)):
+        cells = [name, _rate_cell(rows["train"], name), _rate_cell(rows["eval"], name)]
+        cells.append(_pixels_cell(rows["pixels"], name))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def results_summary(recipe: dict[str, Any], probe: dict[str, Any]) -> str:
+    """Return README's table of what a command ends with, and how soon."""
+    lines = ["| command | images: train / val / test | test accuracy | seconds |", "|---|---:|---:|---:|"]
+
+    def line(command: str, name: str, found: dict[str, Any]) -> None:
+        accuracy, seconds = (found[key]["median"] for key in ("test_acc", "seconds"))
+        lines.append(f"| `{command}` | {SPLITS[name]} | {accuracy:.1%} | {seconds:.0f} |")
+
+    for name, found in recipe["data"].items():
+        line(found["command"].removesuffix(" --seed SEED"), name, found)
+    for name, found in probe["data"].items():
+        line(f"sagitta probe {name} --model mobilenetv2_100 --weights WEIGHTS", name, found["probe"])
+    return "\n".join(lines)
+
+
+def with_tables(text: str, results: Path) -> str:
+    """Return Markdown with the text between each pair of markers made anew from the results.
+
+    Args:
+        text: Markdown; between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->`` stands a table.
+        results: folder of ``loader.json``, ``recipes.json`` and ``probe.json``.
+    """
+    loader, recipe, probe = (
+        json.loads((results / f"{name}.json").read_text()) for name in ("loader", "recipes", "probe")
+    )
+    tables = {
+        "loader": loaders(loader),
+        "recipes": recipes(recipe),
+        "probe": probes(probe),
+        "loader-summary": loader_summary(loader),
+        "results-summary": results_summary(recipe, probe),
+    }
+    for name, table in tables.items():
         begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-        before, rest = text.split(begin)
-        table = render(json.loads((options.results / f"{name}.json").read_text()))
-        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
-    options.readme.write_text(text)
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    """Put the tables into both files."""
+    parser = argparse.ArgumentParser(description="Write the benchmarks' tables into README.md and bench/README.md.")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    options = parser.parse_args()
+    for path in (ROOT / "README.md", ROOT / "bench" / "README.md"):
+        path.write_text(with_tables(path.read_text(), options.results))
 
 
 if __name__ == "__main__":
