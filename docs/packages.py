@@ -191,7 +191,7 @@ def _lines(package: Package, width: float) -> list[str]:
 def _module_lines(package: Package, width: float) -> list[list[str]]:
     lines: list[list[str]] = [[]]
     for name in [] if package.single else package.modules:
-        if sum(len(word) + 2.5 for word in [*lines[-1], name]) * 6.8 > width - 24:
+        if sum(len(word) + 2.5 for word in [*lines[-1], name]) * 7.4 > width - 24:
             lines.append([])
         lines[-1].append(name)
     return lines if lines[0] else []
@@ -272,7 +272,7 @@ def _arrows(edges: Edges, boxes: dict[str, Box]) -> list[str]:
 
 
 def _legend(y: float) -> str:
-    words = (("plain", "no torch"), ("torch", "imports torch"), ("lightning", "imports Lightning"))
+    words = (("plain", "imports neither"), ("torch", "imports torch"), ("lightning", "imports Lightning"))
     parts = [f'<tspan fill="{COLOURS[kind]}" font-weight="600">{text}</tspan>   ' for kind, text in words]
     return (
         f'<text x="{WIDTH / 2:.0f}" y="{y:.0f}" font-size="12.5" text-anchor="middle" fill="{FAINT}" '
