@@ -12,7 +12,7 @@ SHAPE = (64, 3, 128, 128)
 @pytest.fixture(autouse=True)
 def nothing_free() -> None:
     gc.collect()
-    memory.release()
+    memory._free.clear()
 
 
 def test_memory_is_used_again_when_nobody_looks_at_it_any_more() -> None:

@@ -1,14 +1,18 @@
-"""Thumbnails in memory: windows and mirrors as literals, the same pixels natively, in torch and normalised."""
+"""Thumbnails in memory: windows and mirrors as literals, the same pixels natively and in torch; files decoded ahead."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 from sagitta.images import native
-from sagitta.loading.augmentation import Augmentation
-from sagitta.loading.pixels import CachedPixels
+from sagitta.loading import pixels
+from sagitta.loading.augmentation import Augmentation, Ints
+from sagitta.loading.pixels import CachedPixels, FilePixels, Pixels, Reading
 from sagitta.loading.preprocessing import Preprocessing
 
 ROWS = np.arange(40)
@@ -18,8 +22,23 @@ def preprocessing(channels: int, size: tuple[int, int] = (8, 8)) -> Preprocessin
     return Preprocessing(size, 1.0, "bilinear", (0.49, 0.48, 0.45)[:channels], (0.25, 0.24, 0.26)[:channels])
 
 
+class Given(Pixels):
+    """Images that need no decoding; counts those that were asked for."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.asked = images, 0
+
+    def batch(self, keys: Ints, epoch: int) -> Tensor:
+        self.asked += len(keys)
+        return torch.from_numpy(self.images[keys])
+
+
 def cached(images: np.ndarray, augmentation: Augmentation | None, **settings: Any) -> CachedPixels:
-    return CachedPixels(images, preprocessing(images.shape[1]), augmentation, 0, **settings)
+    size = images.shape[2], images.shape[3]
+    reading = Reading(preprocessing(images.shape[1], size), augmentation, **settings)
+    found = CachedPixels(Given(images), len(images), reading)
+    found.prepare()
+    return found
 
 
 def test_images_move_by_at_most_the_shift() -> None:
@@ -58,11 +77,11 @@ def test_native_core_and_torch_agree_to_the_bit(
     if native.library() is None:
         pytest.skip("the native core is not built")
     images = np.random.default_rng(0).integers(0, 256, (40, channels, *size), np.uint8)
-    augmentation, how = Augmentation(shift=0.2, flip=0.5), preprocessing(channels, size)
+    augmentation = Augmentation(shift=0.2, flip=0.5)
     for normalize in (False, True):
-        core = CachedPixels(images, how, augmentation, 0, normalize=normalize).batch(ROWS, 3)
+        core = cached(images, augmentation, normalize=normalize).batch(ROWS, 3)
         monkeypatch.setenv("SAGITTA_NATIVE", "0")
-        plain = CachedPixels(images, how, augmentation, 0, normalize=normalize).batch(ROWS, 3)
+        plain = cached(images, augmentation, normalize=normalize).batch(ROWS, 3)
         monkeypatch.delenv("SAGITTA_NATIVE")
         assert core.dtype == (torch.float32 if normalize else torch.uint8)
         assert core.is_contiguous() and plain.is_contiguous() and torch.equal(core, plain)
@@ -83,3 +102,71 @@ def test_copies_of_a_row_differ() -> None:
     first, second = pixels.batch(ROWS, 0), pixels.batch(ROWS + 40, 0)
     assert (first != second).flatten(1).any(dim=1).float().mean() > 0.8
     assert torch.equal(cached(images, None).batch(ROWS, 0), cached(images, None).batch(ROWS + 40, 0))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("engine", ["1", "0"])
+def test_a_few_rows_are_decoded_alone_and_all_of_them_once(
+    monkeypatch: pytest.MonkeyPatch, engine: str, normalize: bool
+) -> None:
+    monkeypatch.setenv("SAGITTA_NATIVE", engine)
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), np.uint8)
+    augmentation = Augmentation(shift=0.25, flip=0.5)
+    source = Given(images)
+    lazy = CachedPixels(source, 40, Reading(preprocessing(3), augmentation, normalize=normalize))
+    whole, keys = cached(images, augmentation, normalize=normalize), np.array([7, 2, 47, 7])
+    assert torch.equal(lazy.batch(keys, 1), whole.batch(keys, 1))
+    assert source.asked == 4
+    lazy.prepare()
+    lazy.prepare()
+    assert torch.equal(lazy.batch(keys, 1), whole.batch(keys, 1))
+    assert source.asked == 4 + 40
+
+
+HOW = Preprocessing((24, 24), 0.875, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture
+def files(photo_folder: Path, tmp_path: Path) -> list[str]:
+    """Twenty photos, one turned by EXIF, and among them three files that are no image, half an image, and missing."""
+    paths = sorted(photo_folder.rglob("*.jpg"))[:20]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(paths[3]).save(paths[3], exif=exif)
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "half.jpg").write_bytes(paths[0].read_bytes()[:900])
+    names = [str(path) for path in paths]
+    return [*names[:9], str(tmp_path / "text.jpg"), str(tmp_path / "half.jpg"), *names[9:], str(tmp_path / "gone.jpg")]
+
+
+def test_files_that_cannot_be_read_are_told_and_left_out(files: list[str]) -> None:
+    readable = [path for path in files if "photos" in path]
+    expected = [torch.cat(list(FilePixels([path], HOW, 1))) for path in readable]
+    for size, threads in ((1, 1), (4, 2), (5, 1), (64, 3)):
+        reader = FilePixels(files, HOW, size, threads)
+        batches = list(reader)
+        assert torch.equal(torch.cat(batches), torch.cat(expected))
+        assert all(batch.dtype == torch.float32 and 0 < len(batch) <= size for batch in batches)
+        assert sorted(reader.errors) == sorted(set(files) - set(readable))
+    assert {Path(path).name: reason.split("(")[0] for path, reason in reader.errors.items()} == {
+        "text.jpg": "not an image in a format that Pillow reads",
+        "half.jpg": "image file is truncated ",
+        "gone.jpg": "[Errno 2] No such file or directory: " + repr(files[-1]),
+    }
+
+
+def test_a_batch_of_files_is_one_call_and_few_are_decoded_ahead(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    decode_batch = pixels.decode_batch
+
+    def counting(images: list[bytes], *arguments: Any, **settings: Any) -> None:
+        calls.append(len(images))
+        decode_batch(images, *arguments, **settings)
+
+    monkeypatch.setattr(pixels, "decode_batch", counting)
+    batches = iter(FilePixels([path for path in files if "photos" in path] * 10, HOW, 4))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert 1 < len(calls) <= 3 and set(calls) == {4}

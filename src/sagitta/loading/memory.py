@@ -36,8 +36,3 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, *, pinned: bool = False) -
     array = np.frombuffer(block, np.uint8)
     weakref.finalize(array, blocks.append, block).atexit = False
     return torch.from_numpy(array).view(dtype).view(shape)
-
-
-def release() -> None:
-    """Give back to the system what is not in use."""
-    _free.clear()
