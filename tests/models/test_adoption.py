@@ -148,6 +148,14 @@ def test_an_explicit_preprocessing_comes_before_that_of_the_weights(tmp_path: Pa
     assert classifier.preprocessing == told.preprocessing == other
 
 
+@pytest.mark.parametrize("early", [{}, {"num_classes": 3}])
+def test_the_profile_asked_for_travels_with_the_model(tmp_path: Path, resnet20: Path, early: dict[str, Any]) -> None:
+    data = open_data(folder(tmp_path / "data", COLOURS), profile="fast")
+    (classifier := Classifier("resnet20", weights=str(resnet20), **early)).prepare(data)
+    assert classifier.preprocessing == data.preprocessing and data.preprocessing.profile == "fast"
+    assert classifier.hparams["preprocessing"]["profile"] == "fast"
+
+
 def test_grey_data_becomes_colour_for_weights_that_need_it(tmp_path: Path, resnet20: Path) -> None:
     data = open_data(folder(tmp_path / "data", COLOURS[:2], grey=True))
     assert data.preprocessing.channels == 1
