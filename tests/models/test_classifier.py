@@ -73,32 +73,6 @@ def test_the_number_of_classes_must_come_from_somewhere(tmp_path: Path) -> None:
         trainer(tmp_path).fit(Classifier("simple-cnn"), loader := DataLoader(stripes(), 32), loader)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
-    (path := tmp_path / "broken.ckpt").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"broken\.ckpt: not a readable checkpoint"):
-        load_classifier(path)
-
-
-def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "hyper_parameters": {"hidden": 3}}, path := tmp_path / "other.ckpt")
-    with pytest.raises(ConfigError, match="checkpoint of another model"):
-        load_classifier(path)
-    with pytest.raises(ConfigError, match="no such checkpoint"):
-        load_classifier(tmp_path / "missing.ckpt")
-
-
-def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-            return Path.touch, (tmp_path / "executed",)
-
-    torch.save({"hyper_parameters": Bomb()}, path := tmp_path / "bomb.ckpt")
-    with pytest.raises(ConfigError, match="not a readable checkpoint"):
-        load_classifier(path)
-    assert not (tmp_path / "executed").exists()
-
-
 @pytest.mark.parametrize(
     "wrong", [{"lr": 0.0}, {"optimizer": "adamv"}, {"warmup": 1.5}, {"pretrained": True, "weights": "x"}]
 )

@@ -59,6 +59,39 @@ def test_a_wrong_name_is_explained(name: str, message: str) -> None:
         build_network(name, 2, 3, (32, 32))
 
 
+def test_a_wrong_tag_names_the_known_ones() -> None:
+    for ask in (
+        lambda: build_network("resnet18.nonsense", 2, 3, (32, 32)),
+        lambda: pretrained_preprocessing("resnet18.x"),
+    ):
+        with pytest.raises(ConfigError, match=r"resnet18 has no weights '(nonsense|x)'; known: a1_in1k, .*tv_in1k"):
+            ask()
+    with pytest.raises(ConfigError, match="leave the tag away: botnet50ts_256"):
+        build_network("botnet50ts_256.x", 2, 3, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [
+        ("test_vit", 1, (96, 64)),
+        ("vit_tiny_patch16_224", 3, (96, 96)),
+        ("vit_b_32", 3, (64, 64)),
+        ("googlenet", 3, (64, 64)),
+    ],
+)
+def test_networks_of_one_size_are_made_for_the_wanted_one_and_give_logits_in_training(
+    name: str, channels: int, size: tuple[int, int]
+) -> None:
+    network = build_network(name, 5, channels, size).train()
+    assert network(torch.zeros(2, channels, *size)).shape == (2, 5)
+
+
+def test_googlenets_weights_are_fed_what_they_were_ported_from() -> None:
+    """torchvision's own network turns ImageNet's statistics into these."""
+    found = pretrained_preprocessing("googlenet")
+    assert found is not None and found.mean == found.std == (0.5, 0.5, 0.5)
+
+
 def test_torchvision_models_refuse_grey_images() -> None:
     with pytest.raises(ConfigError, match="colour images only"):
         build_network("squeezenet1_1", 2, 1, (64, 64))

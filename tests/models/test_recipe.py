@@ -40,6 +40,12 @@ def test_fine_tuning_learns_gently_and_keeps_an_average() -> None:
     assert few.layer_decay < scratch.layer_decay == 1 and few.ema > scratch.ema == 0 and few.auto == "trivial"
 
 
+def test_unknown_rows_are_not_few() -> None:
+    unknown, many = (choose(Situation(224, rows, pretrained=True)) for rows in (0, 10**6))
+    assert unknown == many and not unknown.freeze_bn and choose(Situation(224, 300, pretrained=True)).freeze_bn
+    assert Situation(224, 300, classes=3).images_a_class == 100 and Situation(224, 300).images_a_class == 0
+
+
 def test_every_reason_is_one_line() -> None:
     sizes, rows, kinds = (28, 224), (0, 300, 10**6), (False, True)
     recipes: list[Recipe] = [choose(Situation(s, r, pretrained=p)) for s in sizes for r in rows for p in kinds]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo, create_transform
@@ -79,6 +80,25 @@ def test_a_backbone_without_a_head_will_do(tmp_path: Path) -> None:
     torch.save(prefixed("backbone.", backbone) | {"head.weight": torch.ones(2, 64)}, path := tmp_path / "weights.pt")
     report = load_weights(target, open_weights(path))
     assert "the head (linear) is new, 1 left over (head.weight)" in report and same(source, target, head=False)
+
+
+@pytest.mark.parametrize(("name", "size", "tokens"), [("test_vit", (96, 64), 25), ("vit_b_32", (64, 64), 5)])
+def test_positions_follow_the_image_size(tmp_path: Path, name: str, size: tuple[int, int], tokens: int) -> None:
+    usual = (160, 160) if name == "test_vit" else (224, 224)
+    source, target = build_network(name, 3, 3, usual), build_network(name, 3, 3, size)
+    save_file(source.state_dict(), path := tmp_path / "weights.safetensors")
+    load_weights(target, open_weights(path))
+    (key,) = (key for key in target.state_dict() if "pos_emb" in key)
+    before, after = source.state_dict(), target.state_dict()
+    assert after[key].shape[1] == tokens != before[key].shape[1] and after[key].std() > 0
+    assert all(torch.equal(after[other], before[other]) for other in before if other != key)
+
+
+def test_googlenets_outer_heads_are_left_over(tmp_path: Path) -> None:
+    source = torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False)
+    save_file(source.state_dict(), path := tmp_path / "weights.safetensors")
+    report = load_weights(build_network("googlenet", 3, 3, (64, 64)), open_weights(path))
+    assert "the head (fc) too" in report and "left over (aux1" in report
 
 
 def without(name: str) -> Callable[[State], State]:

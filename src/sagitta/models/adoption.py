@@ -140,8 +140,12 @@ class Agreement:
         chosen = choose(found_out.situation(data, "full", device)).name  # the given name, where there is one
         return replace(found_out, name=chosen)
 
-    def settled(self, data: Any) -> "Agreement":
+    def settled(self, data: Any, *, fresh: bool) -> "Agreement":
         """Let the data take over classes and preprocessing; returns this, with names where only a number was known.
+
+        Args:
+            data: any DataModule, or None.
+            fresh: the preprocessing was open before, so that the data's profile of decoding becomes the model's.
 
         Raises:
             ConfigError: the data has other classes, or another number of labels an image.
@@ -167,7 +171,10 @@ class Agreement:
                 f"the model knows the classes {some(mine)}, but the data has {some(names)}; give the labels in the "
                 "model's order, or use ImageData, which matches them by name"
             )
-        return replace(self, class_names=mine)
+        how, own = self.preprocessing, getattr(data, "preprocessing", None)
+        if fresh and how is not None and isinstance(own, Preprocessing):
+            how = replace(how, profile=own.profile)
+        return replace(self, class_names=mine, preprocessing=how)
 
 
 def _chosen(data: Any, published: Preprocessing | None) -> Preprocessing | None:

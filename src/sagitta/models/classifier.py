@@ -41,9 +41,8 @@ _EPOCHS = 10  # by which gradual unfreezing goes where the number of epochs is n
 class Classifier(pl.LightningModule):
     """An image classifier for any DataModule or DataLoader of ``(images, labels)``.
 
-    Number of classes, class names, channels and preprocessing are taken from the DataModule where it knows them
-    (``ImageData`` does), pretrained weights' preprocessing given to it; with ordinary DataLoaders give ``num_classes``.
-    A classifier that was trained before has its own, and data must fit: see :meth:`prepare`.
+    A DataModule that knows its classes and preprocessing (``ImageData`` does) and the model agree on them, see
+    :meth:`prepare`; with ordinary DataLoaders give ``num_classes``.
 
     What is None is decided by the recipe for the situation, see :func:`sagitta.models.recipe.choose`; how many rows
     ordinary DataLoaders have is not known.
@@ -79,7 +78,7 @@ class Classifier(pl.LightningModule):
     Attributes:
         flip: in evaluation, take the mean of the probabilities of each image and its mirror image.
         evaluated: probabilities (N, classes) and labels of the last validation or test outside of a fit, over all
-            devices, rank by rank; the logged metrics are computed from them.
+            devices, rank by rank; the logged metrics come from them.
         network: the network, None where it is not known yet what it has to be.
         recipe: what was decided; None before :meth:`prepare`.
         origin: name (``file``) and ``sha256`` of the weights file that training began with; None without.
@@ -182,11 +181,10 @@ class Classifier(pl.LightningModule):
     def prepare(self, data: Any = None, *, device: str | None = None) -> None:
         """Let model and data agree, and build what is not built yet; as often as one likes.
 
-        A fresh model takes what it was not given from the data: class names, number of classes, one label or several,
-        and the preprocessing; with pretrained weights, theirs, unless the data was given another one. An image size
-        given to the data changes the size alone. What the recipe decides follows the number of training rows. Then, and
-        for a model that was trained before, data that can ``adopt`` takes over the model's classes and preprocessing,
-        and all other data must have them.
+        A fresh model takes what it was not given from the data: classes, one label or several, and preprocessing; with
+        pretrained weights, theirs, unless the data was given another one. An image size given to the data changes the
+        size alone. The recipe follows the number of training rows. Then, and for a model that was trained before, data
+        that can ``adopt`` takes over the model's classes and preprocessing, and other data must have the classes.
 
         Args:
             data: any DataModule, set up; ``ImageData`` answers everything. None: nothing is known.
@@ -196,8 +194,8 @@ class Classifier(pl.LightningModule):
             ConfigError: the data has other classes, or another number of labels an image; or the number of classes is
                 nowhere to be found.
         """
+        fresh, trainer = self.preprocessing is None, self._attached
         if not self._settled:
-            trainer = self._attached
             device = device or ("cpu" if trainer is None else trainer.strategy.root_device.type)
             self._agreement = self._agreement.learned(data, device, built=self.network is not None)
             if self.network is None:
@@ -207,7 +205,7 @@ class Classifier(pl.LightningModule):
             recipe = choose(self._agreement.situation(data, self.tune, device))
             self.recipe = replace(recipe, **self._given, name=self.name)
             self._settled = data is not None or trainer is not None
-        self._agreement = self._agreement.settled(data)
+        self._agreement = self._agreement.settled(data, fresh=fresh)
         decided = {name: getattr(self.recipe, name) for name in BY_RECIPE}
         self.hparams.update(decided | self._agreement.hyper_parameters())
 
@@ -221,9 +219,7 @@ class Classifier(pl.LightningModule):
         if self.class_weights:
             counts = getattr(data, "class_counts", None)
             if counts is None:
-                raise ConfigError(
-                    "class weights: the data does not say how many images its classes have; use ImageData"
-                )
+                raise ConfigError("class weights: the data does not say how large its classes are; use ImageData")
             self.loss_weights = balanced_weights(counts).to(self.device)
         self._freeze()  # before DistributedDataParallel looks
         self.train()  # until training starts, or Lightning warns of modules in evaluation mode
@@ -254,8 +250,8 @@ class Classifier(pl.LightningModule):
     def freeze_for(self, network: nn.Module, epoch: int, epochs: int) -> None:
         """Freeze what an epoch does not train of this network, or of a copy of it."""
         assert self.recipe is not None
-        held = self._holds_gradients
-        freeze(network, self.tune, epoch, epochs, freeze_bn=self.recipe.freeze_bn, hold_gradients=held)
+        hold = self._holds_gradients
+        freeze(network, self.tune, epoch, epochs, freeze_bn=self.recipe.freeze_bn, hold_gradients=hold)
 
     def _freeze(self) -> None:
         if self.network is not None:
@@ -388,10 +384,9 @@ class Classifier(pl.LightningModule):
         Raises:
             ConfigError: timm's factory does not know the optimizer.
         """
-        recipe = self.recipe
-        assert self.network is not None
-        assert recipe is not None
-        optimizer = build_optimizer(self.network, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.layer_decay)
+        recipe, network = self.recipe, self.network
+        assert network is not None and recipe is not None
+        optimizer = build_optimizer(network, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.layer_decay)
         steps = self.trainer.estimated_stepping_batches
         name: Schedule = "constant" if steps == float("inf") else recipe.schedule
         warmup = WARMUP[name] if self.warmup is None else self.warmup

@@ -27,8 +27,8 @@ def dry_run(classifier: Classifier, batch_size: int) -> None:
     how = classifier.preprocessing
     if how is None or classifier.network is None:
         return
-    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    with torch.random.fork_rng(devices), torch.no_grad():
+    devices = {tensor.device for tensor in classifier.network.parameters() if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)), torch.no_grad():
         network = copy.deepcopy(classifier.network)  # statistics of BatchNorm, modes and gradients stay as they are
 
         def attempt(count: int, size: tuple[int, int], *, training: bool) -> str:
