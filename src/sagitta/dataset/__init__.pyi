@@ -1,3 +1,4 @@
+from .inspection import as_html as as_html
 from .inspection import contact_sheet as contact_sheet
 from .inspection import summarise as summarise
 from .parquet import RowGroups as RowGroups

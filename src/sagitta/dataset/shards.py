@@ -38,7 +38,7 @@ from sagitta.dataset.parquet import (
     read_schema,
     readable,
 )
-from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list
+from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
 from sagitta.files import content_hash
 
@@ -280,6 +280,16 @@ class ShardSet:
             multilabel=is_list(schema.field(layout.label).type),
         )
         return cls(root, cache, info, files, layout)
+
+    def __repr__(self) -> str:
+        rows = plural(sum(map(len, self.splits.values())), "row")
+        return f"ShardSet({str(self.root)!r}: {rows}, {plural(len(self.info.class_names), 'class', 'classes')})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: counts and samples."""
+        from sagitta.dataset import as_html  # through the face: it stands above this module
+
+        return as_html(self)
 
     def __reduce__(self) -> tuple[Callable[..., "ShardSet"], tuple[Any, ...]]:
         return _reopen, (self.root, self.cache)
