@@ -1,11 +1,18 @@
+import base64
+import io
+import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from sagitta.conversion.pipeline import ConvertOptions, convert
 from sagitta.dataset.inspection import contact_sheet, summarise
 from sagitta.dataset.schema import DatasetInfo
+from sagitta.dataset.shards import ShardSet
 from sagitta.errors import DatasetError
 from sagitta.sources.detect import open_source
 
@@ -74,3 +81,47 @@ def test_the_contact_sheet_of_many_small_grey_classes_stays_small(tmp_path: Path
     contact_sheet(many_classes(tmp_path, 15), tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 12 * 136 + 8
+
+
+def picture(page: str) -> Image.Image:
+    found = re.search(r'<img alt="samples of \w+" src="data:image/jpeg;base64,([^"]*)">', page)
+    assert found
+    return Image.open(io.BytesIO(base64.b64decode(found[1])))
+
+
+def test_a_dataset_shows_itself_in_a_notebook(dataset: Path) -> None:
+    with ShardSet.open(dataset) as shards:
+        assert repr(shards) == f"ShardSet({str(dataset)!r}: 40 rows, 2 classes)"
+        page = shards._repr_html_()
+    assert "<th>class</th><th>train</th><th>val</th><th>test</th>" in page
+    assert "<td><b>total</b></td><td>32</td><td>4</td><td>4</td>" in page
+    assert "<td>china</td><td>16</td><td>2</td><td>2</td>" in page
+    assert picture(page).height == 2 * 80 + 8
+
+
+def test_names_in_a_notebook_are_text_and_the_page_stays_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names, images = [], []
+    for label in range(30):
+        for _ in range(9):
+            data = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8)).save(data, "PNG")
+            images.append(data.getvalue())
+            names.append(f"<script>alert({label})</script>")
+    pq.write_table(pa.table({"image": images, "label": names}), tmp_path / "test.parquet")
+    with ShardSet.open(tmp_path, cache=tmp_path / "cache") as shards:
+        page = shards._repr_html_()
+    assert "<script" not in page and "&lt;script&gt;alert(0)&lt;/script&gt;" in page
+    assert "... and 10 more classes" in page
+    assert len(page.encode()) < 300_000
+    assert picture(page).width < 1000
+
+
+def test_several_labels_a_row_in_a_notebook(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("L", (8, 8)).save(data, "PNG")
+    labels = [["a", "b"], ["b"], []]
+    pq.write_table(pa.table({"image": [data.getvalue()] * 3, "label": labels}), tmp_path / "x.parquet")
+    with ShardSet.open(tmp_path, cache=tmp_path / "cache") as shards:
+        page = shards._repr_html_()
+    assert "<td>a</td><td>1</td>" in page and "<td>b</td><td>2</td>" in page

@@ -1,5 +1,4 @@
 import base64
-import ctypes
 import io
 import json
 import multiprocessing
@@ -119,24 +118,11 @@ def test_a_closed_dataset_opens_again_when_used(tmp_path: Path) -> None:
     assert bytes(shards.splits["train"].image(0)) == b"one"
 
 
-def test_addresses_for_native_code(tmp_path: Path) -> None:
-    images = random_images(23)
-    split = write_dataset(tmp_path / "out", images).splits["train"]
-    located = split.locate(np.array([20, 3, 3]))
-    assert located is not None
-    addresses, lengths = located
-    assert [addresses.dtype.name, lengths.dtype.name] == ["uint64", "int64"]
-    found = [ctypes.string_at(int(address), int(size)) for address, size in zip(addresses, lengths, strict=True)]
-    assert found == [images[row] for row in (20, 3, 3)]
-
-
 def test_rows_that_do_not_exist(tmp_path: Path) -> None:
     split = write_dataset(tmp_path / "out", [b"one", b"two"]).splits["train"]
     for row in (2, -1):
         with pytest.raises(IndexError):
             split.image(row)
-        with pytest.raises(IndexError):
-            split.locate(np.array([0, row]))
 
 
 def test_pickling_opens_again(tmp_path: Path) -> None:
@@ -225,7 +211,6 @@ def test_bytes_equal_those_of_pyarrow_whatever_the_writer(
                     split.image(row)
             else:
                 assert split.image(row) == expected
-        assert (split.locate(np.arange(len(images))) is None) == (None in images or not split.zero_copy)
 
 
 def test_a_dictionary_that_overflows_into_plain_pages(tmp_path: Path) -> None:
@@ -234,7 +219,6 @@ def test_a_dictionary_that_overflows_into_plain_pages(tmp_path: Path) -> None:
     pq.write_table(table_of(images), tmp_path / "x.parquet", **options)
     split = ShardSet.open(tmp_path).splits["train"]
     assert not split.zero_copy
-    assert split.locate(np.array([3999])) is not None  # a mapped row among others that are not
     assert read_all(tmp_path) == images
 
 

@@ -8,6 +8,7 @@ To run the core under the sanitizers, build it with ``CXXFLAGS="-O1 -g -fsanitiz
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -487,3 +488,36 @@ def test_restart_markers_need_the_core(photos: dict[str, Pixels], monkeypatch: p
 @pytest.mark.usefixtures("core")
 def test_engine_names_the_decoder() -> None:
     assert decoding.engine().startswith("native core with libjpeg-turbo")
+
+
+# Where the core is missing, one line says why and what to do
+
+
+@pytest.mark.usefixtures("core")
+def test_a_core_that_is_there_is_not_missing() -> None:
+    assert native.missing_core() is None
+
+
+def compiled(path: Path, code: str) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", path], input=code.encode(), check=True)
+    return path
+
+
+def test_a_missing_core_says_why_and_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "core.cpython-311-x86_64-linux-gnu.so").write_bytes(b"built before")
+    (tmp_path / "damaged.so").write_bytes(b"no library")
+    cases = [
+        (tmp_path / "core.so", "the native core is not built: install a C.. compiler and libjpeg-turbo's headers"),
+        (tmp_path / "damaged.so", "is built but does not load .*damaged.so.*: install libjpeg-turbo"),
+        (compiled(tmp_path / "old.so", ""), r"built by another version \(its interface is 0, not 1\): install sagitta"),
+        (compiled(tmp_path / "new.so", "int sagitta_interface() { return 7; }"), "its interface is 7, not 1"),
+    ]
+    for path, expected in cases:
+        monkeypatch.setattr(native, "_FILE", path)
+        reason = native.missing_core()
+        assert reason and re.search(expected, reason) and "\n" not in reason
+        assert native.library() is None and decoding.engine().endswith(reason)
+    monkeypatch.setenv("SAGITTA_NATIVE", "0")
+    assert native.missing_core() == "the native core is switched off: unset SAGITTA_NATIVE"

@@ -120,9 +120,9 @@ def test_files_outside_the_folder_of_a_table_on_disk(tmp_path: Path) -> None:
             r"no column called path, .*columns are what, label: .*--path",
         ),
         (
-            "path,label,s\na,x,dev\n",
+            "path,label,s\na,x,fold1\n",
             SourceOptions(split_column="s"),
-            r"split column 's' holds dev; write train, val or test",
+            r"split column 's' holds fold1; write train, val or test",
         ),
         (
             "path,label\na\n",

@@ -1,4 +1,6 @@
+import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
-from sagitta.errors import ImageError, SourceError
+from sagitta.dataset.shards import ShardSet
+from sagitta.errors import DatasetError, ImageError, SourceError
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import open_source
 from sagitta.sources.parquet import ParquetReader
@@ -115,7 +118,11 @@ def test_an_image_that_is_null_is_one_bad_image(tmp_path: Path) -> None:
         ),
         ({"label": ["a"]}, SourceOptions(label_column="x"), r"no column 'x'; its columns are label, image"),
         ({"label": ["a"]}, SourceOptions(group_column="g"), r"no column 'g'; its columns are label, image"),
-        ({"label": ["a"], "s": ["dev"]}, SourceOptions(split_column="s"), r"split column 's' holds dev; write train"),
+        (
+            {"label": ["a"], "s": ["fold1"]},
+            SourceOptions(split_column="s"),
+            r"split column 's' holds fold1; write train",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(write: Write, columns: dict[str, Any], options: SourceOptions, message: str) -> None:
@@ -143,3 +150,124 @@ def test_a_reader_holds_one_row_group(write: Write) -> None:
     for row in range(8):
         reader.read(f"t.parquet/{row}/{row}.png")
     assert pa.total_allocated_bytes() - before < 3 * 2 * len(image(0)) + 4096
+
+
+# One reader: what is opened as it lies and what is converted are the same data
+
+
+def with_features(columns: dict[str, Any], **features: Any) -> pa.Table:
+    """A table whose schema carries Hugging Face's features."""
+    table = pa.table(columns)
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+PICTURES = [image(seed) for seed in range(6)]
+STRUCTS = pa.array([{"bytes": data, "path": f"{row}.png"} for row, data in enumerate(PICTURES)], IMAGE)
+WORDS = ["cat", "dog", "cat", "emu", "dog", "cat"]
+NUMBERS = [2, 0, 1, 1, 0, 2]
+PLAIN = pa.table({"image": PICTURES, "label": WORDS})
+KINDS = {"_type": "ClassLabel", "names": ["x", "y", "z"]}
+LAYOUTS: dict[str, dict[str, pa.Table]] = {
+    "hub": {f"data/{name}-00000-of-00001.parquet": PLAIN for name in ("train", "validation", "test")},
+    "folders": {f"{name}/0.parquet": PLAIN for name in ("train", "dev")},
+    "any word": {"my_dev_set.parquet": PLAIN, "photos.parquet": PLAIN, "imagenet-test-001.parquet": PLAIN},
+    "capitals": {"trainImages.parquet": PLAIN, "TESTING.parquet": PLAIN, "ValSet.PARQUET": PLAIN},
+    "no words": {"latest/0.parquet": PLAIN, "contest/train.parquet": PLAIN, "contest/1.parquet": PLAIN},
+    "one folder": {"test of time/data/train.parquet": PLAIN, "test of time/more/1.parquet": PLAIN},
+    "one split": {"test/0.parquet": PLAIN, "test/1.parquet": PLAIN},
+    "a table beside": {
+        "train.parquet": PLAIN,
+        "test.parquet": PLAIN,
+        "about.parquet": pa.table({"label": ["no image"]}),
+    },
+    "hidden": {"train.parquet": PLAIN, "test.parquet": PLAIN, ".cache/val.parquet": PLAIN},
+    "declared label first": {
+        "a.parquet": with_features({"image": STRUCTS, "label": ["caption"] * 6, "kind": NUMBERS}, kind=KINDS)
+    },
+    "a known name among the declared": {
+        "a.parquet": with_features({"image": STRUCTS, "sex": [0] * 6, "Label": NUMBERS}, sex=KINDS, Label=KINDS)
+    },
+    "fine labels": {
+        "a.parquet": with_features(
+            {"img": STRUCTS, "coarse_label": [0] * 6, "fine_label": NUMBERS}, coarse_label=KINDS, fine_label=KINDS
+        )
+    },
+    "declared image first": {
+        "a.parquet": with_features(
+            {"hash": [b"#"] * 6, "mask": [{"bytes": b"?"}] * 6, "photo": STRUCTS, "class": WORDS},
+            photo={"_type": "Image"},
+        )
+    },
+    "lists": {"a.parquet": pa.table({"image": STRUCTS, "labels": [["a", "b"], ["b"], [], ["c"], ["a"], ["c", "a"]]})},
+    "declared lists": {
+        "a.parquet": with_features(
+            {"image": STRUCTS, "label": [[2, 0], [1], [], [0], [1], [2]]},
+            label={"_type": "Sequence", "feature": KINDS},
+        )
+    },
+    "truth": {"a.parquet": pa.table({"image": PICTURES, "label": [True, False] * 3})},
+    "fractions": {"a.parquet": pa.table({"image": PICTURES, "label": [1.0, 2.5, 1.0, 2.5, 1.0, 1.0]})},
+    "categories": {"a.parquet": pa.table({"image": PICTURES, "target": pa.array(WORDS).dictionary_encode()})},
+    "numbers": {"a.parquet": pa.table({"image": pa.array(PICTURES, pa.large_binary()), "category": NUMBERS})},
+}
+
+
+def rows_of(shards: ShardSet) -> dict[tuple[str, int], tuple[str, list[str], bytes]]:
+    """(file, row in it) -> split, names of the labels, image, as `Loader` has them."""
+    found = {}
+    names = shards.info.class_names
+    for split in shards.splits.values():
+        for row in range(len(split)):
+            file, _, number = split.where(row).rpartition(", row ")
+            label = split.labels[row]
+            numbers = label.nonzero()[0] if shards.info.multilabel else [label]
+            found[Path(file).as_posix(), int(number)] = (
+                split.name,
+                sorted(names[number] for number in numbers),
+                bytes(split.image(row)),
+            )
+    return found
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("options", [{}, {"compression": "none", "use_dictionary": False, "row_group_size": 4}])
+def test_opened_and_converted_data_are_the_same(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    for file, table in LAYOUTS[name].items():
+        (tmp_path / "given" / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, tmp_path / "given" / file, **options)
+    with ShardSet.open(tmp_path / "given", cache=tmp_path / "cache") as shards:
+        opened = rows_of(shards)
+    source = open_source(str(tmp_path / "given"), cache=tmp_path)
+    whole = {split for split, _, _ in opened.values()}
+    matched = set()
+    for row in source.rows.to_pylist():
+        place = re.match(r"(.+\.parquet)/(\d+)", row["path"], re.IGNORECASE)
+        assert place
+        key = next(key for key in opened if key[0].endswith(f"/{place[1]}") and key[1] == int(place[2]))
+        split, labels, data = opened[key]
+        assert row["split"] == (split if len(whole) > 1 else None)
+        assert sorted(row["label"] if source.multilabel else [row["label"]]) == labels
+        assert source.reader.read(row["path"]) == data
+        matched.add(key)
+    assert matched == set(opened)
+
+
+@pytest.mark.parametrize("column", ["label", "classes"])
+def test_files_that_name_different_classes_are_refused_by_both(tmp_path: Path, column: str) -> None:
+    for file, names in (("a", ["x", "y"]), ("b", ["y", "x"])):
+        kinds = {"_type": "ClassLabel", "names": names}
+        pq.write_table(
+            with_features({"image": STRUCTS, column: [0, 1] * 3}, **{column: kinds}), tmp_path / f"{file}.parquet"
+        )
+    with pytest.raises(DatasetError, match=r"a\.parquet: names other classes than .*b\.parquet"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+    with pytest.raises(SourceError, match=r"a\.parquet and b\.parquet name different classes"):
+        open_source(str(tmp_path), cache=tmp_path)
+
+
+def test_features_that_are_no_json_are_an_error_of_ours(tmp_path: Path) -> None:
+    pq.write_table(PLAIN.replace_schema_metadata({"huggingface": "{"}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match=r"a\.parquet: the features in its schema are not JSON"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+    with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet \(the features"):
+        open_source(str(tmp_path), cache=tmp_path)

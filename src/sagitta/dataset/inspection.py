@@ -1,8 +1,9 @@
-"""What a dataset holds and how it was prepared, as plain text and as a contact sheet."""
+"""What a dataset holds and how it was prepared: as plain text, as a contact sheet, and in a notebook."""
 
+import base64
+import html
 import io
 import shutil
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,23 +14,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, single_labels
-from sagitta.dataset.shards import ShardSet
+from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, decode
+from sagitta.images import DEFAULT_QUALITY, Tile, decode, grid
 
 _MOST_CLASSES = 20
 _MOST_REASONS = 5
 _SHEET_CLASSES = 12
-_CELL, _GAP, _CAPTION = 128, 8, 200
-_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+_NOTEBOOK_CLASSES, _NOTEBOOK_IMAGES, _NOTEBOOK_BYTES = 6, 8, 200_000
 
 
 def summarise(root: Path) -> str:
@@ -79,15 +79,22 @@ def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> RenderableType
     counts = {
         name: np.bincount(single_labels(table["label"]).to_numpy(), minlength=classes) for name, table in tables.items()
     }
-    shown = classes if classes <= _MOST_CLASSES + 1 else _MOST_CLASSES
-    left_out = "" if shown == classes else f"... and {classes - shown:,} more classes"
-    table = Table(box=box.SIMPLE_HEAD, caption=left_out or None, caption_justify="left", show_footer=True)
+    table = Table(box=box.SIMPLE_HEAD, caption=_left_out(classes), caption_justify="left", show_footer=True)
     table.add_column("class", "total", overflow="fold")
     for name, count in counts.items():
         table.add_column(name, f"{count.sum():,}", justify="right")
-    for label in range(shown):
+    for label in range(_shown(classes)):
         table.add_row(Text(info.class_names[label]), *(f"{count[label]:,}" for count in counts.values()))
     return table
+
+
+def _shown(classes: int) -> int:
+    return classes if classes <= _MOST_CLASSES + 1 else _MOST_CLASSES
+
+
+def _left_out(classes: int) -> str | None:
+    more = classes - _shown(classes)
+    return f"... and {more:,} more classes" if more else None
 
 
 def _sizes(rows: pa.Table) -> RenderableType:
@@ -165,22 +172,64 @@ def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:
         OSError: ``path`` cannot be written.
     """
     with ShardSet.open(root) as shards:
-        train, names = shards.splits["train"], shards.info.class_names
-        several = shards.info.multilabel
-        present = np.flatnonzero(train.labels.any(axis=0)) if several else np.unique(train.labels).astype(np.int64)
-        labels = _spread(present, _SHEET_CLASSES)
-        width = _CAPTION + per_class * (_CELL + _GAP) + _GAP
-        sheet = Image.new("RGB", (width, len(labels) * (_CELL + _GAP) + _GAP), _PAPER)
-        for line, label in enumerate(labels):
-            top = _GAP + line * (_CELL + _GAP)
-            rows = np.flatnonzero(train.labels[:, label] if several else train.labels == label)
-            _caption(sheet, top, names[label], len(rows))
-            for place, row in enumerate(_spread(rows, per_class)):
-                image = Image.fromarray(decode(train.image(row)))
-                sheet.paste(_thumbnail(image), (_CAPTION + place * (_CELL + _GAP), top))
+        sheet = _sheet(shards.splits["train"], shards.info, _SHEET_CLASSES, per_class)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG")
     write_atomic(path, encoded.getvalue())
+
+
+def as_html(shards: ShardSet) -> str:
+    """Return what a notebook shows of a dataset: images of each class and split, and samples; below 300 KB.
+
+    Raises:
+        DatasetError: a file or a label is damaged.
+        ImageError: a sample cannot be decoded.
+    """
+    info, splits = shards.info, shards.splits
+    counts = {name: _label_counts(split.labels, len(info.class_names)) for name, split in splits.items()}
+    shown = _shown(len(info.class_names))
+    rows = [("<b>total</b>", *(f"{len(split):,}" for split in splits.values()))]
+    rows += [
+        (html.escape(info.class_names[label]), *(f"{count[label]:,}" for count in counts.values()))
+        for label in range(shown)
+    ]
+    cells = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    heads = "".join(f"<th>{name}</th>" for name in ("class", *splits))
+    more = f"<p>{left_out}</p>" if (left_out := _left_out(len(info.class_names))) else ""
+    first = next(iter(splits.values()))
+    sheet = _inline(_sheet(first, info, _NOTEBOOK_CLASSES, _NOTEBOOK_IMAGES, side=72))
+    return (
+        f"<div><p>{html.escape(repr(shards))}</p><table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>"
+        f'{more}<img alt="samples of {first.name}" src="{sheet}"></div>'
+    )
+
+
+def _inline(sheet: Image.Image) -> str:
+    """Return a picture as the text of a JPEG, in the best quality that is small enough."""
+    for quality in (85, 60, 30, 10):
+        encoded = io.BytesIO()
+        sheet.save(encoded, "JPEG", quality=quality)
+        if encoded.tell() < _NOTEBOOK_BYTES:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def _sheet(split: Split, info: DatasetInfo, classes: int, per_class: int, side: int = 128) -> Image.Image:
+    """Return some images of at most so many classes, one line a class."""
+    counts = _label_counts(split.labels, len(info.class_names))
+    labels = _spread(np.flatnonzero(counts), classes)
+    tiles: list[Tile | None] = []
+    for label in labels:
+        rows = np.flatnonzero(split.labels[:, label] if info.multilabel else split.labels == label)
+        line = [Tile(Image.fromarray(decode(split.image(row)))) for row in _spread(rows, per_class)]
+        tiles += [*line, *[None] * (per_class - len(line))]
+    heads = [f"{info.class_names[label]}\n{counts[label]:,} in {split.name}" for label in labels]
+    return grid(tiles, per_class, side=side, heads=heads)
+
+
+def _label_counts(labels: npt.NDArray[np.int64] | npt.NDArray[np.bool_], classes: int) -> npt.NDArray[np.int64]:
+    """Return how many rows have each label, (classes,)."""
+    return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
 
 
 def _spread(values: npt.NDArray[np.int64], most: int) -> list[int]:
@@ -188,16 +237,3 @@ def _spread(values: npt.NDArray[np.int64], most: int) -> list[int]:
     places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(np.int64))
     chosen: list[int] = values[places].tolist()
     return chosen
-
-
-def _caption(sheet: Image.Image, top: int, name: str, count: int) -> None:
-    lines = [*textwrap.wrap(name.replace("_", " "), 24)[:4], f"{count:,} in train"]
-    ImageDraw.Draw(sheet).multiline_text(
-        (_GAP, top + _CELL // 2), "\n".join(lines), _INK, ImageFont.load_default(15), anchor="lm", spacing=5
-    )
-
-
-def _thumbnail(image: Image.Image) -> Image.Image:
-    """Return the image's centre as a square cell; the pixels of tiny images stay sharp."""
-    method = Image.Resampling.NEAREST if max(image.size) < _CELL else Image.Resampling.BICUBIC
-    return ImageOps.fit(image, (_CELL, _CELL), method)

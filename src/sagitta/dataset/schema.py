@@ -63,15 +63,29 @@ def class_names_of(schema: pa.Schema, column: str = "label") -> tuple[str, ...] 
     """Return the ClassLabel names that a Parquet file's schema carries for ``column`` or the items of its lists.
 
     None where it has none.
+
+    Raises:
+        DatasetError: as :func:`features_of` does.
     """
-    raw = (schema.metadata or {}).get(b"huggingface")
-    if raw is None:
-        return None
-    feature = json.loads(raw).get("info", {}).get("features", {}).get(column, {})
+    feature = features_of(schema).get(column)
     if isinstance(feature, dict):
         feature = feature.get("feature", feature)
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(names) if names else None
+
+
+def features_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return Hugging Face's features of a Parquet file's columns; none where its schema carries none.
+
+    Raises:
+        DatasetError: they are not JSON.
+    """
+    raw = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(raw).get("info", {}).get("features") or {}
+        return dict(features)
+    except (ValueError, TypeError, AttributeError):
+        raise DatasetError("the features in its schema are not JSON; fetch the file again") from None
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -26,18 +26,19 @@ from sagitta.dataset.parquet import (
     Layout,
     RowGroups,
     as_array,
+    class_names_in,
     find_files,
     identity,
     label_numbers,
     layout_of,
     list_lengths,
     multi_hot,
-    names_in,
     read_column,
     read_metadata,
+    read_schema,
     readable,
 )
-from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, class_names_of, is_list
+from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
 from sagitta.files import content_hash
 
@@ -119,33 +120,6 @@ class Split:
             if view is not None:
                 assert isinstance(view.obj, mmap.mmap)
                 view.obj.madvise(mmap.MADV_DONTNEED)
-
-    def locate(self, rows: npt.ArrayLike) -> tuple[npt.NDArray[np.uint64], Ints] | None:
-        """Return where images lie in this process's memory, or None where one of them has to be read.
-
-        The addresses hold until :meth:`ShardSet.close`.
-
-        Args:
-            rows: (N,) row numbers.
-
-        Returns:
-            (N,) uint64 addresses and (N,) int64 lengths.
-
-        Raises:
-            IndexError: no such row.
-            DatasetError: a file cannot be mapped.
-        """
-        numbers = np.asarray(rows, np.int64)
-        if (numbers < 0).any():
-            raise IndexError(f"row {numbers.min()}")
-        offsets = self._index.offsets[numbers]
-        if (offsets < 0).any():
-            return None
-        files = np.searchsorted(self._ends, numbers, side="right")
-        bases = np.zeros(len(self.files), np.uint64)
-        for file in np.unique(files).tolist():
-            bases[file] = np.frombuffer(self._map(file), np.uint8).ctypes.data
-        return bases[files] + offsets.astype(np.uint64), self._index.lengths[numbers].astype(np.int64)
 
     def where(self, row: int) -> str:
         """Return file and row for an error message."""
@@ -273,7 +247,7 @@ class ShardSet:
         first = next((paths[0] for paths in files.values() if paths), None)
         if first is None:
             raise DatasetError(f"{root}: the dataset has no shards; convert the source again")
-        shards = cls(root, cache, info, files, layout_of(read_metadata(first).schema.to_arrow_schema(), first))
+        shards = cls(root, cache, info, files, layout_of(read_schema(first), first))
         for name, split in shards.splits.items():
             if len(split) != info.splits[name].rows:
                 raise DatasetError(
@@ -285,7 +259,7 @@ class ShardSet:
     def _open_foreign(cls, root: Path, cache: Path | None) -> "ShardSet":
         files = find_files(root)
         first = next(iter(files.values()))[0]
-        schema = read_metadata(first).schema.to_arrow_schema()
+        schema = read_schema(first)
         layout = layout_of(schema, first)
         base = root.parent if root.is_file() else root
         splits, digest = {}, hashlib.blake2b(digest_size=16)
@@ -294,7 +268,7 @@ class ShardSet:
             splits[name] = SplitInfo(sum(read_metadata(path).num_rows for path in paths), names)
             digest.update(json.dumps([name, names, [identity(path) for path in paths]]).encode())
         info = DatasetInfo(
-            class_names=class_names_of(schema, layout.label) or names_in(files, layout.label),
+            class_names=class_names_in(files, layout.label),
             channels=3,
             splits=splits,
             mean=_IMAGENET_MEAN,
@@ -306,6 +280,16 @@ class ShardSet:
             multilabel=is_list(schema.field(layout.label).type),
         )
         return cls(root, cache, info, files, layout)
+
+    def __repr__(self) -> str:
+        rows = plural(sum(map(len, self.splits.values())), "row")
+        return f"ShardSet({str(self.root)!r}: {rows}, {plural(len(self.info.class_names), 'class', 'classes')})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: counts and samples."""
+        from sagitta.dataset import as_html  # through the face: it stands above this module
+
+        return as_html(self)
 
     def __reduce__(self) -> tuple[Callable[..., "ShardSet"], tuple[Any, ...]]:
         return _reopen, (self.root, self.cache)

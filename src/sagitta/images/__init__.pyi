@@ -13,4 +13,7 @@ from .encoding import DEFAULT_QUALITY as DEFAULT_QUALITY
 from .encoding import GREY_MODES as GREY_MODES
 from .encoding import add_restart_markers as add_restart_markers
 from .encoding import reencode as reencode
+from .grid import Tile as Tile
+from .grid import grid as grid
 from .grid import prediction_grid as prediction_grid
+from .native import missing_core as missing_core

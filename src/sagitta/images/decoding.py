@@ -20,8 +20,6 @@ One channel means Pillow's ``convert("L")`` of that result, which leaves grey im
 """
 
 import io
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +35,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sagitta.errors import ImageError
 from sagitta.images import native
+from sagitta.images.muting import mute_pillow, muted
 
 Bytes = bytes | memoryview
 Pixels = npt.NDArray[np.uint8]
@@ -68,8 +67,6 @@ _TRANSPOSE = {
 }
 # EPS starts Ghostscript, WMF asks the system, the others are stubs that only an application's plugin fills.
 _REFUSED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-# Pillow warns about odd metadata, which is neither an error nor news here.
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @dataclass(frozen=True)
@@ -202,12 +199,7 @@ def engine() -> str:
     """Return one line: which decoder is used, and how to get the fast one where it is not."""
     if core := native.library():
         return f"native core with libjpeg-turbo {native.libjpeg(core)}; Pillow {PIL.__version__} for other formats"
-    if native.switched_off():
-        return f"Pillow {PIL.__version__}; the native core is switched off: unset SAGITTA_NATIVE"
-    return (
-        f"Pillow {PIL.__version__}; the native core is not built: install a C++ compiler and libjpeg-turbo's headers "
-        "(libjpeg-turbo8-dev, libjpeg62-turbo-dev or libjpeg-turbo-devel), then install sagitta again"
-    )
+    return f"Pillow {PIL.__version__}; {native.missing_core()}"
 
 
 def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixels) -> None:
@@ -271,10 +263,6 @@ def _array(image: Image.Image, channels: int) -> Pixels:
 
 def _open(data: Bytes) -> Image.Image:
     """Read the header; refuse too many pixels before any is decoded."""
-    # Set for good, since `catch_warnings` is not safe with threads; and looked for each time, since somebody
-    # else's `catch_warnings`, such as pytest's around every test, drops it.
-    if _QUIET not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
     image = Image.open(io.BytesIO(data), formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -291,6 +279,7 @@ def _load(image: Image.Image) -> None:
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    mute_pillow()
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
 
 
@@ -346,7 +335,8 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 def _refusal(data: Bytes) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError with a one-line reason."""
     try:
-        yield
+        with muted():
+            yield
     except ImageError:
         raise
     except Exception as error:

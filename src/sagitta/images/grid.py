@@ -1,44 +1,97 @@
 """Pictures of pictures: images with captions in rows and columns."""
 
-from typing import Any
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-_TILE = 160  # pixels a side of one image in the grid
-_CAPTION = 36
+Colour = tuple[int, int, int]
+
+_GAP, _LINE, _FRAME = 8, 15, 3  # pixels between tiles, of a line of text, of a frame
+_HEAD, _HEAD_LINES, _HEAD_LETTERS = 192, 4, 20
+_INK: Colour = (40, 40, 40)
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
 
 
-def prediction_grid(rows: list[tuple[Image.Image, str, str, float]]) -> Image.Image:
-    """Draw ``(image, truth, prediction, probability)`` as a grid with captions, about square."""
-    columns = max(1, round(len(rows) ** 0.5))
-    lines = -(-len(rows) // columns)
-    grid = Image.new("RGB", (columns * (_TILE + 8), lines * (_TILE + _CAPTION + 8)), "white")
-    draw = ImageDraw.Draw(grid)
+class Tile(NamedTuple):
+    """One image of a grid, whole; lines of text under it; the colour of its frame and of the first line, if any."""
+
+    image: Image.Image
+    lines: Sequence[str] = ()
+    colour: Colour | None = None
+
+
+def grid(tiles: Sequence[Tile | None], columns: int, *, side: int = 128, heads: Sequence[str] = ()) -> Image.Image:
+    """Draw tiles line by line.
+
+    Args:
+        tiles: the images; None leaves a place empty.
+        columns: tiles in a line.
+        side: of the square that holds an image, in pixels.
+        heads: what stands left of each line, if anything; long ones are broken, and their last line of text stays.
+    """
+    left, right = (_HEAD + _GAP, _GAP) if heads else (_GAP, 0)
+    text = max((len(tile.lines) for tile in tiles if tile), default=0)
+    across, down = side + _GAP, side + _GAP + (text * _LINE + 6 if text else 0)
+    sheet = Image.new("RGB", (left + columns * across + right, _GAP + -(-len(tiles) // columns) * down), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, head in enumerate(heads):
+        middle = _GAP + number * down + side // 2
+        draw.multiline_text((_GAP, middle), _broken(draw, head), _INK, ImageFont.load_default(15), "lm", spacing=5)
+    for index, tile in enumerate(tiles):
+        if tile is not None:
+            _place(sheet, draw, tile, (left + index % columns * across, _GAP + index // columns * down), side)
+    return sheet
+
+
+def prediction_grid(rows: Sequence[tuple[Image.Image, str, str, float]]) -> Image.Image:
+    """Draw ``(image, truth, prediction, probability)``, about square: right ones framed green, wrong ones red."""
+    tiles = [
+        Tile(
+            image,
+            (f"{probability:.0%} {prediction}", "" if truth == prediction else f"is {truth}"),
+            _RIGHT if truth == prediction else _WRONG,
+        )
+        for image, truth, prediction, probability in rows
+    ]
+    return grid(tiles, max(1, round(len(rows) ** 0.5)), side=156)
+
+
+def _place(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int) -> None:
+    left, top = corner
+    room = side - 2 * _FRAME if tile.colour else side
+    small = _fitted(tile.image, room)
+    if tile.colour:
+        draw.rectangle((left, top, left + side - 1, top + side - 1), "gainsboro", tile.colour, _FRAME)
+    sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
     font = ImageFont.load_default(12)
-    for index, (image, truth, prediction, probability) in enumerate(rows):
-        left, top = index % columns * (_TILE + 8) + 4, index // columns * (_TILE + _CAPTION + 8) + 4
-        colour = _RIGHT if truth == prediction else _WRONG
-        scale = (_TILE - 6) / max(image.size)
-        small = image.resize(
-            [max(1, round(side * scale)) for side in image.size],
-            Image.Resampling.NEAREST if scale > 1 else None,
-        )
-        draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill="gainsboro", outline=colour, width=3)
-        grid.paste(small, (left + (_TILE - small.width) // 2, top + (_TILE - small.height) // 2))
-        draw.text(
-            (left, top + _TILE + 2),
-            _fit(draw, font, f"{prediction} {probability:.0%}"),
-            fill=colour,
-            font=font,
-        )
-        if truth != prediction:
-            draw.text((left, top + _TILE + 17), _fit(draw, font, f"is {truth}"), fill="black", font=font)
-    return grid
+    for number, line in enumerate(tile.lines):
+        colour = tile.colour if tile.colour and number == 0 else _INK
+        draw.text((left, top + side + 2 + number * _LINE), _shortened(draw, font, line, side), colour, font)
 
 
-def _fit(draw: ImageDraw.ImageDraw, font: Any, text: str) -> str:
-    """Shorten ``text`` until it is no wider than a tile."""
-    while draw.textlength(text, font=font) > _TILE and len(text) > 2:
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """Return the whole image, as large as a square of ``side`` holds; the pixels of tiny images stay sharp."""
+    scale = side / max(image.size)
+    size = [max(1, round(length * scale)) for length in image.size]
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC)
+
+
+def _broken(draw: ImageDraw.ImageDraw, head: str) -> str:
+    """Return the text in at most so many lines as there is room for; its last line always stays."""
+    font = ImageFont.load_default(15)
+    *first, last = head.replace("_", " ").split("\n")
+    lines = [line for part in first for line in textwrap.wrap(part, _HEAD_LETTERS)]
+    if len(lines) >= _HEAD_LINES:
+        lines = [*lines[: _HEAD_LINES - 2], f"{lines[_HEAD_LINES - 2]}…"]
+    return "\n".join(_shortened(draw, font, line, _HEAD - _GAP) for line in [*lines, last])
+
+
+def _shortened(
+    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: int
+) -> str:
+    """Shorten ``text`` until it is no wider than ``width`` pixels."""
+    while draw.textlength(text, font=font) > width and len(text) > 2:
         text = text[:-2] + "…"
     return text

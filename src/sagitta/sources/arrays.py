@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from sagitta.dataset import Reader, Source
+from sagitta.dataset import Reader, Source, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import SourceOptions, class_order, make_source, rows_table, split_of
+from sagitta.sources.base import SourceOptions, class_order, make_source, rows_table
 from sagitta.sources.tree import Tree
 
 Pixels = npt.NDArray[np.uint8]
@@ -105,8 +105,7 @@ def idx(tree: Tree, _options: SourceOptions) -> Source | None:
 
 
 def _idx_split(before: str) -> str | None:
-    words = re.findall(r"[a-z]+|t10k", before.lower().replace("t10k", "test"))
-    return next((split for word in words if (split := split_of(word))), None)
+    return split_of_file(before.lower().replace("t10k", "test"))
 
 
 def _load_idx(reader: Reader, files: Mapping[str, str], part: str) -> Pixels:

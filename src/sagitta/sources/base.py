@@ -17,12 +17,6 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 """Lower-case suffixes that mark a file as an image."""
 
-_SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class SourceOptions:
@@ -59,20 +53,6 @@ def suffix(name: str) -> str:
     """Return the lower-case extension of a '/'-separated name, with its dot, or ''."""
     stem, dot, extension = name.rpartition("/")[2].rpartition(".")
     return dot + extension.lower() if stem else ""
-
-
-def split_of(text: str | None) -> str | None:
-    """Return the split that ``text`` names, in any case, or None: ``Validation`` is val, ``dev`` is nothing."""
-    return _SPLIT_WORDS.get(text.strip().lower()) if text else None
-
-
-def split_of_file(name: str) -> str | None:
-    """Return the split that a file or else its nearest folder begins with: data/train-0.parquet, trainLabels.csv."""
-    for part in reversed(name.split("/")):
-        word = re.match(r"[A-Z]?[a-z]+|[A-Z]+", part)
-        if word and (split := split_of(word.group())):
-            return split
-    return None
 
 
 def class_order(labels: Iterable[str]) -> tuple[str, ...]:

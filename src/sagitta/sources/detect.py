@@ -5,17 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from sagitta.dataset import Source
-from sagitta.errors import SourceError
+from sagitta.dataset import Source, image_leaves, read_schema
+from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx
 from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
 from sagitta.sources.manifest import TABLE_SUFFIXES, manifest, open_table
-from sagitta.sources.parquet import image_column, parquet
+from sagitta.sources.parquet import parquet, unreadable
 from sagitta.sources.tree import Tree, archive_tree, folder_tree
 from sagitta.sources.webdataset import webdataset
 
@@ -111,9 +108,9 @@ def _holds_images(location: str, file: Path) -> bool:
     if suffix(file.name) != ".parquet":
         return False
     try:
-        return image_column(pq.read_schema(file)) is not None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{location}: cannot be read as Parquet ({error}); get it again") from error
+        return image_leaves(read_schema(file)) is not None
+    except DatasetError as error:
+        raise unreadable(location, file, error) from error
 
 
 def _checked(location: str, source: Source, options: SourceOptions) -> Source:

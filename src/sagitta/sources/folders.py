@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sagitta.dataset import Source, plural
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, split_of, suffix
+from sagitta.dataset import Source, plural, split_of
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
 from sagitta.sources.tree import Tree
 
 _SIDE_SUFFIXES = frozenset({

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.dataset import Source, is_list, plural
+from sagitta.dataset import Source, is_list, plural, split_of, split_of_file
 from sagitta.errors import SourceError
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
@@ -20,8 +20,6 @@ from sagitta.sources.base import (
     make_source,
     rows_table,
     several_labels,
-    split_of,
-    split_of_file,
     suffix,
 )
 from sagitta.sources.tree import Tree

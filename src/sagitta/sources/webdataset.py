@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from sagitta.dataset import Reader, Source, plural
+from sagitta.dataset import Reader, Source, plural, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, split_of_file, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
 from sagitta.sources.tree import Tree, tar_tree
 
 _NAMES_FILE = "classnames.txt"
@@ -41,7 +41,7 @@ class _Found:
 def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
     """Return the labelled samples of ``tree``, or of the tar files that lie in it.
 
-    A shard whose name or folder begins with train, val or test gives its split. ``classnames.txt``, one name a line,
+    A word in a shard's name or folder (train, val, test) gives its split. ``classnames.txt``, one name a line,
     beside the shards or inside one, names integer labels.
 
     Raises:

@@ -8,7 +8,6 @@ import ctypes
 import os
 from collections.abc import Sequence
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,23 @@ import numpy.typing as npt
 _POINTER = ctypes.c_void_p
 
 
+INTERFACE = 1
+"""Must equal the core's ``sagitta_interface()``; raise both when a function, its arguments or their meaning change."""
+
+_FILE = Path(__file__).with_name("core.so")  # no Python's name in it; whatever else lies here was built before
+
+
 def library() -> ctypes.CDLL | None:
-    """Return the loaded core, or None where it is not built, does not load or is switched off."""
-    return None if switched_off() else _load()
+    """Return the loaded core, or None where it is missing; :func:`missing_core` says why."""
+    return None if switched_off() else _load(_FILE)[0]
+
+
+def missing_core() -> str | None:
+    """Return None where the core is used, else one line: why it is not, and the remedy."""
+    if switched_off():
+        return "the native core is switched off: unset SAGITTA_NATIVE"
+    reason = _load(_FILE)[1]
+    return reason and f"the native core {reason}"
 
 
 def switched_off() -> bool:
@@ -28,14 +41,25 @@ def switched_off() -> bool:
 
 
 @cache
-def _load() -> ctypes.CDLL | None:
-    for path in (Path(__file__).with_name(f"core{suffix}") for suffix in EXTENSION_SUFFIXES):
-        if path.exists():
-            try:
-                return _declare(ctypes.CDLL(str(path)))
-            except OSError:  # built against a libjpeg that this machine lacks
-                return None
-    return None
+def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
+    """Return the core, or why there is none and what to do."""
+    if not path.exists():
+        return None, (
+            "is not built: install a C++ compiler and libjpeg-turbo's headers (libjpeg-turbo8-dev, "
+            "libjpeg62-turbo-dev or libjpeg-turbo-devel), then install sagitta again"
+        )
+    try:
+        core = ctypes.CDLL(str(path))
+    except OSError as error:  # such as a libjpeg that this machine lacks
+        reason = " ".join(str(error).split())
+        return None, f"is built but does not load ({reason}): install libjpeg-turbo, or install sagitta again"
+    found = core.sagitta_interface() if hasattr(core, "sagitta_interface") else 0
+    if found != INTERFACE:
+        return None, (
+            f"was built by another version (its interface is {found}, not {INTERFACE}): install sagitta again, "
+            "in its source folder with `python setup.py build_ext --inplace`"
+        )
+    return _declare(core), None
 
 
 def _declare(core: ctypes.CDLL) -> ctypes.CDLL:

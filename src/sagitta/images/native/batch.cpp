@@ -184,6 +184,10 @@ uint64_t sagitta_add_restart_markers(const uint8_t* file, uint64_t size, uint8_t
     }
 }
 
+// Which functions there are and what they take. Raised with INTERFACE in __init__.py whenever that changes, so that a
+// core that was built before is not called in another way.
+int sagitta_interface() { return 1; }
+
 void sagitta_free(uint8_t* data) { std::free(data); }
 
 const char* sagitta_libjpeg() {

@@ -1,0 +1,40 @@
+"""Grids of images: everything in its place, whatever the number of tiles and the length of names."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagitta.images.grid import Tile, grid, prediction_grid
+
+
+def inked(sheet: Image.Image, box: tuple[int, int, int, int]) -> bool:
+    return bool((np.asarray(sheet.crop(box)) < 255).any())
+
+
+@pytest.mark.parametrize(("lines", "columns"), [(1, 8), (2, 8), (12, 8), (4, 4)])
+def test_tiles_stand_in_lines_beside_their_heads(lines: int, columns: int) -> None:
+    tiles = [Tile(Image.new("RGB", (64, 64), "black"))] * (lines * columns)
+    sheet = grid(tiles, columns, heads=["an_extraordinarily_" * 9 + "\n7 in train"] * lines)
+    assert sheet.size == (208 + columns * 136, 8 + lines * 136)
+    pixels = np.asarray(sheet)[..., 0]
+    across, down = np.flatnonzero((pixels == 0).any(axis=0)), np.flatnonzero((pixels == 0).any(axis=1))
+    assert [len(across), len(down)] == [columns * 128, lines * 128]
+    assert inked(sheet, (8, 8, 192, 136)) and not inked(sheet, (193, 0, 200, sheet.height))
+    for line in range(lines + 1):  # nor does text reach the next line's
+        assert not inked(sheet, (0, line * 136, sheet.width, line * 136 + 8))
+
+
+def test_a_place_may_be_empty_and_an_image_is_shown_whole() -> None:
+    wide = Image.new("RGB", (200, 100), "red")
+    sheet = grid([Tile(wide), None], 2, side=100)
+    assert inked(sheet, (8, 33, 108, 83)) and not inked(sheet, (8, 8, 108, 33)) and not inked(sheet, (108, 0, 216, 116))
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 16])
+def test_captions_of_predictions_stay_in_their_columns(count: int) -> None:
+    rows = [(Image.new("L", (28, 28)), "truth " * 20, "W" * 80, 0.5)] * count
+    sheet = prediction_grid(rows)
+    columns = max(1, round(count**0.5))
+    assert sheet.width == 8 + columns * 164
+    for column in range(columns + 1):
+        assert not inked(sheet, (column * 164, 0, column * 164 + 8, sheet.height))
