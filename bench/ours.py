@@ -109,7 +109,7 @@ def _region_library() -> ctypes.CDLL:
     here = Path(__file__).parent
     library = cache() / "region.so"
     if not library.exists():
-        native = here.parent / "src" / "sagitta" / "_native"
+        native = here.parent / "src" / "sagitta" / "images" / "native"
         sources = [here / "region.cpp", *(native / f"{name}.cpp" for name in ("jpeg", "layout", "restart"))]
         flags = ["-std=c++17", "-O3", "-shared", "-fPIC", "-pthread"]
         subprocess.run(["g++", *flags, "-o", str(library), *map(str, sources), "-ljpeg"], check=True)

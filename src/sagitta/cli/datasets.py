@@ -1,5 +1,6 @@
 """`sagitta convert` and `sagitta inspect`."""
 
+import sys
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, byte_size, whole
@@ -35,6 +36,7 @@ def convert(argv: list[str]) -> None:
         help="what to do with unreadable images (quarantine)",
     )
     a, _ = parser.parse(argv)
+    _say_core()
     shares = {name: share(f"--{name}", getattr(a, name)) for name in ("val", "test")}
     own = ("seed", "resize", "quality", "restart_markers", "shard_size", "workers", "on_bad")
     options = {name: getattr(a, name) for name in (*names, *own)} | shares
@@ -43,6 +45,14 @@ def convert(argv: list[str]) -> None:
     print(
         f"{a.out}: {len(info.class_names)} classes, {counts}, {info.quarantined} quarantined. Next: sagitta fit {a.out}"
     )
+
+
+def _say_core() -> None:
+    """Say, on standard error, where the native core is missing, and the remedy."""
+    from sagitta.images import missing_core
+
+    if reason := missing_core():
+        print(f"sagitta: {reason}; until then Pillow decodes, which takes several times as long", file=sys.stderr)
 
 
 def share(name: str, text: str | None) -> float | None:
@@ -78,6 +88,7 @@ def inspect(argv: list[str]) -> None:
     if a.dataset is None:
         raise ConfigError("no DATASET given; see sagitta inspect --help")
     print(summarise(a.dataset))
+    _say_core()
     if a.contact_sheet:
         contact_sheet(a.dataset, a.contact_sheet)
         print(f"contact sheet: {a.contact_sheet}")

@@ -32,7 +32,7 @@ from sagitta.run import (
 from sagitta.settings import Settings, device_of
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.tuning import find_batch_size, find_lr
-from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning
+from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 
@@ -68,6 +68,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     check_free(out)
     with quiet():
         _check_before_conversion(settings, resume)
+        say_core()
         data = settings.image_data(verbose=True)
         data.prepare_data()
         data.setup("fit")

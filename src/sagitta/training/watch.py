@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from sagitta.dataset import SPLITS
-from sagitta.images import prediction_grid
+from sagitta.images import missing_core, prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
 from sagitta.models import Classifier, Task, task_of
 
@@ -26,6 +26,12 @@ _WAIT_WORTH_MENTIONING = 0.2
 def say(line: str) -> None:
     """Print a line at once, on the first rank only."""
     print(line, flush=True)
+
+
+def say_core() -> None:
+    """Say where decoding is slow because the native core is missing, and the remedy."""
+    if reason := missing_core():
+        say(f"note: {reason}; until then Pillow decodes, which takes several times as long")
 
 
 def say_beginning(data: ImageData, classifier: Classifier, epochs: int | None, run: Path) -> None:
@@ -254,7 +260,7 @@ def _remedies(loader: Any) -> list[str]:
     height, width = loader.preprocessing.size
     stored = dict(loader.shards.info.provenance.get("options", {}))
     photos = min(loader.shards.info.max_size) > max(height, width)
-    if photos and not stored.get("restart_markers"):
+    if photos and not stored.get("restart_markers") and missing_core() is None:
         remedies.append("let crops decode only what they need (sagitta convert --restart-markers, lossless)")
     if photos and min(loader.shards.info.max_size) > 2 * max(height, width):
         remedies.append(f"store smaller images (sagitta convert --resize {round(1.5 * min(height, width))})")
