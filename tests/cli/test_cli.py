@@ -261,6 +261,19 @@ def test_restart_markers_and_the_engine(
         assert not list(tmp_path.glob("*marked*"))
 
 
+def test_a_missing_core_is_said_with_its_remedy(
+    tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGITTA_NATIVE", "0")
+    converted = sagitta("convert", photo_folder, "dataset", cwd=tmp_path)
+    fitted = sagitta("fit", "dataset", "--trainer.fast_dev_run", "true", "--image-size", 32, cwd=tmp_path)
+    inspected = sagitta("inspect", "dataset", cwd=tmp_path)
+    for result, text in ((converted, converted.stderr), (fitted, fitted.stdout), (inspected, inspected.stderr)):
+        assert result.returncode == 0, result.stderr
+        assert text.count("the native core is switched off: unset SAGITTA_NATIVE") == 1
+        assert "restart" not in result.stdout + result.stderr
+
+
 def test_an_interrupted_run_is_resumed(work: Path) -> None:
     """Three epochs in one go, and two epochs plus one after a resume, end with the same weights and metrics."""
     assert (

@@ -36,7 +36,8 @@ def convert(argv: list[str]) -> None:
         help="what to do with unreadable images (quarantine)",
     )
     a, _ = parser.parse(argv)
-    _say_core()
+    if not a.restart_markers:  # which are refused without it
+        _say_core()
     shares = {name: share(f"--{name}", getattr(a, name)) for name in ("val", "test")}
     own = ("seed", "resize", "quality", "restart_markers", "shard_size", "workers", "on_bad")
     options = {name: getattr(a, name) for name in (*names, *own)} | shares
