@@ -4,8 +4,9 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -47,10 +48,34 @@ def content_hash(data: bytes | memoryview) -> str:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; the system releases it when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold a lock between processes and threads; the system releases it when its holder dies.
+
+    Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    with _locked(path):
         yield
+
+
+def _locked(path: Path) -> IO[str]:
+    while True:
+        # The holder may remove file and folder when it has finished, so either may go at any moment.
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except FileNotFoundError:
+            continue
+        except FileExistsError:
+            if os.path.lexists(path.parent) and not path.parent.is_dir():  # a file of that name, which stays
+                raise
+            continue
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def user_cache() -> Path:

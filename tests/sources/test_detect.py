@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,9 @@ def test_the_printed_line(tmp_path: Path) -> None:
         f"{tmp_path}/given: class folders, 2 images in 2 classes; "
         "skipped 1 file of text beside the images (.txt, .csv and the like); another layout: --layout NAME"
     )
+
+
+def test_what_is_understood_is_said_without_arrow() -> None:
+    code = "import sys; from sagitta.sources import UNDERSTOOD; print(UNDERSTOOD); assert 'pyarrow' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(word in said for word in ("class folders", "WebDataset", "idx", "CIFAR", "Parquet"))

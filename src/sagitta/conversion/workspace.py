@@ -3,16 +3,13 @@
 The work is done beside it, in ``.NAME.partial``, which one process at a time holds and the next one goes on with.
 """
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from sagitta.errors import DatasetError, SourceError
-from sagitta.files import new_file
+from sagitta.files import lock, new_file
 
 RESULT = "dataset"
 """The folder in the work folder that becomes the finished one."""
@@ -29,7 +26,7 @@ def work_folder(out: Path, key: str) -> Iterator[Path]:
         DatasetError: ``out`` exists.
     """
     folder = out.with_name(f".{out.name}.partial")
-    with _locked(folder):
+    with lock(folder / "lock"):
         try:
             if out.exists():
                 raise exists_already(out)
@@ -45,20 +42,6 @@ def work_folder(out: Path, key: str) -> Iterator[Path]:
 def exists_already(out: Path) -> DatasetError:
     """Return the error for an output that is there."""
     return DatasetError(f"{out}: exists already; remove it or name another folder")
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Return the open lock file of ``folder``, which is made if need be; waits while another process holds it."""
-    while True:
-        # The holder removes lock and folder when it has finished, so either may go at any moment.
-        with suppress(FileNotFoundError, FileExistsError):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
-                    return lock
-            lock.close()
 
 
 def _remove(folder: Path) -> None:

@@ -65,14 +65,13 @@ def open_index(root: Path, cache: Path | None, split: str, files: Sequence[Path]
         if (index := _load(sidecar, key, files)) is not None:
             return index
     for sidecar in sidecars:
-        with suppress(OSError):  # read-only, or full: the next folder will do, or none
-            sidecar.parent.mkdir(parents=True, exist_ok=True)
-            with lock(sidecar.with_suffix(".lock")):
-                index = _load(sidecar, key, files)
-                if index is None:
-                    index = _build(files, column)
-                    _save(sidecar, key, index)
-                return index
+        # Read-only, or full: the next folder will do, or none.
+        with suppress(OSError), lock(sidecar.with_suffix(".lock")):
+            index = _load(sidecar, key, files)
+            if index is None:
+                index = _build(files, column)
+                _save(sidecar, key, index)
+            return index
     return _build(files, column)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -89,6 +89,28 @@ def rows_table(
     except UnicodeEncodeError as error:
         raise SourceError(f"{location}: the name {error.object!r} is not valid UTF-8; rename that file") from None
     return pa.table(columns, schema=ROWS.set(1, pa.field("label", kind)))
+
+
+@dataclass
+class Found:
+    """Columns of the rows that a walk over files finds, and how many files of each split have no label."""
+
+    paths: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    unlabelled: Counter[str | None] = field(default_factory=Counter)
+
+    def add(self, path: str, label: str, size: int, split: str | None) -> None:
+        """Add a row."""
+        self.paths.append(path)
+        self.labels.append(label)
+        self.sizes.append(size)
+        self.splits.append(split)
+
+    def table(self, location: str) -> pa.Table:
+        """Return the rows, of schema ``ROWS``; raises as :func:`rows_table`."""
+        return rows_table(location, self.paths, self.labels, self.sizes, self.splits)
 
 
 def make_source(

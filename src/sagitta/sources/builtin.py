@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sagitta.dataset import ROWS, Source
 from sagitta.errors import SourceError
+from sagitta.files import new_file
 from sagitta.sources.arrays import Part, Pixels, array_source, cifar, idx
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.folders import folders
@@ -160,25 +161,21 @@ def _digit_pixels(_part: str) -> Pixels:
 
 
 def _download(name: str, builtin: Builtin, file: str, checksum: str, folder: Path) -> None:
-    """Fetch one file into ``folder`` under a temporary name, verify it, rename it."""
+    """Fetch one file into ``folder``, verified, whole or not at all."""
     mirror = os.environ.get(MIRROR_VARIABLE)
     url = f"{mirror.rstrip('/')}/{name}/{file}" if mirror else builtin.url + file
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{file}.{os.getpid()}.tmp"
     try:
-        found = _fetch(url, temporary)
-        if found != checksum:
-            raise SourceError(
-                f"{url}: MD5 is {found}, not {checksum}; the download is damaged or another file, try again"
-            )
-        temporary.replace(folder / file)
+        with new_file(folder / file) as temporary:
+            found = _fetch(url, temporary)
+            if found != checksum:
+                raise SourceError(
+                    f"{url}: MD5 is {found}, not {checksum}; the download is damaged or another file, try again"
+                )
     except (OSError, http.client.HTTPException) as error:
         raise SourceError(
             f"{name}: cannot be downloaded from {url} ({error}); "
             f"without network put {', '.join(builtin.files)} into {folder}"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _fetch(url: str, target: Path) -> str:
@@ -191,8 +188,6 @@ def _fetch(url: str, target: Path) -> str:
             file.write(block)
             digest.update(block)
             progress.advance(task, len(block))
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest()
 
 

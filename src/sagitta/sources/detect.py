@@ -15,6 +15,7 @@ from sagitta.sources.manifest import TABLE_SUFFIXES, manifest, open_table
 from sagitta.sources.parquet import parquet, unreadable
 from sagitta.sources.tree import Tree, archive_tree, folder_tree
 from sagitta.sources.webdataset import webdataset
+from sagitta.sources.words import UNDERSTOOD
 
 Layout = Callable[[Tree, SourceOptions], Source | None]
 
@@ -31,10 +32,6 @@ LAYOUTS: Mapping[str, Layout] = {
 first is taken, and ``Source.describe`` says which."""
 
 _DETECT = SourceOptions()
-_EXPECTED = (
-    "class folders (CLASS/x.jpg), train/val/test folders of them, file names (cat.0.jpg, dog.0.jpg), "
-    "a CSV of file names and labels, WebDataset tars, MNIST idx files, CIFAR batches, image Parquet"
-)
 
 
 def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> Source:
@@ -81,7 +78,7 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
         raise SourceError(
             f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
         )
-    raise SourceError(f"{tree.location}: no images with labels found; understood are {_EXPECTED}")
+    raise SourceError(f"{tree.location}: no images with labels found; understood are {UNDERSTOOD}")
 
 
 def _first(tree: Tree, options: SourceOptions) -> Source | None:

@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sagitta.dataset import Source, plural, split_of
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, make_source, suffix
 from sagitta.sources.tree import Tree
 
 _SIDE_SUFFIXES = frozenset({
@@ -50,14 +50,9 @@ def _name_label(name: str) -> str | None:
 
 
 @dataclass
-class _Found:
-    """Columns of the rows, and counts of what was passed over."""
+class _Found(Found):
+    """Rows, and counts of what was passed over."""
 
-    paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    splits: list[str | None] = field(default_factory=list)
-    unlabelled: Counter[str | None] = field(default_factory=Counter)
     side: int = 0
     outside: int = 0
 
@@ -82,8 +77,7 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
         return None
     if splits:
         layout = f"{'/'.join(splits)} folders of {layout}"
-    rows = rows_table(tree.location, found.paths, found.labels, found.sizes, found.splits if splits else None)
-    return make_source(tree.location, layout, rows, tree.reader, notes=found.notes())
+    return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=found.notes())
 
 
 def _collect(tree: Tree, splits: dict[str, str], label_of: Callable[[str], str | None]) -> _Found:
@@ -98,10 +92,7 @@ def _collect(tree: Tree, splits: dict[str, str], label_of: Callable[[str], str |
         elif (label := label_of(rest if splits else name)) is None:
             found.unlabelled[split] += 1
         else:
-            found.paths.append(name)
-            found.labels.append(label)
-            found.sizes.append(size)
-            found.splits.append(split)
+            found.add(name, label, size, split)
     return found
 
 

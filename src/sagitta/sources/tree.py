@@ -21,6 +21,7 @@ from pathlib import Path
 
 from sagitta.dataset import Reader
 from sagitta.errors import ImageError, SourceError
+from sagitta.files import new_file
 
 _JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
 _DOCUMENTS = frozenset({"md", "txt", "rst", "html", "pdf", "license", "readme"})
@@ -219,16 +220,8 @@ def _uncompressed(file: Path, cache: Path) -> Path:
     key = hashlib.sha256(f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:16]
     target = cache / "archives" / f"{file.name.partition('.')[0]}-{key}.tar"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with decompress(file) as packed, temporary.open("wb") as plain:
-                shutil.copyfileobj(packed, plain, 1 << 20)
-                plain.flush()
-                os.fsync(plain.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(target) as temporary, decompress(file) as packed, temporary.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, 1 << 20)
     return target
 
 

@@ -3,13 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from sagitta.dataset import Reader, Source, plural, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, make_source, suffix
 from sagitta.sources.tree import Tree, tar_tree
 
 _NAMES_FILE = "classnames.txt"
@@ -29,15 +29,6 @@ class ShardsReader:
         return self.shards[shard].read(path[len(shard) + 1 :])
 
 
-@dataclass
-class _Found:
-    paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    splits: list[str | None] = field(default_factory=list)
-    unlabelled: int = 0
-
-
 def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
     """Return the labelled samples of ``tree``, or of the tar files that lie in it.
 
@@ -49,13 +40,14 @@ def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
     """
     shards = _shards(tree)
     names = next((_class_names(shard) for shard in [tree, *shards.values()] if _NAMES_FILE in shard.sizes), None)
-    found = _Found()
+    found = Found()
     for shard, members in shards.items():
         _collect(shard, members, names, found)
-    if not found.paths or found.unlabelled > len(found.paths):
+    unlabelled = found.unlabelled.total()
+    if not found.paths or unlabelled > len(found.paths):
         return None
-    rows = rows_table(tree.location, found.paths, found.labels, found.sizes, found.splits).sort_by("path")
-    notes = [f"skipped {plural(found.unlabelled, 'sample')} without a label"] if found.unlabelled else []
+    rows = found.table(tree.location).sort_by("path")
+    notes = [f"skipped {plural(unlabelled, 'sample')} without a label"] if unlabelled else []
     reader = ShardsReader({shard: members.reader for shard, members in shards.items()})
     layout = f"WebDataset, {plural(len(shards), 'shard')}"
     return make_source(tree.location, layout, rows, reader, class_names=names, notes=notes)
@@ -72,7 +64,7 @@ def _shards(tree: Tree) -> dict[str, Tree]:
     return {name: tar_tree(f"{tree.location}/{name}", Path(tree.root, name)) for name in tars}
 
 
-def _collect(shard: str, members: Tree, names: list[str] | None, found: _Found) -> None:
+def _collect(shard: str, members: Tree, names: list[str] | None, found: Found) -> None:
     samples: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for name in members.sizes:
         folder, slash, base = name.rpartition("/")
@@ -83,12 +75,9 @@ def _collect(shard: str, members: Tree, names: list[str] | None, found: _Found) 
         if image is None:
             continue
         if (label := _label(members, sample, names)) is None:
-            found.unlabelled += 1
+            found.unlabelled[None] += 1
             continue
-        found.paths.append(f"{shard}/{image}")
-        found.labels.append(label)
-        found.sizes.append(members.sizes[image])
-        found.splits.append(split_of_file(shard))
+        found.add(f"{shard}/{image}", label, members.sizes[image], split_of_file(shard))
 
 
 def _label(members: Tree, sample: Mapping[str, str], names: list[str] | None) -> str | None:
