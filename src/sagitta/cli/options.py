@@ -6,10 +6,12 @@ from typing import Any, NoReturn
 
 from sagitta.errors import ConfigError
 from sagitta.settings import OPTIONS, unknown_option
+from sagitta.sources import UNDERSTOOD
 
-DATA_HELP = """what you have: a converted dataset; class folders, also under train/ val/ test/; files named
-cat.0.jpg; a CSV, TSV or Parquet manifest; a .tar or .zip of these; WebDataset tars; MNIST idx files; CIFAR batches;
-Hugging Face image Parquet (folder or hf://user/name); or digits, mnist, fashion-mnist, cifar10, cifar100, imagenette"""
+DATA_HELP = (
+    f"what you have: a converted dataset; {UNDERSTOOD}, local or hf://user/name; "
+    "or digits, mnist, fashion-mnist, cifar10, cifar100, imagenette"
+)
 
 TTA_HELP = """test-time augmentation: mean of the probabilities of an image and its mirror image, at twice the time;
 it gained 2 points of accuracy on a small part of CIFAR-10 and 1 on dogs vs. cats"""
