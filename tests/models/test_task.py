@@ -1,5 +1,8 @@
 """What logits mean, of one label an image or several; MixUp and CutMix: shares as literals, repeatable by key."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,10 @@ def test_mean_logits_stay_finite_where_probabilities_do_not_fit_float32() -> Non
 
 def test_a_task_is_known_by_what_the_data_says() -> None:
     assert [task_of(several).words for several in (None, False, True)] == ["one label", "one label", "several labels"]
+
+
+def test_a_copy_is_the_same_task() -> None:
+    assert copy.deepcopy(MULTI_LABEL) == MULTI_LABEL != SINGLE_LABEL == pickle.loads(pickle.dumps(SINGLE_LABEL))
 
 
 def test_decisions_have_names_and_certainty() -> None:

@@ -200,7 +200,7 @@ class Classifier(pl.LightningModule):
             self._agreement = self._agreement.learned(data, device, built=self.network is not None)
             if self.network is None:
                 self._build()
-            if self.measures is None or self.measures.task is not self.task:
+            if self.measures is None or self.measures.task != self.task:
                 self.measures = Measures(self.task, self.num_classes)
             recipe = choose(self._agreement.situation(data, self.tune, device))
             self.recipe = replace(recipe, **self._given, name=self.name)

@@ -6,6 +6,7 @@ predictions. Labels are int64 (B,) of the one, and float or bool (B, classes) of
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,6 +96,7 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True)  # equal to its copies
 class SingleLabel:
     """One label an image: logits become a distribution over the classes."""
 
@@ -149,6 +151,7 @@ class SingleLabel:
         return pa.array([names[label] for label in labels.astype(np.int64).tolist()], pa.string())
 
 
+@dataclass(frozen=True)  # equal to its copies
 class MultiLabel:
     """Several labels an image, or none: each logit is a question by itself."""
 
