@@ -72,6 +72,11 @@ def test_swap_datamodules(data_dir: Path, tmp_path: Path) -> None:
     assert output.count("normalisation:") == 2 and output.count("test_acc") == 2
 
 
+def test_own_transforms(tmp_path: Path) -> None:
+    output = run_example("own_transforms.py", "digits", cwd=tmp_path)
+    assert "recorded: Compose(" in output and "my own batch: (64, 1, 8, 8), 10 classes" in output
+
+
 def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
     for name in ("Danaus_plexippus", "Vanessa_cardui", "Pieris_rapae"):
         link_some(data_dir / "butterflies" / name, tmp_path / "butterflies" / name, 14)

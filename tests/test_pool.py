@@ -2,13 +2,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sagitta.errors import SagittaError
-from sagitta.pool import Pool
+from sagitta.pool import Pool, ahead
 
 
 def scaled(state: int, job: int) -> tuple[int, int]:
@@ -37,6 +41,78 @@ def test_results_come_in_order_from_so_many_processes(workers: int) -> None:
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do() -> None:
     with Pool(0, 2) as pool, pytest.raises(SagittaError, match="a worker process died"):
         list(pool.map(died, range(3)))
+
+
+def test_one_worker_is_a_process_where_that_is_asked_for() -> None:
+    with Pool(3, 1, apart=True) as pool:
+        process, value = pool.submit(scaled, 5).result()
+        assert process != os.getpid() and value == 15
+        assert pool.submit(refused, 1).exception() is not None
+    with Pool(3, 1) as here:
+        assert here.submit(scaled, 5).result() == (os.getpid(), 15)
+        assert here.submit(refused, 1).exception() is not None
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_so_many_jobs_are_begun_ahead_and_results_are_in_order(depth: int) -> None:
+    begun: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for number in range(10):
+            begun.append(number)
+            yield number
+
+    with ThreadPoolExecutor(4) as threads:
+        for expected, value in enumerate(ahead(partial(threads.submit, abs), jobs(), depth)):
+            assert value == expected
+            assert len(begun) == min(expected + 1 + depth, 10)
+
+
+def test_more_are_begun_ahead_where_workers_were_idle_and_the_consumer_waits_later() -> None:
+    release, begun = threading.Event(), []
+
+    def work(job: int) -> int:
+        begun.append(job)
+        if job >= 4:
+            release.wait(10)
+        return job
+
+    with ThreadPoolExecutor(1) as threads:
+        results = ahead(partial(threads.submit, work), range(20), 1, 3)
+        for expected in range(3):  # quick: the worker is idle while this consumer rests
+            assert next(results) == expected
+            while len(begun) < expected + 2:
+                time.sleep(0.001)
+            time.sleep(0.01)
+        threading.Timer(0.2, release.set).start()
+        assert list(results) == list(range(3, 20))
+
+
+def test_an_error_comes_after_the_results_before_it_and_ends_what_is_under_way() -> None:
+    def jobs() -> Iterator[int]:
+        yield from (1, 2)
+        raise OSError("job 3")
+
+    with ThreadPoolExecutor(1) as threads:
+        results = ahead(partial(threads.submit, abs), jobs(), 5)
+        assert [next(results), next(results)] == [1, 2]
+        with pytest.raises(OSError, match="job 3"):
+            next(results)
+
+
+def test_what_is_not_begun_when_the_consumer_ends_is_cancelled() -> None:
+    done: list[int] = []
+
+    def work(job: int) -> int:
+        time.sleep(0.05)
+        done.append(job)
+        return job
+
+    with ThreadPoolExecutor(1) as threads:
+        results = ahead(partial(threads.submit, work), range(100), 20)
+        next(results)
+        results.close()
+    assert len(done) <= 3
 
 
 _UNGUARDED = """

@@ -379,6 +379,8 @@ def test_the_first_bad_image_is_named(photos: dict[str, Pixels]) -> None:
     with pytest.raises(BatchError, match=r"image 2 of the batch: .*truncated") as caught:
         decode_batch([good, good, good[:-5000], b"", good], jobs, out, threads=2)
     assert caught.value.index == 2
+    assert list(caught.value.failures) == [2, 3] and caught.value.failures[2] == caught.value.reason
+    assert (out[0] == out[4]).all() and (out[0] == out[1]).all() and out[0].any()  # the others are there
     for box in ((0, 0, 641, 5), (5, 5, 5, 9), (-1, 0, 4, 4), (0, 0, 4, 428)):
         jobs["box"][1] = box
         with pytest.raises(BatchError, match=r"image 1 .* not inside 640x427"):

@@ -1,8 +1,11 @@
 """ImageData: a plain LightningDataModule that works with anybody's LightningModule."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ from torch.nn import functional as F
 
 from sagitta.conversion.pipeline import ConvertOptions
 from sagitta.errors import ConfigError, DatasetError, SourceError
+from sagitta.loading import pixels
 from sagitta.loading.datamodule import ImageData
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.classifier import Classifier
@@ -139,3 +143,93 @@ def test_classes_of_a_trained_model_are_matched_by_name() -> None:
     plain = ImageData("digits")
     plain.setup("test")
     assert torch.equal(next(iter(data.test_dataloader()))[1], 9 - next(iter(plain.test_dataloader()))[1])
+
+
+def opened(source: str | Path = "digits", **settings: Any) -> ImageData:
+    data = ImageData(source, **settings)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call has decoded."""
+    calls: list[int] = []
+    decode_batch = pixels.decode_batch
+
+    def counting(images: list[memoryview], *arguments: Any, **settings: Any) -> None:
+        calls.append(len(images))
+        decode_batch(images, *arguments, **settings)
+
+    monkeypatch.setattr(pixels, "decode_batch", counting)
+    return calls
+
+
+def test_a_sample_of_thumbnails_decodes_its_own_rows_and_all_loaders_share_what_is_decoded(decoded: list[int]) -> None:
+    data = opened(batch_size=100)
+    before = data.sample("train", 16)[0]
+    assert sum(decoded) == 16
+    loader = data.train_dataloader()
+    assert sum(decoded) == 16
+    first = [images for images, _ in loader]
+    assert sum(decoded) == 16 + data.rows
+    assert torch.equal(first[0], next(iter(data.train_dataloader()))[0])  # epoch 0 of another loader
+    assert torch.equal(data.sample("train", 16)[0], before)
+    assert sum(decoded) == 16 + data.rows
+
+
+def test_a_model_is_adopted() -> None:
+    names = [str(label) for label in reversed(range(11))]
+    data = opened()
+    plain = data.preprocessing
+    model = replace(plain, size=(12, 12), mean=(0.5,), std=(0.5,))
+    for _ in range(2):
+        data.adopt(names, model)
+        assert data.class_names == tuple(names) and data.preprocessing == model
+        assert data.class_counts[0] == 0 and data.class_counts.sum() == data.rows == len(data.shards.splits["train"])
+        assert data.answers()["class_names"] == names and data.answers()["normalisation"]["mean"] == [0.5]
+        images, labels = next(iter(data.val_dataloader()))
+        assert images.shape[2:] == (12, 12)
+        assert labels[0] == 10 - data.shards.splits["val"].labels[0] == data.as_dataset("val")[0][1]
+    data.adopt(names[1:], None)
+    assert data.class_names == tuple(names[1:]) and data.preprocessing == plain
+    with pytest.raises(ConfigError, match="2 classes that the model does not know: 8, 9"):
+        data.adopt(names[3:], model)
+
+
+def test_what_was_asked_for_stays_or_is_refused() -> None:
+    names = [str(label) for label in range(10)]
+    model = replace(opened().preprocessing, size=(32, 32))
+    data = opened(image_size=16, profile="fast")
+    data.adopt(names, model)
+    assert data.preprocessing == replace(model, size=(16, 16), profile="fast")
+    wanted = opened(preprocessing=model, image_size=16, class_names=names)
+    wanted.adopt(names, wanted.preprocessing)  # what a model trained on it has taken
+    assert wanted.preprocessing.size == (16, 16) and wanted.wanted_preprocessing == model
+    with pytest.raises(ConfigError, match="leave the preprocessing out"):
+        wanted.adopt(names, replace(model, mean=(0.1,)))
+    with pytest.raises(ConfigError, match="leave class_names out"):
+        wanted.adopt(names[::-1], model)
+    assert wanted.class_names == tuple(names)
+
+
+def test_without_a_train_split_there_are_no_training_rows() -> None:
+    data = opened()
+    del data.shards.splits["train"]
+    assert data.rows == 0 and data.class_counts.tolist() == [0] * 10
+
+
+def test_own_transforms_are_applied_and_recorded() -> None:
+    def darker(image: Tensor) -> Tensor:
+        return image // 2
+
+    plain = opened(batch_size=8)
+    data = opened(batch_size=8, train_transform=np.flip, eval_transform=darker)
+    assert torch.equal(next(iter(data.val_dataloader()))[0], next(iter(plain.val_dataloader()))[0] // 2)
+    assert torch.equal(next(iter(data.test_dataloader()))[0], next(iter(plain.test_dataloader()))[0] // 2)
+    recorded = data.answers()["transforms"]
+    assert recorded["eval_transform"].endswith("darker") and "flip" in recorded["train_transform"]
+    assert "eval_transform" not in plain.answers()["transforms"]
+    with pytest.raises(ConfigError, match="cannot be sent"):
+        opened(eval_transform=darker, transform_workers=1)
