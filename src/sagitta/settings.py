@@ -214,6 +214,7 @@ class Settings:
                 model=open_weights(weights).model() if weights is not None and name == "auto" else name,
                 device=device,
                 bf16=_computes_bf16(device),
+                classes=len(dataset.info.class_names),
             )
         )
 
