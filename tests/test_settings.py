@@ -32,6 +32,18 @@ def test_settings_are_the_same_after_pickle_yaml_and_a_second_resolution(digits:
     assert Settings.read(tmp_path / "config.yaml") == resolved
 
 
+def test_classes_of_the_trainer_are_settings_too(tmp_path: Path) -> None:
+    values = {"trainer.strategy": "DDPStrategy", "trainer.strategy.find_unused_parameters": "true"}
+    bar = {"trainer.callbacks+": "lightning.pytorch.callbacks.RichProgressBar", "trainer.accelerator": "cpu"}
+    settings = Settings.of({"source": "digits", **values, **bar})
+    arguments = settings.trainer_arguments()
+    assert [type(each).__name__ for each in arguments["callbacks"]] == ["RichProgressBar"]
+    assert type(arguments["strategy"]).__name__ == "DDPStrategy"
+    assert settings.trainer["strategy"]["init_args"]["find_unused_parameters"] is True
+    (tmp_path / "config.yaml").write_text(settings.to_yaml())
+    assert Settings.read(tmp_path / "config.yaml") == settings == pickle.loads(pickle.dumps(settings))
+
+
 def test_the_recipe_is_that_of_the_true_situation(digits: ShardSet) -> None:
     settings = Settings.of({"source": "digits", "trainer.accelerator": "cpu"})
     recipe = choose(Situation(8, len(digits.splits["train"]), classes=10))

@@ -141,8 +141,7 @@ class Settings:
             raise _explained(str(error), given) from None
         if config.source is None:
             raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
-        fields = {name: getattr(config, name) for name in ("source", "seed", "logger", "patience", "ema")}
-        return cls(**fields, **{name: config[name].as_dict() for name in ("data", "model", "trainer")})
+        return cls(**{name: _plain(value) for name, value in vars(config).items()})
 
     @classmethod
     def read(cls, path: Path, changes: Values | None = None) -> "Settings":
@@ -381,14 +380,34 @@ def _flat(values: Values, prefix: str = "") -> dict[str, Any]:
 
 
 def _nested(values: Values) -> dict[str, Any]:
+    """Return values by dotted names nested; below a class, as in ``trainer.strategy.static_graph``, its arguments.
+
+    A name that ends in ``+`` adds to a list, such as ``trainer.callbacks+``.
+    """
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *groups, leaf = name.split(".")
         inside = nested
         for group in groups:
-            inside = inside.setdefault(group, {})
-        inside[leaf] = value
+            if isinstance(inside.get(group), str):
+                inside[group] = {"class_path": inside[group], "init_args": {}}
+                inside = inside[group]["init_args"]
+            else:
+                inside = inside.setdefault(group, {})
+        if leaf.endswith("+"):
+            inside.setdefault(leaf[:-1], []).append(value)
+        else:
+            inside[leaf] = value
     return nested
+
+
+def _plain(value: Any) -> Any:
+    """Return the parser's namespaces, at any depth, as dictionaries."""
+    from jsonargparse import Namespace
+
+    if isinstance(value, Namespace):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
