@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,7 @@ def test_so_many_jobs_are_begun_ahead_and_results_are_in_order(depth: int) -> No
             yield number
 
     with ThreadPoolExecutor(4) as threads:
-        for expected, value in enumerate(ahead(partial(threads.submit, abs), jobs(), depth)):
+        for expected, value in enumerate(ahead(lambda job: threads.submit(abs, job), jobs(), depth)):
             assert value == expected
             assert len(begun) == min(expected + 1 + depth, 10)
 
@@ -78,7 +77,7 @@ def test_more_are_begun_ahead_where_workers_were_idle_and_the_consumer_waits_lat
         return job
 
     with ThreadPoolExecutor(1) as threads:
-        results = ahead(partial(threads.submit, work), range(20), 1, 3)
+        results = ahead(lambda job: threads.submit(work, job), range(20), 1, 3)
         for expected in range(3):  # quick: the worker is idle while this consumer rests
             assert next(results) == expected
             while len(begun) < expected + 2:
@@ -94,7 +93,7 @@ def test_an_error_comes_after_the_results_before_it_and_ends_what_is_under_way()
         raise OSError("job 3")
 
     with ThreadPoolExecutor(1) as threads:
-        results = ahead(partial(threads.submit, abs), jobs(), 5)
+        results = ahead(lambda job: threads.submit(abs, job), jobs(), 5)
         assert [next(results), next(results)] == [1, 2]
         with pytest.raises(OSError, match="job 3"):
             next(results)
@@ -109,7 +108,7 @@ def test_what_is_not_begun_when_the_consumer_ends_is_cancelled() -> None:
         return job
 
     with ThreadPoolExecutor(1) as threads:
-        results = ahead(partial(threads.submit, work), range(100), 20)
+        results = ahead(lambda job: threads.submit(work, job), range(100), 20)
         next(results)
         results.close()
     assert len(done) <= 3

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sagitta.conversion.pipeline import ConvertOptions
 from sagitta.errors import ConfigError, DatasetError, SourceError
+from sagitta.images import decode_batch
 from sagitta.loading import pixels
 from sagitta.loading.datamodule import ImageData
 from sagitta.loading.preprocessing import Preprocessing
@@ -156,7 +157,6 @@ def opened(source: str | Path = "digits", **settings: Any) -> ImageData:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each call has decoded."""
     calls: list[int] = []
-    decode_batch = pixels.decode_batch
 
     def counting(images: list[memoryview], *arguments: Any, **settings: Any) -> None:
         calls.append(len(images))

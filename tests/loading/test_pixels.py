@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sagitta.images import native
+from sagitta.images import decode_batch, native
 from sagitta.loading import pixels
 from sagitta.loading.augmentation import Augmentation, Ints
 from sagitta.loading.pixels import CachedPixels, FilePixels, Pixels, Reading
@@ -159,7 +159,6 @@ def test_a_batch_of_files_is_one_call_and_few_are_decoded_ahead(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    decode_batch = pixels.decode_batch
 
     def counting(images: list[bytes], *arguments: Any, **settings: Any) -> None:
         calls.append(len(images))

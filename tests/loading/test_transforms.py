@@ -82,7 +82,7 @@ def test_pixels_are_a_function_of_seed_epoch_and_row(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_generators_and_threads_are_put_back(kind: str) -> None:
     def states() -> list[Any]:
-        kept = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]
+        kept = np.random.get_state(legacy=False)["state"]
         threads = torch.get_num_threads()
         return [torch.get_rng_state().tolist(), kept["key"].tolist(), kept["pos"], random.getstate(), threads]
 
