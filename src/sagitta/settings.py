@@ -5,6 +5,7 @@ and nowhere else: ``data.image_size``, ``model.lr``, ``trainer.max_epochs``. ``O
 names, which command line and Python share. Torch and Lightning are imported when the first value is checked.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -385,7 +386,7 @@ def _nested(values: Values) -> dict[str, Any]:
     A name that ends in ``+`` adds to a list, such as ``trainer.callbacks+``.
     """
     nested: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in copy.deepcopy(dict(values)).items():  # the parser changes lists in place
         *groups, leaf = name.split(".")
         inside = nested
         for group in groups:
