@@ -48,3 +48,8 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("in the way")
     with pytest.raises(FileExistsError), lock(tmp_path / "folder" / "lock"):
         pass
+
+
+def test_a_lock_where_nothing_can_be_made_is_an_error() -> None:
+    with pytest.raises(OSError, match="No such file or directory"), lock(Path("/proc/nothing/here")):
+        pass

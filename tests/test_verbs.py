@@ -119,13 +119,20 @@ def test_probe_makes_a_run(photo_folder: Path) -> None:
         ({"model": "resnet18", "batch_size": 1}, "batch"),
         ({"weights": "none.pth", "model": "resnet18"}, "none.pth: no such checkpoint"),
         ({"out": "cache"}, "never overwritten"),
+        ({"epochs": 0}, "--epochs 0: must be above 0"),
+        ({"lr": float("inf")}, "learning rate inf"),
+        ({"seed": -1}, "--seed -1: must be from 0"),
+        ({"logger": ["csv"]}, "--logger"),
+        ({"settings": {"trainer.limit_val_batches": 0}}, "limit_val_batches 0: must be above 0"),
+        ({"settings": {"trainer.enable_checkpointing": False}}, "the Trainer refuses"),
+        ({"settings": {"trainer.barebones": True}}, "the Trainer refuses"),
         ({"devices": 2, "settings": {"trainer.strategy": "ddp_spawn", "trainer.accelerator": "cpu"}}, "devices"),
     ],
 )
 def test_what_does_not_fit_is_an_error_and_leaves_nothing(options: dict[str, object], words: str) -> None:
     before = sorted(Path("runs").glob("*")) if Path("runs").exists() else []
     with pytest.raises(sagitta.SagittaError, match=words):
-        sagitta.fit("digits", epochs=1, **options)  # type: ignore[arg-type]
+        sagitta.fit("digits", **({"epochs": 1} | options))  # type: ignore[arg-type]
     assert (sorted(Path("runs").glob("*")) if Path("runs").exists() else []) == before
 
 
@@ -166,6 +173,20 @@ def test_everything_works_in_a_notebook(work: Path) -> None:
     assert "epoch   1/1" in outputs[1] and "text/html" in outputs[2] and "test_acc" in outputs[2]
     assert "text/html" in outputs[3] and "sagitta fit DATA --devices N" in outputs[4]
     assert "--lr abc: must be a number" in outputs[5] and "new.png" in outputs[6]
+
+
+def test_a_fit_that_ends_before_a_validation_or_without_a_test_is_a_run() -> None:
+    short = sagitta.fit("digits", epochs=5, settings={"trainer.max_steps": 3}, out="short")
+    assert short.metrics["test_acc"] >= 0 and (short.path / short.record["best_checkpoint"]).is_file()
+    untested = sagitta.fit("digits", epochs=1, settings={"trainer.limit_test_batches": 0}, out="untested")
+    assert untested.test is None and "val_acc" in untested.metrics and "test_acc" not in untested.metrics
+
+
+def test_a_resume_that_is_refused_changes_nothing(run: sagitta.Run, photo_folder: Path) -> None:
+    before = run.record
+    with pytest.raises(sagitta.SagittaError):
+        sagitta.fit(photo_folder, resume=run, epochs=3, image_size=8)
+    assert run.record == before
 
 
 def test_dir_lists_what_is_public() -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+_PATIENCE = 1000
+
 
 @contextmanager
 def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
@@ -60,12 +62,15 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> IO[str]:
+    missing = 0
     while True:
         # The holder may remove file and folder when it has finished, so either may go at any moment.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         except FileNotFoundError:
+            if (missing := missing + 1) == _PATIENCE:  # nobody removes so often: it cannot be made there
+                raise
             continue
         except FileExistsError:
             if os.path.lexists(path.parent) and not path.parent.is_dir():  # a file of that name, which stays

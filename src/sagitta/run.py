@@ -36,6 +36,7 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
 COMMAND: ContextVar[str] = ContextVar("command", default="Python")
 """What the person typed, for the record."""
+_FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
@@ -65,6 +66,8 @@ def told_to_other_ranks(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        for name in [name for name in os.environ if name.startswith(_FOUND)]:
+            del os.environ[name]
         if before is None:
             del os.environ[_RUN_VARIABLE]
         else:
@@ -77,7 +80,7 @@ def from_first_process(name: str, find: Callable[[], float]) -> float:
     Raises:
         ConfigError: this process was started beside the first one, so that it cannot know.
     """
-    variable = f"SAGITTA_AUTO_{name.upper()}"
+    variable = f"{_FOUND}{name.upper()}"
     if not _global_rank():
         os.environ[variable] = str(value := find())
         return value
@@ -259,6 +262,6 @@ def history(run: Path, result: Mapping[str, float]) -> str:
     """Return the run history (a sparkline a metric) and the run summary (final values) as text."""
     lines = sparklines(run)
     width = max((len(name) for name in [*lines, *result]), default=0)
-    text = ["", "Run history", *(f"  {name:<{width}}  {line}" for name, line in lines.items())]
+    text = ["", "Run history", *(f"  {name:<{width}}  {line}" for name, line in lines.items())] if lines else []
     text += ["", "Run summary", *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
     return "\n".join(text)

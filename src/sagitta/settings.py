@@ -9,7 +9,7 @@ import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,7 +66,7 @@ OPTIONS = (
     Option("val", "data.convert.val", "SHARE", "for validation where the source has none (0.1)", "data"),
     Option("test", "data.convert.test", "SHARE", "for the test where no split is given (0.1)", "data"),
     Option("group", "data.layout.group_column", "COLUMN", "whose equal values stay in one split", "data"),
-    Option("layout", "data.layout.layout", "NAME", "of the source, where its detection is wrong", "data"),
+    Option("layout", "data.layout.layout", "NAME", "folders, manifest, …: where its detection is wrong", "data"),
     Option("path-column", "data.layout.path_column", "COLUMN", "of a table: the file", "data"),
     Option("label-column", "data.layout.label_column", "COLUMN", "of a table: the class", "data"),
     Option("split-column", "data.layout.split_column", "COLUMN", "of a table: train, val or test", "data"),
@@ -166,9 +166,18 @@ class Settings:
         return self._values().get(key)
 
     def to_yaml(self) -> str:
-        """Return the text of ``config.yaml``."""
+        """Return the text of ``config.yaml``.
+
+        Raises:
+            ConfigError: an argument of the Trainer is no plain value.
+        """
+        from yaml import YAMLError
+
         parser = _parser()
-        return str(parser.dump(parser.parse_object(_nested(self._values()))))
+        try:
+            return str(parser.dump(parser.parse_object(_nested(self._values()))))
+        except (ValueError, YAMLError) as error:
+            raise ConfigError(f"config.yaml cannot hold these settings: {' '.join(str(error).split())}") from None
 
     def _values(self) -> dict[str, Any]:
         return _flat(vars(self))
@@ -304,6 +313,11 @@ _SYNONYMS = {
 """What other tools call some options."""
 
 
+def short_name(key: str) -> str:
+    """Return a setting's name as a person writes it: ``--epochs`` for ``trainer.max_epochs``."""
+    return _SHORT_OF.get(key, f"--{key}")
+
+
 def unknown_option(name: str, known: Iterable[str]) -> ConfigError:
     """Return the error for a name that is not known, with what it may have meant, of ``known`` and every setting."""
     short, leaf = list(known), name.rpartition(".")[2].lstrip("-").replace("_", "-").lower()
@@ -344,7 +358,7 @@ def _parser() -> "ArgumentParser":
     parser = ArgumentParser(prog="sagitta fit DATA", exit_on_error=False, usage="sagitta fit DATA [OPTION VALUE …]")
     parser.add_argument("--source", metavar="DATA", help="the same as DATA in front, for YAML")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
-    parser.add_argument("--logger", default="csv", help="csv, tensorboard, wandb, or several with commas")
+    parser.add_argument("--logger", type=str, default="csv", help="csv, tensorboard, wandb, or several with commas")
     parser.add_argument("--patience", type=int | None, help="epochs without a better val_loss; 0: never stop early")
     parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
     found = {"seed", "class_names", "preprocessing"}
@@ -373,10 +387,12 @@ def _flat(values: Values, prefix: str = "") -> dict[str, Any]:
     """Return nested values by dotted names; an empty mapping says nothing."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = str(value) if isinstance(value, Path) else value
     return flat
 
 
@@ -425,5 +441,5 @@ def _explained(message: str, given: Values) -> ConfigError:
         wanted = list(dict.fromkeys([*kinds, *(choice.strip("'\"") for choice in choices)]))
         if wanted:
             value = given.get(key[1], "this value")
-            return ConfigError(f"{_SHORT_OF.get(key[1], '--' + key[1])} {value}: must be {' or '.join(wanted)}")
+            return ConfigError(f"{short_name(key[1])} {value}: must be {' or '.join(wanted)}")
     return ConfigError(f"{' '.join(message.split())}; see sagitta fit --help")

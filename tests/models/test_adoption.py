@@ -280,3 +280,40 @@ def test_lightnings_command_line_tests_what_it_fitted(tmp_path: Path) -> None:
     (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
     assert "test_acc" in run("test", f"--ckpt_path={checkpoint}")
     assert load_classifier(checkpoint).class_names == [str(digit) for digit in range(10)]
+
+
+def test_a_checkpoint_brings_its_preprocessing_into_a_fresh_model(tmp_path: Path) -> None:
+    """Its weights under the statistics or the size of other data would be judged wrongly, and nobody would see it."""
+    dataset = folder(tmp_path / "bright", COLOURS)
+    trained = Classifier(f"{__name__}.Brightest", lr=1e-6, preprocessing=HOW.to_dict())
+    fitting = trainer(tmp_path)
+    fitting.fit(trained, open_data(dataset))
+    fitting.save_checkpoint(tmp_path / "trained.ckpt")
+    dark = tmp_path / "dark"
+    for path in sorted(dataset.rglob("*.png")):
+        (target := dark / path.relative_to(dataset)).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(Image.open(path)) // 3).resize((24, 24)).save(target)
+    data = open_data(dark)
+    fresh = Classifier(f"{__name__}.Brightest")
+    found = trainer(tmp_path).test(fresh, data, ckpt_path=tmp_path / "trained.ckpt", weights_only=True, verbose=False)
+    expected = trainer(tmp_path).test(load_classifier(tmp_path / "trained.ckpt"), open_data(dark), verbose=False)
+    assert found == expected and data.preprocessing == fresh.preprocessing == HOW
+
+
+def test_another_image_size_that_a_model_is_trained_on_is_its_own_from_then_on(tmp_path: Path) -> None:
+    dataset = folder(tmp_path / "data", COLOURS)
+    model = Classifier(f"{__name__}.Brightest", lr=1e-6, preprocessing=HOW.to_dict())
+    fitting = trainer(tmp_path)
+    fitting.fit(model, open_data(dataset, image_size=32, profile="fast"))
+    fitting.save_checkpoint(tmp_path / "larger.ckpt")
+    assert load_classifier(tmp_path / "larger.ckpt").preprocessing == replace(HOW, size=(32, 32), profile="fast")
+
+
+def test_a_fresh_model_learns_nothing_from_the_one_before_it(tmp_path: Path) -> None:
+    data = open_data(folder(tmp_path / "data", COLOURS[:2]))
+    own = data.preprocessing
+    Classifier(f"{__name__}.Brightest", class_names=COLOURS, preprocessing=HOW.to_dict()).prepare(data)
+    assert data.preprocessing == HOW and data.num_classes == 3
+    fresh = Classifier(f"{__name__}.Brightest")
+    fresh.prepare(data)
+    assert fresh.preprocessing == data.preprocessing == own and fresh.num_classes == 2

@@ -78,6 +78,9 @@ def list_files(paths: Sequence[Path]) -> list[str]:
             files.append(str(path))
         else:
             raise SourceError(f"{path}: no such file or folder")
+    for file in files:
+        if not file.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in file):
+            raise SourceError(f"{file!a}: the name is not valid UTF-8; rename that file")
     if not files:
         raise SourceError(f"no files in {', '.join(map(str, paths))}")
     return files

@@ -32,7 +32,7 @@ _MOST_CLASSES = 20  # in print; of more, only the worst
 _WORST = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The outcome of one evaluation.
 
@@ -67,6 +67,9 @@ class Evaluation:
             f"{name:<14} {value:.4f}{_interval(self.scores.get(name))}" for name, value in sorted(self.metrics.items())
         ]
         return "\n".join([*lines, "", *_class_table(self.classes)])
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"

@@ -39,6 +39,7 @@ def quiet() -> Iterator[None]:
                 ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
                 ".*WeightAveraging callback with a model that overrides.*",  # about sharded models, which we have not
                 ".*GPU available but not used.*",
+                ".*could not find the monitored key.*",  # steps or time may end before the first validation
             ):
                 warnings.filterwarnings("ignore", message)
             yield

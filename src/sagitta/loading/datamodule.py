@@ -226,6 +226,10 @@ class ImageData(pl.LightningDataModule):
             )
         self._model_names, self._model_preprocessing = names, preprocessing
 
+    def forget_model(self) -> None:
+        """Take back what was adopted from a model; a fresh one begins with the dataset's own."""
+        self._model_names = self._model_preprocessing = None
+
     def answers(self) -> dict[str, Any]:
         """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
         preprocessing = self.preprocessing.to_dict()

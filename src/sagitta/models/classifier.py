@@ -195,6 +195,8 @@ class Classifier(pl.LightningModule):
                 nowhere to be found.
         """
         fresh, trainer = self.preprocessing is None, self._attached
+        if self.network is None and hasattr(data, "forget_model"):
+            data.forget_model()  # what an earlier model had it adopt is none of this one's
         if not self._settled:
             device = device or ("cpu" if trainer is None else trainer.strategy.root_device.type)
             self._agreement = self._agreement.learned(data, device, built=self.network is not None)
@@ -216,6 +218,8 @@ class Classifier(pl.LightningModule):
         self.prepare(data)
         if trainer is None or trainer.state.fn != "fit":
             return
+        if isinstance(own := getattr(data, "preprocessing", None), Preprocessing):
+            self._take(own)  # such as another image size, which the model has learned from now on
         if self.class_weights:
             counts = getattr(data, "class_counts", None)
             if counts is None:
@@ -302,8 +306,16 @@ class Classifier(pl.LightningModule):
                 f"the checkpoint knows the classes {some(names)}, but the data has {some(mine)}; open it with "
                 "load_classifier, and classes are matched by name"
             )
+        if (how := stored.get("preprocessing")) is not None and (trainer := self._attached) is not None:
+            self._take(Preprocessing.from_dict(how))
+            self._agreement.settled(getattr(trainer, "datamodule", None), fresh=False)
         before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
         self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
+
+    def _take(self, preprocessing: Preprocessing) -> None:
+        """Have another preprocessing from now on, in checkpoints too."""
+        self._agreement = replace(self._agreement, preprocessing=preprocessing)
+        self.hparams.update(self._agreement.hyper_parameters())
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) of normalised float images (B, C, H, W)."""

@@ -167,7 +167,8 @@ def check_network(name: str, *, pretrained: bool = False) -> None:
     own = (SIMPLE_CNN, RESNET_SMALL, RESNET20)
     if name in own or "." in name:
         return
-    near = difflib.get_close_matches(name, [*own, *timm.list_models(), *_torchvision_names()], n=5)
+    known = dict.fromkeys([*own, *timm.list_models(), *_torchvision_names()])
+    near = difflib.get_close_matches(name, known, n=5)
     hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
     raise ConfigError(f"no model {name!r}{hint}")
 

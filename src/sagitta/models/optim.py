@@ -28,8 +28,8 @@ WARMUP: dict[Schedule, float] = {"one-cycle": 0.3, "cosine": 0.1, "constant": 0.
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
     """Refuse arguments of the classifier that are out of range, before anything is built."""
-    if settings["lr"] is not None and settings["lr"] <= 0:
-        raise ConfigError(f"learning rate {settings['lr']}: must be above 0")
+    if settings["lr"] is not None and not 0 < settings["lr"] < math.inf:
+        raise ConfigError(f"learning rate {settings['lr']}: must be a number above 0")
     for name in ("warmup", "layer_decay", "label_smoothing"):
         if settings[name] is not None and not 0 <= settings[name] <= 1:
             raise ConfigError(f"{name} {settings[name]}: must be from 0 to 1")

@@ -29,7 +29,7 @@ from sagitta.run import (
     told_to_other_ranks,
     write_record,
 )
-from sagitta.settings import Settings, device_of
+from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
@@ -102,9 +102,10 @@ def resumable(run: Path) -> Path:
 
 def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
     """Refuse what is known to fail from the settings alone."""
-    list(_callbacks(settings))
+    _check_numbers(settings)
     _check_loggers(settings)
     settings.image_data()
+    settings.to_yaml()
     if resume is None:
         name, weights = settings.model["name"], settings.model["weights"]
         if weights is not None and settings.model["pretrained"]:
@@ -115,8 +116,21 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
             open_weights(weights)
         if name != "auto":
             check_network(name, pretrained=settings.model["pretrained"])
-    trainer = _trainer(settings, logger=False, enable_checkpointing=False)
-    _check_devices(settings, trainer)
+    _check_devices(settings, _trial_trainer(settings))
+
+
+def _trial_trainer(settings: Settings) -> pl.Trainer:
+    """Return a Trainer like the one that will train, but for the run directory."""
+    return _trainer(settings, callbacks=[ModelCheckpoint(), *_callbacks(settings)], logger=CSVLogger("."))
+
+
+def _check_numbers(settings: Settings) -> None:
+    """Refuse what Lightning would take, and fail on after a whole training, or at its end."""
+    for key in ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches"):
+        if settings.get(key) == 0:
+            raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
+    if not 0 <= settings.seed < 2**32:
+        raise ConfigError(f"--seed {settings.seed}: must be from 0 to {2**32 - 1}")
 
 
 def _check_loggers(settings: Settings) -> None:
@@ -148,7 +162,7 @@ def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
 
 def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier) -> None:
     """Refuse what is known to fail now that data and model are there."""
-    trainer = _trainer(settings, logger=False, enable_checkpointing=False)
+    trainer = _trial_trainer(settings)
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
             raise ConfigError(f"{settings.source}: no {split} split to fit on; convert the source with --val 0.1")
@@ -212,21 +226,28 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
         # Lightning's 50 would leave a small dataset without a curve.
         log_every_n_steps=settings.trainer["log_every_n_steps"] or max(1, min(50, steps // 4)),
     )
-    write_record(run, seed=settings.seed, dataset=data.answers())
+    if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
+        write_record(run, seed=settings.seed, dataset=data.answers())
     try:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+    except SystemExit:  # how Lightning ends an interrupted program
+        raise KeyboardInterrupt from None
     if settings.trainer["fast_dev_run"]:
         return Fitted(run, {}, None)
-    path = Path(best.best_model_path or best.last_model_path)
-    tested = trainer.test(classifier, data, ckpt_path=path, verbose=False, weights_only=True)[0]
-    loader: Any = trainer.test_dataloaders
-    evaluation = evaluate_predictions(classifier, loader, tested, "test_")
-    record_test(run, data.source, path, evaluation)
-    result = {**_validated(run), **evaluation.metrics}
+    path = Path(best.best_model_path or best.last_model_path or run / "checkpoints" / "last.ckpt")
+    if not path.is_file():  # steps or time ended it before a validation, which is when one is written
+        trainer.save_checkpoint(path)
+    evaluation = None
+    if settings.trainer["limit_test_batches"] != 0:
+        tested = trainer.test(classifier, data, ckpt_path=path, verbose=False, weights_only=True)[0]
+        loader: Any = trainer.test_dataloaders
+        evaluation = evaluate_predictions(classifier, loader, tested, "test_")
+        record_test(run, data.source, path, evaluation)
+    result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
 
@@ -273,7 +294,8 @@ def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
     if settings.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
         yield WeightEMA(settings.ema)
     if settings.patience:
-        yield EarlyStopping("val_loss", patience=settings.patience)
+        # Not strict: steps or time may end before the first validation.
+        yield EarlyStopping("val_loss", patience=settings.patience, strict=False)
 
 
 def _loggers(settings: Settings, run: Path) -> Iterable[Logger]:
