@@ -89,6 +89,11 @@ def from_first_process(name: str, find: Callable[[], float]) -> float:
     return float(os.environ[variable])
 
 
+def is_first_process() -> bool:
+    """Return whether this process speaks for all of a run: its rank is 0, or it is alone."""
+    return _global_rank() == 0
+
+
 def _global_rank() -> int:
     """Return the rank that torchrun, SLURM or Lightning's own launcher gave this process; 0 when it is alone."""
     return int(getattr(rank_zero_only, "rank", None) or 0)

@@ -33,8 +33,10 @@ def fit(argv: list[str]) -> None:
     read = [read_values(Path(file)) for file in a.config]
     settings = {name: value for each in [*read, values] for name, value in each.items()}
     options = {name: getattr(a, name) for name in names}
+    from sagitta.run import is_first_process
+
     run = run_fit(a.source, **options, settings=settings, out=a.out, resume=a.resume)
-    if not run.metrics:  # a fast_dev_run
+    if not is_first_process() or not run.metrics:  # the others are silent; a fast_dev_run has nothing to show
         return
     best = run.path / run.record["best_checkpoint"]
     print(f"{run.text()}\n\nEverything is in {run.path}, the best checkpoint is {best}")

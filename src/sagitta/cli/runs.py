@@ -34,7 +34,11 @@ def _evaluate(argv: list[str], name: str, split: Literal["val", "test"]) -> None
     a, _ = parser.parse(argv)
     options = {name: getattr(a, name) for name in names}
     how = {"batch_size": a.batch_size, "devices": a.devices, "flip": a.tta == "flip"}
-    print(evaluate(a.run, a.source, split=split, **how, **options).text())
+    evaluation = evaluate(a.run, a.source, split=split, **how, **options)
+    from sagitta.run import is_first_process
+
+    if is_first_process():
+        print(evaluation.text())
 
 
 def predict(argv: list[str]) -> None:
