@@ -17,11 +17,9 @@ from sagitta.settings import Settings, Values, keys_of, settings_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sagitta.conversion import ConvertOptions
     from sagitta.dataset import ShardSet
     from sagitta.evaluation import Evaluation
     from sagitta.models import Classifier
-    from sagitta.sources import SourceOptions
 
 PathLike = str | Path
 
@@ -71,7 +69,10 @@ def convert(
         SagittaError: the source cannot be read or split, or ``out`` exists.
     """
     from sagitta.conversion import ConvertOptions
-    from sagitta.sources import SourceOptions
+    from sagitta.conversion import convert as convert_source
+    from sagitta.dataset import ShardSet
+    from sagitta.files import user_cache
+    from sagitta.sources import SourceOptions, open_source
 
     columns = SourceOptions(
         layout=layout, label_column=label_column, label_separator=label_separator, path_column=path_column,
@@ -82,21 +83,7 @@ def convert(
         val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
         workers=workers, on_bad=on_bad, **size,
     )  # fmt: skip
-    return convert_as(source, out, columns, options)
-
-
-def convert_as(source: PathLike, out: PathLike, layout: "SourceOptions", options: "ConvertOptions") -> "ShardSet":
-    """Do what :func:`convert` does, with its options as they are kept.
-
-    Raises:
-        SagittaError: as :func:`convert`.
-    """
-    from sagitta.conversion import convert as convert_source
-    from sagitta.dataset import ShardSet
-    from sagitta.files import user_cache
-    from sagitta.sources import open_source
-
-    opened = open_source(str(source), layout, cache=user_cache())
+    opened = open_source(str(source), columns, cache=user_cache())
     print(opened.describe(), flush=True)
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))

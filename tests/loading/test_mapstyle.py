@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading.mapstyle import SplitDataset
 
@@ -29,6 +30,14 @@ def table(tmp_path: Path, photo_folder: Path) -> Path:
     columns = {"image": images, "label": [0, 1] * 4, "width": pa.array(range(8), pa.int32())}
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     return tmp_path / "train.parquet"
+
+
+def test_a_split_gives_itself_as_a_dataset(table: Path) -> None:
+    own = ShardSet.open(table).splits["train"].as_dataset(v2.CenterCrop(32))
+    assert isinstance(own, torch.utils.data.Dataset) and isinstance(own, SplitDataset)
+    expected = SplitDataset(table, transform=v2.CenterCrop(32))
+    assert all(torch.equal(own[row][0], expected[row][0]) and own[row][1] == expected[row][1] for row in range(8))
+    assert own[0][0].shape == (3, 32, 32)
 
 
 def test_items_are_whole_upright_images_and_their_labels(table: Path) -> None:

@@ -6,6 +6,7 @@ the same bytes, more slowly.
 """
 
 import hashlib
+import importlib
 import json
 import mmap
 from bisect import bisect_right
@@ -173,6 +174,14 @@ class Split:
         """
         column = read_column(self.files, name)
         return None if column is None else as_array(column)
+
+    def as_dataset(self, transform: Callable[..., Any] | None = None) -> Any:
+        """Return the split as a map-style torch ``Dataset`` of ``(image, label)``: :class:`sagitta.SplitDataset`.
+
+        That class stands further down, since it needs torch; so it is looked up when it is asked for.
+        """
+        root, cache = self._origin
+        return importlib.import_module("sagitta").SplitDataset(ShardSet.open(root, cache=cache), self.name, transform)
 
     def close(self) -> None:
         """Let go of files and memory maps, as soon as no view is left; the next access opens them again."""
