@@ -90,6 +90,7 @@ def run(data: list[bytes], jobs: npt.NDArray[np.void], out: tuple[int, int], **o
 
 def assert_like_pillow(data: bytes, upright: Image.Image, orientation: int, count: int, seed: int) -> None:
     """Compare ``count`` random crops by each filter with those of ``upright``, which is decoded already."""
+    upright.load()  # Pillow reads an image when it is first looked at, which two threads must not do at once
     rng = np.random.default_rng(seed)
     for filter, out in zip(FILTERS, ((64, 48), (31, 57)), strict=True):
         jobs = random_jobs(rng, count, upright, out)
