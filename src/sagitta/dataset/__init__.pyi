@@ -2,7 +2,6 @@ from .inspection import as_html as as_html
 from .inspection import contact_sheet as contact_sheet
 from .inspection import summarise as summarise
 from .parquet import RowGroups as RowGroups
-from .parquet import as_array as as_array
 from .parquet import image_leaves as image_leaves
 from .parquet import label_column as label_column
 from .parquet import label_numbers as label_numbers

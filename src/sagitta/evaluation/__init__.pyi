@@ -4,6 +4,7 @@ from .result import Evaluation as Evaluation
 from .result import judge as judge
 from .testing import evaluate as evaluate
 from .testing import evaluate_predictions as evaluate_predictions
+from .testing import new_trainer as new_trainer
 from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer
 from .testing import record_test as record_test

@@ -48,19 +48,26 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def quiet_trainer(**arguments: Any) -> pl.Trainer:
-    """Return a Trainer that writes and prints nothing.
+def new_trainer(**arguments: Any) -> pl.Trainer:
+    """Return Lightning's Trainer.
 
     Raises:
         ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
-    silent: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False
-    )
     try:
-        return pl.Trainer(**silent, **arguments)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        return pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+
+
+def quiet_trainer(**arguments: Any) -> pl.Trainer:
+    """Return a Trainer that writes and prints nothing.
+
+    Raises:
+        ConfigError: as :func:`new_trainer` does.
+    """
+    silent = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar")
+    return new_trainer(**dict.fromkeys(silent, False), **arguments)
 
 
 def evaluate(

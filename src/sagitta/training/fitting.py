@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, evaluate_predictions, quiet, record_test
+from sagitta.evaluation import Evaluation, evaluate_predictions, new_trainer, quiet, record_test
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
@@ -67,7 +67,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     """
     check_free(out)
     with quiet():
-        _check_before_conversion(settings, resume)
+        trial = _check_before_conversion(settings, resume)
         say_core()
         data = settings.image_data(verbose=True)
         data.prepare_data()
@@ -79,7 +79,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
         pl.seed_everything(settings.seed, verbose=False)
         classifier = _classifier(settings, resume)
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
-        _check_before_training(settings, data, classifier)
+        _check_before_training(settings, data, classifier, trial.num_devices * trial.num_nodes)
         run = resume or new_run_directory(out, settings.source)
         with told_to_other_ranks(run):
             if not resume:
@@ -100,8 +100,8 @@ def resumable(run: Path) -> Path:
     return run / CONFIG_FILE
 
 
-def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
-    """Refuse what is known to fail from the settings alone."""
+def _check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trainer:
+    """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
     _check_numbers(settings)
     _check_loggers(settings)
     settings.image_data()
@@ -110,18 +110,14 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> None:
         name, weights = settings.model["name"], settings.model["weights"]
         if weights is not None and settings.model["pretrained"]:
             raise ConfigError("pretrained and weights: give one of the two")
-        if weights is not None and name == "auto":
-            name = open_weights(weights).model()
-        elif weights is not None:
-            open_weights(weights)
+        if weights is not None:
+            opened = open_weights(weights)
+            name = opened.model() if name == "auto" else name
         if name != "auto":
             check_network(name, pretrained=settings.model["pretrained"])
-    _check_devices(settings, _trial_trainer(settings))
-
-
-def _trial_trainer(settings: Settings) -> pl.Trainer:
-    """Return a Trainer like the one that will train, but for the run directory."""
-    return _trainer(settings, callbacks=[ModelCheckpoint(), *_callbacks(settings)], logger=CSVLogger("."))
+    trainer = _trainer(settings, callbacks=[ModelCheckpoint(), *_callbacks(settings)], logger=CSVLogger("."))
+    _check_devices(settings, trainer)
+    return trainer
 
 
 def _check_numbers(settings: Settings) -> None:
@@ -160,13 +156,11 @@ def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
         )
 
 
-def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier) -> None:
-    """Refuse what is known to fail now that data and model are there."""
-    trainer = _trial_trainer(settings)
+def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
+    """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
             raise ConfigError(f"{settings.source}: no {split} split to fit on; convert the source with --val 0.1")
-    world = trainer.num_devices * trainer.num_nodes
     batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
     interval = settings.trainer["val_check_interval"]
     if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
@@ -263,10 +257,8 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
     given["enable_model_summary"] = bool(given.get("enable_model_summary"))
     if given.get("enable_progress_bar") is None:
         given["enable_progress_bar"] = sys.stderr.isatty()
-    try:
-        return pl.Trainer(**given | arguments, callbacks=[*callbacks, *(own if isinstance(own, list) else [own])])
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+    own = own if isinstance(own, list) else [own]
+    return new_trainer(**given | arguments, callbacks=[*callbacks, *own])
 
 
 def _validated(run: Path) -> dict[str, float]:
