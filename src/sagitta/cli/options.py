@@ -24,6 +24,10 @@ _TITLES = {
 }
 
 
+DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images")
+"""Options of data that say how it is divided for a training; what is tested never is."""
+
+
 class Command(argparse.ArgumentParser):
     """The parser of one command; complaints are errors of ours, and nothing ends the process but ``--help``."""
 
@@ -42,12 +46,12 @@ class Command(argparse.ArgumentParser):
         """
         raise ConfigError(f"{message}; see {self.prog} --help")
 
-    def add_options(self, *groups: str) -> list[str]:
-        """Add the common options of some groups; returns their names in Python."""
+    def add_options(self, *groups: str, without: Sequence[str] = ()) -> list[str]:
+        """Add the common options of some groups, but for some by name; returns their names in Python."""
         names = []
         for group in groups:
             section = self.add_argument_group(_TITLES[group])
-            for option in (option for option in OPTIONS if option.group == group):
+            for option in (option for option in OPTIONS if option.group == group and option.name not in without):
                 how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
                 section.add_argument(f"--{option.name}", **how, default=None, help=option.help)
                 names.append(option.name.replace("-", "_"))
