@@ -213,6 +213,7 @@ class Source:
         reader: bytes of a row's path.
         class_names: in label order: the source's own where it defines one, else sorted; integers numerically.
         notes: what was left out or decided, one sentence each.
+        warnings: what a person must see, one sentence each.
     """
 
     location: str
@@ -221,6 +222,7 @@ class Source:
     reader: Reader
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def multilabel(self) -> bool:

@@ -121,6 +121,7 @@ def make_source(
     *,
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Source:
     """Return the source of ``rows``, its class names found and a lone split dropped.
 
@@ -138,7 +139,7 @@ def make_source(
         notes = [*notes, f"all of it is {splits[0]}, so it counts as not split"]
     if class_names is None:
         class_names = class_order(pc.unique(single_labels(rows["label"])).to_pylist())
-    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes))
+    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), tuple(warnings))
 
 
 Cell = str | list[str] | None
