@@ -80,7 +80,7 @@ def splits_of_files(names: Sequence[str]) -> list[str | None]:
     Folders that hold all of the files (``test-of-time/data/``) are asked only where nothing else tells, and what tells
     nothing beside files that do is ``train``.
     """
-    shared = os.path.commonpath([f"/{name}".rpartition("/")[0] or "/" for name in names])
+    shared = os.path.commonpath([f"/{name}".rpartition("/")[0] or "/" for name in names or ("",)])
     own = [split_of_file(f"/{name}".removeprefix(shared)) for name in names]
     if any(own):
         return [split or "train" for split in own]
@@ -90,7 +90,7 @@ def splits_of_files(names: Sequence[str]) -> list[str | None]:
 def mapping_note(mapped: Iterable[tuple[str, str | None]]) -> str | None:
     """Return what was taken for what, in one sentence; None where every name is the split's own."""
     pairs = {name: split for name, split in mapped if split}
-    if all(name == split for name, split in pairs.items()):
+    if all(name.lower() == split for name, split in pairs.items()):
         return None
     shown = [f"{name} -> {split}" for name, split in pairs.items()]
     return f"{', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}"

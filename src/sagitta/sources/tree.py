@@ -175,11 +175,6 @@ class Tree:
             return Tree(self.location, lambda: sizes, FolderReader(root), root, within)
         return Tree(self.location, lambda: sizes, BelowReader(self.reader, prefix), within=within)
 
-    def only(self, keep: Callable[[str], bool]) -> "Tree":
-        """Return the view of the files whose names are to be kept; empty folders are not."""
-        sizes = {name: size for name, size in self.sizes.items() if keep(name)}
-        return Tree(self.location, lambda: sizes, self.reader, self.root, self.within)
-
 
 def folder_tree(location: str, root: Path) -> Tree:
     """Return the view of a folder on disk; links are followed, loops of links are not."""
