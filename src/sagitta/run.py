@@ -30,6 +30,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
+from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -179,7 +180,7 @@ def write_record(run: Path, **fields: Any) -> None:
         },
         "hardware": {
             "machine": platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cores(),
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
