@@ -4,7 +4,7 @@
 
     RUN/config.yaml            the resolved configuration; `sagitta fit --config` on it repeats the run
     RUN/run.json               versions, hardware, seed, dataset, command, result
-    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt (the best three) and last.ckpt
+    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
     RUN/predictions/           epoch=05.png
     RUN/test_logs.csv          one line for each test
@@ -34,7 +34,7 @@ from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
-CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
+LAST_CHECKPOINT = "last.ckpt"
 COMMAND: ContextVar[str] = ContextVar("command", default="Python")
 """What the person typed, for the record."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
@@ -146,7 +146,7 @@ def find_checkpoint(run: Path) -> Path:
         raise ConfigError(f"{run}: no such run directory or checkpoint")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
-    candidates.append(run / "checkpoints" / "last.ckpt")
+    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
             return candidate

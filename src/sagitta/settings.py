@@ -59,6 +59,7 @@ OPTIONS = (
     Option("mixup", "model.mixup", "ALPHA", "mix pairs of images, such as 0.2", "training"),
     Option("cutmix", "model.cutmix", "ALPHA", "put boxes of images into others, such as 1.0", "training"),
     Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
+    Option("keep", "keep", "N", "checkpoints of the best epochs; their weights alone (1)", "training"),
     Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
     Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
     Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),
@@ -110,6 +111,7 @@ class Settings:
         logger: csv, tensorboard, wandb, or several with commas.
         patience: epochs without a better val_loss before stopping; 0 never stops early; None is for the recipe.
         ema: decay of the weights' moving average a step, 0 for none; None is for the recipe.
+        keep: how many checkpoints of the best epochs are kept, their weights alone.
     """
 
     source: str
@@ -120,6 +122,7 @@ class Settings:
     logger: str = "csv"
     patience: int | None = None
     ema: float | None = None
+    keep: int = 1
 
     @classmethod
     def of(cls, values: Values) -> "Settings":
@@ -361,6 +364,7 @@ def _parser() -> "ArgumentParser":
     parser.add_argument("--logger", type=str, default="csv", help="csv, tensorboard, wandb, or several with commas")
     parser.add_argument("--patience", type=int | None, help="epochs without a better val_loss; 0: never stop early")
     parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
+    parser.add_argument("--keep", type=int, default=1, help="checkpoints of the best epochs; their weights alone")
     found = {"seed", "class_names", "preprocessing"}
     outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
     parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)

@@ -105,6 +105,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -140,6 +141,7 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
@@ -177,6 +179,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "keep": keep,
         "seed": seed,
         "devices": devices,
         "precision": precision,

@@ -254,7 +254,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={best.head.val_loss:.2f}.ckpt"
     trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(best.classifier)
-    trainer.save_checkpoint(checkpoint)
+    trainer.save_checkpoint(checkpoint, weights_only=True)
     result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
     if best.test is not None:
         record_test(run, data.source, checkpoint, best.test)
