@@ -35,8 +35,9 @@ from sagitta.pool import usable_cores
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
-COMMAND: ContextVar[str] = ContextVar("command", default="Python")
-"""What the person typed, for the record."""
+PYTHON = "Python"
+COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
+"""What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"

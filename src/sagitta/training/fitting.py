@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sagitta.errors import ConfigError
@@ -33,7 +33,7 @@ from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.tuning import find_batch_size, find_lr
-from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
+from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 
@@ -257,11 +257,12 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
     """
     given = settings.trainer_arguments()
     own = given.pop("callbacks", None) or []
+    own = own if isinstance(own, list) else [own]
     given["enable_model_summary"] = bool(given.get("enable_model_summary"))
     if given.get("enable_progress_bar") is None:
-        given["enable_progress_bar"] = sys.stderr.isatty()
-    own = own if isinstance(own, list) else [own]
-    return new_trainer(**given | arguments, callbacks=[*callbacks, *own])
+        given["enable_progress_bar"] = sys.stdout.isatty() and sys.stderr.isatty()
+    bar = given["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in own)
+    return new_trainer(**given | arguments, callbacks=[*callbacks, *own, *([EpochBar()] if bar else [])])
 
 
 def _validated(run: Path) -> dict[str, float]:
