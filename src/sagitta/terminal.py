@@ -1,5 +1,6 @@
 """What a person reads in a terminal: lines and tables that fit it, with no word broken and no path cut."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,16 @@ def table(
 
     lines = [*drawn(heads), rule, *(line for row in rows for line in drawn(row))]
     return [*lines, rule, *drawn(foot)] if foot else lines
+
+
+class WholeWords(argparse.HelpFormatter):
+    """Formats the help of options without breaking a word, not even ``bf16-mixed`` at its hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(" ".join(text.split()), width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(f"{indent}{line}" for line in wrapped(" ".join(text.split()), width - len(indent)))
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +90,7 @@ def convert(
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
-    print(opened.describe(), flush=True)
+    show(opened.describe())
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))
 

@@ -10,7 +10,7 @@ from sagitta.cli import datasets, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.pool import spin_little
-from sagitta.terminal import show
+from sagitta.terminal import WholeWords, show
 
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From a folder of photos to an evaluated image classifier.",
         epilog="`sagitta COMMAND --help` explains a command. Begin with: sagitta fit digits",
         exit_on_error=False,
+        formatter_class=WholeWords,
     )
     parser.add_argument("--version", action="version", version=f"sagitta {version('sagitta')}")
     commands = parser.add_subparsers(metavar="COMMAND")

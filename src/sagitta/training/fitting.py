@@ -23,6 +23,7 @@ from sagitta.run import (
     LAST_CHECKPOINT,
     check_free,
     from_first_process,
+    is_first_process,
     new_run_directory,
     read_metrics,
     save_config,
@@ -70,7 +71,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     with quiet():
         trial = _check_before_conversion(settings, resume)
         say_core()
-        data = settings.image_data(verbose=True)
+        data = settings.image_data(verbose=is_first_process())
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():

@@ -180,18 +180,19 @@ class EpochLines(pl.Callback):
             if key in values
         )
         seconds = time.monotonic() - self._began
-        say(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
+        say(f"{_epoch(trainer.current_epoch, trainer)}  {shown}  {seconds:.1f} s")
+
+
+def _epoch(epoch: int, trainer: pl.Trainer) -> str:
+    """Return how an epoch is called, whose number begins with 0 inside."""
+    return f"epoch {epoch + 1:>3}" if trainer.max_epochs in (None, -1) else f"epoch {epoch + 1:>3}/{trainer.max_epochs}"
 
 
 class EpochBar(RichProgressBar):
     """Shows how far an epoch is, and counts epochs as the lines do; the values are in these."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a bar."""
-        super().on_train_epoch_start(trainer, pl_module)
-        if self.progress is not None and self.train_progress_bar_id is not None:
-            name = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
-            self.progress.update(self.train_progress_bar_id, description=name)
+    def _get_train_description(self, current_epoch: int) -> str:
+        return _epoch(current_epoch, self.trainer)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return nothing: in a narrow terminal values would stand in pieces beside the bar."""
