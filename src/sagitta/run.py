@@ -4,7 +4,7 @@
 
     RUN/config.yaml            the resolved configuration; `sagitta fit --config` on it repeats the run
     RUN/run.json               versions, hardware, seed, dataset, command, result
-    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt (the best three) and last.ckpt
+    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
     RUN/predictions/           epoch=05.png
     RUN/test_logs.csv          one line for each test
@@ -30,12 +30,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
+from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
-CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
-COMMAND: ContextVar[str] = ContextVar("command", default="Python")
-"""What the person typed, for the record."""
+LAST_CHECKPOINT = "last.ckpt"
+PYTHON = "Python"
+COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
+"""What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
@@ -145,7 +147,7 @@ def find_checkpoint(run: Path) -> Path:
         raise ConfigError(f"{run}: no such run directory or checkpoint")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
-    candidates.append(run / "checkpoints" / "last.ckpt")
+    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -179,7 +181,7 @@ def write_record(run: Path, **fields: Any) -> None:
         },
         "hardware": {
             "machine": platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cores(),
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }

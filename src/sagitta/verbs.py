@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +90,7 @@ def convert(
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
-    print(opened.describe(), flush=True)
+    show(opened.describe())
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))
 
@@ -110,6 +111,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -147,6 +149,7 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
@@ -186,6 +189,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "keep": keep,
         "seed": seed,
         "devices": devices,
         "precision": precision,

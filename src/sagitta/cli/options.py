@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from sagitta.errors import ConfigError
 from sagitta.settings import OPTIONS, unknown_option
 from sagitta.sources import UNDERSTOOD
+from sagitta.terminal import WholeWords
 
 DATA_HELP = (
     f"what you have: a converted dataset; {UNDERSTOOD}, local or hf://user/name; "
@@ -31,7 +32,7 @@ class Command(argparse.ArgumentParser):
         super().__init__(
             prog=f"sagitta {name}", usage=f"sagitta {name} {usage}",
             description=description, epilog=epilog, allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
+            formatter_class=lambda prog: WholeWords(prog, max_help_position=26),
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:

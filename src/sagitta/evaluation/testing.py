@@ -16,7 +16,7 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation.result import Evaluation, judge
 from sagitta.loading import Loader
 from sagitta.models import Classifier, load_classifier
-from sagitta.run import CONFIG_FILE, append_test_log, find_checkpoint
+from sagitta.run import CONFIG_FILE, append_test_log, find_checkpoint, is_first_process
 from sagitta.settings import Settings
 
 
@@ -42,6 +42,8 @@ def quiet() -> Iterator[None]:
                 ".*could not find the monitored key.*",  # steps or time may end before the first validation
             ):
                 warnings.filterwarnings("ignore", message)
+            if not is_first_process():  # which says it for all
+                warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -97,7 +99,9 @@ def evaluate(
     settings = own if source is None else Settings.of({"source": source})
     assert settings is not None
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(verbose=True)
+    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
+        verbose=is_first_process()
+    )
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():

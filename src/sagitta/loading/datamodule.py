@@ -23,6 +23,7 @@ from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.loading.transforms import OwnTransform, Transform
 from sagitta.sources import SourceOptions, open_source
+from sagitta.terminal import show
 
 _BATCH_SIZE = 64
 
@@ -39,7 +40,7 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
         return Path(source)
     opened = open_source(source, options, cache=user_cache())
     if verbose:
-        print(opened.describe(), flush=True)
+        show(opened.describe())
     return cached(opened, user_cache(), convert, progress=verbose)
 
 
