@@ -16,4 +16,8 @@ from .encoding import reencode as reencode
 from .grid import Tile as Tile
 from .grid import grid as grid
 from .grid import prediction_grid as prediction_grid
+from .losses import tally as tally
 from .native import missing_core as missing_core
+from .reduction import Reduction as Reduction
+from .reduction import find_range as find_range
+from .reduction import reduce as reduce
