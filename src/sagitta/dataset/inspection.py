@@ -20,11 +20,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, single_labels
+from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, plural, single_labels
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, Tile, decode, grid
+from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, grid
 
 _MOST_CLASSES = 20
 _MOST_REASONS = 5
@@ -114,13 +114,16 @@ def _answers(root: Path, info: DatasetInfo, rows: pa.Table) -> RenderableType:
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
     versions = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
     origin = f"from {provenance.get('source', 'an unknown source')}, {provenance.get('layout', 'of unknown layout')}"
-    lines = {
+    normalisation = f"mean {mean}, std {std} of training images, pixels scaled to 0..1"
+    reduced = [f"{reason}, in {plural(files, 'file')}" for reason, files in info.reduced.items()]
+    lines = {f"warning {number}": warning for number, warning in enumerate(info.warnings, 1)} | {
         "formats": _tally(rows["format"]),
         "modes": _tally(rows["mode"]),
         "quarantine": _quarantine(root, info),
         "which splits?": f"{splits}: {provenance.get('splits', 'rule unknown')}",
-        "which transforms?": _transforms(provenance.get("options", {})),
-        "which normalisation?": f"mean {mean}, std {std} of training images, pixels scaled to 0..1",
+        "which transforms?": _transforms(provenance.get("options", {}), info.reduction),
+        "reduced": "; ".join(reduced) or "nothing",
+        "which normalisation?": normalisation if info.mean else "no train split, so no statistics",
         "how prepared?": "; ".join([origin, *provenance.get("notes", []), versions]),
     }
     grid = Table.grid(padding=(0, 2))
@@ -147,15 +150,20 @@ def _quarantine(root: Path, info: DatasetInfo) -> str:
     return f"{info.quarantined:,} left out, listed in {QUARANTINE_FILE}: {common}{more}"
 
 
-def _transforms(options: Mapping[str, Any]) -> str:
+def _transforms(options: Mapping[str, Any], reduction: Mapping[str, Any] | None) -> str:
     """Say what conversion did to the images, and what decoding does to all."""
+    chosen = "" if reduction is None else f"made 8-bit by {Reduction.from_dict(reduction)}"
     resize, quality = options.get("resize"), options.get("quality")
     decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
     if resize is None and quality is None:
-        return f"none, the original bytes are stored; {decoding}"
+        return (
+            f"{chosen}, without further loss; {decoding}"
+            if chosen
+            else f"none, the original bytes are stored; {decoding}"
+        )
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
     encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
-    return f"{', '.join(filter(None, (resized, encoded)))}; {decoding}"
+    return f"{', '.join(filter(None, (chosen, resized, encoded)))}; {decoding}"
 
 
 def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:

@@ -52,6 +52,9 @@ Box = tuple[float, float, float, float]
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for decompression bombs, about 358 MB of decoded pixels."""
 
+MAX_BYTES = 2**30
+"""Of a file: it is held in memory, and more is hardly an image."""
+
 JOB = np.dtype(
     [("box", "<i4", 4), ("resized", "<i4", 2), ("window", "<i4", 2), ("flip", "u1"), ("orientation", "u1")],
     align=True,

@@ -81,11 +81,12 @@ class Reduction:
 
 
 class Reduced(NamedTuple):
-    """An image's bytes for decoding, whether they are other ones, and what was lost unasked."""
+    """An image's bytes for decoding, whether they are other ones than before, what was lost unasked, and depth."""
 
     data: bytes
-    changed: bool
-    lost: str | None
+    changed: bool = False
+    lost: str | None = None
+    deep: bool = False
 
 
 def reduce(data: bytes, how: Reduction) -> Reduced:
@@ -97,7 +98,7 @@ def reduce(data: bytes, how: Reduction) -> Reduced:
     with refusal(data):
         found = _read(data, how.bands)
         if found is None:
-            return Reduced(data, False, None)
+            return Reduced(data)
         grey, outside = _scaled(found.samples, how.range)
         if found.blank is not None:
             grey[found.blank] = 255
@@ -109,7 +110,7 @@ def reduce(data: bytes, how: Reduction) -> Reduced:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         lost = [*found.lost, *([f"most pixels lie outside of {how}"] if outside > _OUTSIDE else [])]
-        return Reduced(buffer.getvalue(), True, "; ".join(lost) or None)
+        return Reduced(buffer.getvalue(), True, "; ".join(lost) or None, found.samples.dtype != np.uint8)
 
 
 def find_range(images: Iterable[bytes], bands: Sequence[int]) -> Range | None:
