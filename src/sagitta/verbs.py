@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sagitta.models import Classifier
 
 PathLike = str | Path
+Numbers = str | Sequence[float] | None
+"""``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
 
 
 def convert(
@@ -40,6 +42,8 @@ def convert(
     label_separator: str | None = None,
     resize: int | None = None,
     quality: int | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     restart_markers: bool = False,
     shard_size: int | None = None,
     workers: int | None = None,
@@ -63,6 +67,9 @@ def convert(
         label_separator: between several labels in one cell; empty for one label; detected by default.
         resize: make the shorter side so many pixels long; never enlarges.
         quality: JPEG quality, 1 to 100, of re-encoded images.
+        range: the values of samples of more than 8 bits that become black and white, such as ``(0, 4095)``; ``auto``
+            takes the data's percentiles.
+        bands: one or three of the stored bands, as grey or as red, green and blue, such as ``(3, 2, 1)``.
         restart_markers: let training decode only the tiles of a JPEG that a crop needs; lossless.
         shard_size: bytes.
         workers: processes; all cores by default. Never changes the output.
@@ -86,7 +93,8 @@ def convert(
     )  # fmt: skip
     size: dict[str, Any] = {} if shard_size is None else {"shard_size": shard_size}
     options = ConvertOptions(
-        val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
+        val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
+        restart_markers=restart_markers,
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
@@ -119,6 +127,8 @@ def fit(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -156,7 +166,9 @@ def fit(
         logger: csv, tensorboard, wandb, or several with commas.
         val: share of rows for val where the source has none.
         test: likewise for test.
-        group: table's column whose equal values stay in one split; the next seven as for :func:`convert`.
+        group: table's column whose equal values stay in one split; the next nine as for :func:`convert`.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -197,6 +209,8 @@ def fit(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -222,6 +236,8 @@ def probe(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -240,9 +256,11 @@ def probe(
         weights: their files or runs, in the same order; None takes the published weights.
         image_size: pixels a side, by default that of the weights.
         batch_size: images at a time, by default what is fast on the device.
-        val: as for :func:`fit`, and so the next nine.
+        val: as for :func:`fit`, and so the next eleven.
         test: see there.
         group: see there.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -263,6 +281,8 @@ def probe(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -305,6 +325,8 @@ def evaluate(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -322,9 +344,11 @@ def evaluate(
         batch_size: images a device and batch (64).
         devices: as Lightning's Trainer takes it.
         flip: take the mean of the probabilities of each image and its mirror image.
-        val: as for :func:`convert`, and so the next nine.
+        val: as for :func:`convert`, and so the next eleven.
         test: see there.
         group: see there.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -343,6 +367,8 @@ def evaluate(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -500,3 +526,7 @@ class Run:
 
 def _plain(run: "PathLike | Run | None") -> Any:
     return None if run is None else str(run.path if isinstance(run, Run) else run)
+
+
+def _text(numbers: Numbers) -> str | None:
+    return numbers if numbers is None or isinstance(numbers, str) else ",".join(map(str, numbers))

@@ -64,6 +64,7 @@ class Command(argparse.ArgumentParser):
         Raises:
             ConfigError: an option is unknown (names the nearest), lacks its value or has one too many.
         """
+        argv = _joined(argv)
         values, rest = _dotted(argv) if dotted else ({}, list(argv))
         options, unknown = self.parse_known_args(rest)
         if unknown:
@@ -72,6 +73,18 @@ class Command(argparse.ArgumentParser):
                 raise unknown_option(name, [word for word in self._option_string_actions if word.startswith("--")])
             self.error(f"{unknown[0]}: one argument too many")
         return options, values
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with a range below zero, as in ``--range -1000,400``, in one word with its option."""
+    words: list[str] = []
+    for word in argv:
+        after = bool(words) and words[-1] in ("--range", "--data.convert.range")
+        if after and word[:1] == "-" and word[1:2] in set("0123456789."):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _dotted(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

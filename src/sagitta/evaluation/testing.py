@@ -96,7 +96,7 @@ def evaluate(
     own = Settings.read(config) if config.is_file() else None
     if source is None and own is None:
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
-    settings = own if source is None else Settings.of({"source": source})
+    settings = own if source is None else Settings.of({"source": source} | _pixels_of(classifier))
     assert settings is not None
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
     data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
@@ -113,6 +113,13 @@ def evaluate(
     if split == "test" and run.is_dir():
         record_test(run, data.source, checkpoint, evaluation, flip=flip)
     return evaluation
+
+
+def _pixels_of(classifier: Classifier) -> dict[str, str]:
+    """Return the settings by which deep samples and bands of other data become what the model was trained on."""
+    how = classifier.preprocessing
+    options = {} if how is None or how.reduction is None else how.reduction.options()
+    return {f"data.convert.{name}": value for name, value in options.items()}
 
 
 @rank_zero_only

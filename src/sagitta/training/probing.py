@@ -151,7 +151,7 @@ def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tup
     """Return the network with a new head, and the preprocessing that its weights were trained with."""
     weights = None if candidate.weights is None else open_weights(candidate.weights)
     found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
-    preprocessing = found or data.preprocessing
+    preprocessing = replace(found or data.preprocessing, reduction=data.preprocessing.reduction)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=(image_size, image_size))
     classifier = Classifier(
