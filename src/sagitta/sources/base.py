@@ -140,20 +140,13 @@ def make_source(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Source:
-    """Return the source of ``rows``, its class names found and a lone split dropped.
-
-    Where every row is of one split (the test batch of CIFAR alone), that is no split at all: the split column becomes
-    null, so that conversion divides the rows. Numbers such as ``0.0`` are the whole numbers that they mean.
+    """Return the source of ``rows``, its class names found; ``0.0`` is class ``0``.
 
     Raises:
         SourceError: there are no rows, or a class name is none.
     """
     if rows.num_rows == 0:
         raise SourceError(f"{location}: {layout}, but no labelled image in it; check that this is the folder you meant")
-    splits = pc.unique(rows["split"]).to_pylist()
-    if len(splits) == 1 and splits[0] is not None:
-        rows = rows.set_column(2, ROWS.field("split"), pa.nulls(rows.num_rows, pa.string()))
-        notes = [*notes, f"all of it is {splits[0]}, so it counts as not split"]
     if class_names is None:
         names = pc.unique(single_labels(rows["label"])).to_pylist()
         if all(_WHOLE.fullmatch(name) for name in names):
