@@ -109,7 +109,9 @@ def _label_studio(where: str, task: Mapping[str, Any]) -> Record | None:
         for result in annotation["result"]:
             if result.get("type") not in ("choices", "rating", "taxonomy"):
                 raise _regions(where, f"{result.get('type', 'objects')} (Label Studio)")
-        answers.append([str(choice) for result in annotation["result"] for choice in result["value"].get("choices", ())])
+        answers.append(
+            [str(choice) for result in annotation["result"] for choice in result["value"].get("choices", ())]
+        )
     if not answers:
         return None
     if any(sorted(answer) != sorted(answers[0]) for answer in answers):

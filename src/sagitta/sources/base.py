@@ -20,7 +20,8 @@ IMAGE_SUFFIXES = frozenset({
 
 TEXT_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
-    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson", ".manifest",
+    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson",
+    ".manifest",
 })  # fmt: skip
 """Lower-case suffixes of files that accompany images."""
 
@@ -177,7 +178,9 @@ def _check_names(location: str, class_names: Sequence[str]) -> None:
     """
     for name in class_names:
         if not name.strip() or any(unicodedata.category(mark) == "Cc" for mark in name):
-            raise SourceError(f"{location}: the class name {name!r} is blank or holds a line break or the like; rename it")
+            raise SourceError(
+                f"{location}: the class name {name!r} is blank or holds a line break or the like; rename it"
+            )
 
 
 def _alike(class_names: Sequence[str]) -> list[str]:
@@ -202,7 +205,7 @@ _PLURAL = re.compile(r"(?i).*(?:labels|tags|classes|categories|targets|attribute
 
 
 def several_labels(
-    cells: Sequence[Cell], separator: str | None, column: str = ""
+    cells: Sequence[Cell], separator: str | None, column: str = "", where: str = "the table"
 ) -> tuple[list[list[str]] | None, str | None]:
     """Return the labels of every row where rows have several, else None; and what was decided, in one sentence.
 
@@ -213,6 +216,7 @@ def several_labels(
         cells: one a row.
         separator: of labels in text; empty for one label a row; None to detect ``;`` and ``|``.
         column: the cells' column; one called ``labels`` or ``tags`` may hold several.
+        where: the table, for messages.
 
     Raises:
         SourceError: the parts between blanks or commas seem to be labels of their own.
@@ -233,8 +237,8 @@ def several_labels(
         if _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
             example = next(text for text in texts if mark in text)
             raise SourceError(
-                f"column {column!r} may hold several labels a row, as in {example!r}: if so, --label-separator "
-                f"{mark!r}; if that is one class, --label-separator ''"
+                f"{where}: column {column!r} may hold several labels a row, as in {example!r}: if so, "
+                f"--label-separator {mark!r}; if that is one class, --label-separator ''"
             )
     if found:
         return None, f"labels with {found!r} count as one class each (if they are several: --label-separator {found!r})"

@@ -150,6 +150,14 @@ class Columns:
                 return name
         return None
 
+    def split(self, label: str | None) -> str | None:
+        """Return a column of whatever name whose values are all words for splits, two or more of these; else None."""
+        for name, values in self.values.items():
+            found = {split_of(value) for value in values if value}
+            if name != label and len(found) > 1 and None not in found:
+                return name
+        return None
+
     def group(self, path: str, label: str | None) -> str | None:
         """Return a column that seems to say which rows belong together, or None."""
         for name, values in self.values.items():
@@ -170,7 +178,10 @@ class Columns:
             named = [name for name in named if self._holds_something(name)]
             if named:
                 return self._of_several(named)
-        return self._by_values([name for name in names if name in self.values])
+        names = [name for name in names if name in self.values]
+        if len(names) == 1 and self._is_few(names[0], most=len(self.values[path]) - 1):
+            return Labels(names[0])
+        return self._by_values(names)
 
     def _holds_something(self, name: str) -> bool:
         return name not in self.values or not all(is_no_label(value) for value in self.values[name])
@@ -208,13 +219,13 @@ class Columns:
     def _cells(self, name: str) -> set[str]:
         return {(value or "").lower() for value in self.values[name]}
 
-    def _is_few(self, name: str) -> bool:
+    def _is_few(self, name: str, most: int | None = None) -> bool:
         """Say whether a column's values recur like classes and are neither splits, files nor measurements."""
         values = [value for value in self.values[name] if not is_no_label(value)]
         distinct = set(map(str, values))
-        if not 1 < len(distinct) <= min(_MOST_CLASSES, max(2, len(values) // 2)) or len(values) * 2 < len(
-            self.values[name]
-        ):
+        if not 1 < len(distinct) <= (most or min(_MOST_CLASSES, max(2, len(values) // 2))):
+            return False
+        if len(values) * 2 < len(self.values[name]):
             return False
         if any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*(?:[eE]-?\d+)?", value) for value in distinct):
             return False

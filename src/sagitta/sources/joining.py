@@ -109,7 +109,8 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
     if lists and "train" not in lists and len({label for sheet in lists.values() for label in sheet.labels}) > 1:
         raise SourceError(
             f"{tree.location}: {examples([sheet.name for sheet in lists.values()])} name images of "
-            f"{' and '.join(lists)}, and no list those of train; write one, or insist on class folders with --layout folders"
+            f"{' and '.join(lists)}, and no list those of train; write one, or insist on class folders with "
+            "--layout folders"
         )
     return list(lists.values()) if len(lists) > 1 else []
 
@@ -132,16 +133,21 @@ def require_most(tree: Tree, sheets: Sequence[Sheet]) -> None:
     named = {file for sheet in sheets for file in sheet.found()}
     folders = {file.rpartition("/")[0] for file in named}
     beside = sum(name.rpartition("/")[0] in folders for name in images)
-    names = " and ".join(sheet.name for sheet in sheets[:3])
     ways = (
         f"if it is the labels: --layout manifest, or give it itself ({tree.location}/{sheets[0].name}); "
         "if the folders are: --layout folders"
     )
     if len(folders) > 1 and len(named) * 2 < beside:
-        raise SourceError(f"{tree.location}: {names} names {len(named):,} of {plural(beside, 'image')} in its folders; {ways}")
-    rest = [name for name in images if name not in named]
-    if any(_split_folder(name) == "train" for name in rest) and not any(_split_folder(name) in (None, "train") for name in named):
-        raise SourceError(f"{tree.location}: {names} names no image of the folder of train; {ways}")
+        some = f"{len(named):,} of {plural(beside, 'image')} in its folders"
+        raise SourceError(f"{tree.location}: {_names(sheets)} names {some}; {ways}")
+    of_rest = {_split_folder(name) for name in images if name not in named}
+    if "train" in of_rest and not {None, "train"} & {_split_folder(name) for name in named}:
+        raise SourceError(f"{tree.location}: {_names(sheets)} names no image of the folder of train; {ways}")
+
+
+def _names(sheets: Sequence[Sheet]) -> str:
+    more = f" and {len(sheets) - 5} more" if len(sheets) > 5 else ""
+    return " and ".join(sheet.name for sheet in sheets[:5]) + more
 
 
 def _split_folder(name: str) -> str | None:
@@ -171,12 +177,15 @@ def source_of(
             file; or labels seem to be several and it is not evident.
     """
     cells = [None if _is_nothing(cell) else cell for sheet in sheets for cell in sheet.labels]
-    several, decided = several_labels(cells, options.label_separator, sheets[0].label_column)
+    several, decided = several_labels(
+        cells, options.label_separator, sheets[0].label_column, f"{tree.location}/{sheets[0].name}"
+    )
     paths, missing = _paths(tree, finder, sheets, keep_missing=options.keep_missing)
     splits, how = _splits(sheets, paths, others)
     groups = [group for sheet in sheets for group in (sheet.groups or [None] * len(sheet.paths))]
     kept, warnings = _labelled(tree, sheets, cells, several=several is not None)
-    paths, splits, groups = ([column[row] for row in kept] for column in (paths, splits, groups))
+    paths = [paths[row] for row in kept]
+    splits, groups = ([column[row] for row in kept] for column in (splits, groups))
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         raise SourceError(
@@ -186,7 +195,7 @@ def source_of(
     labels = [str(cells[row]) for row in kept] if several is None else [several[row] for row in kept]
     sizes = [0 if path in missing else tree.size(path) or 0 for path in paths]
     rows = rows_table(tree.location, paths, labels, sizes, splits, groups)
-    named = " and ".join(sheet.name for sheet in sheets[:5]) + (f" and {len(sheets) - 5} more" if len(sheets) > 5 else "")
+    named = _names(sheets)
     reader = _WithoutMissing(tree.reader, frozenset(missing), named) if missing else tree.reader
     notes = [*dict.fromkeys(sheet.used for sheet in sheets), *notes, *([decided] if decided else []), *how]
     notes += _unnamed(tree, paths)
@@ -245,9 +254,7 @@ def _labelled(
     return [index for index in range(len(raw)) if index not in out], [warning]
 
 
-def _paths(
-    tree: Tree, finder: Finder, sheets: Sequence[Sheet], *, keep_missing: bool
-) -> tuple[list[str], set[str]]:
+def _paths(tree: Tree, finder: Finder, sheets: Sequence[Sheet], *, keep_missing: bool) -> tuple[list[str], set[str]]:
     """Return the file of every row, and which of them are not there.
 
     Raises:

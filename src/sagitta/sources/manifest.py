@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,6 +50,7 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
             _look_at(tree, finder, name, options, seen, asked=asked)
         except SourceError as error:
             seen.doubts.append(error)
+    _read_alike(tree, finder, options, seen)
     labelled = seen.labelled or class_lists(tree, seen.unlabelled)
     if not labelled:
         if seen.doubts:
@@ -116,6 +117,15 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
         (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
 
 
+def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen) -> None:
+    """Read the label column of tables that have the columns of one that is evident: of a few rows it need not be."""
+    known = {sheet.columns: sheet.label_column for sheet in seen.labelled if sheet.label_column}
+    for sheet in [sheet for sheet in seen.unlabelled if sheet.columns in known]:
+        named = replace(options, label_column=known[sheet.columns])
+        seen.unlabelled.remove(sheet)
+        seen.labelled.append(_read(tree, finder, sheet.name, named))
+
+
 def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, strict: bool = True) -> Sheet:
     """Return the table ``name``; where it has no labels, that is an error if ``strict``.
 
@@ -137,7 +147,7 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, stri
         paths=paths,
         files=finder.find(name, paths),
         labels=_cells(where, table, labels) if labels else [],
-        splits=_splits(where, table, options.split_column),
+        splits=_splits(where, table, options.split_column or columns.split(labels.column)),
         groups=_column(where, table, options.group_column, (), "--group") if options.group_column else None,
         group_hint=None if options.group_column else columns.group(path, labels.column),
     )
@@ -190,7 +200,9 @@ def _without_boxes(where: str, texts: Sequence[str | None]) -> Sequence[str | No
         return texts
     classes = [dict.fromkeys(text.split()[::5]) if text else {} for text in texts]
     if row := next((row for row, found in enumerate(classes, 1) if len(found) > 1), None):
-        raise SourceError(f"{where}: row {row} has boxes of several classes: it is for detection; give a table of classes")
+        raise SourceError(
+            f"{where}: row {row} has boxes of several classes: it is for detection; give a table of classes"
+        )
     return [next(iter(found), None) for found in classes]
 
 

@@ -84,7 +84,7 @@ class Finder:
     def _fitting(self, base: str, parts: list[str], most: int) -> list[str]:
         """Return the files of that name whose last folders are ``parts``, but for ``most`` of these in front."""
         fits: defaultdict[int, list[str]] = defaultdict(list)
-        for path in self._images.get(base.casefold()) or self._others.get(base.casefold(), ()):
+        for path in self._images.get(base.casefold()) or self._others.get(base.casefold()) or []:
             have = path.split("/")[:-1]
             alike = 0
             while alike < min(len(have), len(parts)) and have[-1 - alike] == parts[-1 - alike]:

@@ -20,7 +20,7 @@ from sagitta.sources.tree import Tree
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".lst", ".parquet", ".json", ".jsonl", ".ndjson", ".manifest")
 _JSON = (".json", ".jsonl", ".ndjson", ".manifest")
-_LISTS = (".txt", ".lst")
+LIST_SUFFIXES = (".txt", ".lst")
 _HEAD, _MOST_JSON = 2**18, 2**30
 _ROWS = 500  # of the head
 
@@ -46,7 +46,7 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
         text = _decoded(where, data)
         if suffix(name) in _JSON:
             return _from_records(records(where, text))
-        if suffix(name) in _LISTS and (lines := _list_rows(text)) is not None:
+        if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text)) is not None:
             return _from_rows(where, lines, named)
         return _from_csv(text, named)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -69,7 +69,7 @@ def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
         return read_table(where, name, data, named) if any(map(named, _texts_in(data))) else None
     data = _first_bytes(tree, name, _HEAD)
     text = _lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1])
-    if suffix(name) in _LISTS and (lines := _list_rows(text)) is not None:
+    if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text)) is not None:
         cells, titled = lines[:_ROWS], False
     else:
         rows = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
