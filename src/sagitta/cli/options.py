@@ -25,6 +25,10 @@ _TITLES = {
 }
 
 
+DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images", "range", "bands")
+"""Options of data that only a training has: what is tested is never divided, and its pixels are the model's matter."""
+
+
 class Command(argparse.ArgumentParser):
     """The parser of one command; complaints are errors of ours, and nothing ends the process but ``--help``."""
 
@@ -43,12 +47,12 @@ class Command(argparse.ArgumentParser):
         """
         raise ConfigError(f"{message}; see {self.prog} --help")
 
-    def add_options(self, *groups: str) -> list[str]:
-        """Add the common options of some groups; returns their names in Python."""
+    def add_options(self, *groups: str, without: Sequence[str] = ()) -> list[str]:
+        """Add the common options of some groups, but for some by name; returns their names in Python."""
         names = []
         for group in groups:
             section = self.add_argument_group(_TITLES[group])
-            for option in (option for option in OPTIONS if option.group == group):
+            for option in (option for option in OPTIONS if option.group == group and option.name not in without):
                 how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
                 section.add_argument(f"--{option.name}", **how, default=None, help=option.help)
                 names.append(option.name.replace("-", "_"))
