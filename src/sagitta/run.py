@@ -4,7 +4,7 @@
 
     RUN/config.yaml            the resolved configuration; `sagitta fit --config` on it repeats the run
     RUN/run.json               versions, hardware, seed, dataset, command, result
-    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt (the best three) and last.ckpt
+    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
     RUN/predictions/           epoch=05.png
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
@@ -33,13 +33,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
+from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
+LAST_CHECKPOINT = "last.ckpt"
 TEST_LOG = "test_logs.csv"
-CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
-COMMAND: ContextVar[str] = ContextVar("command", default="Python")
-"""What the person typed, for the record."""
+PYTHON = "Python"
+COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
+"""What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
@@ -149,7 +151,7 @@ def find_checkpoint(run: Path) -> Path:
         raise ConfigError(f"{run}: no such run directory or checkpoint{_near(run)}")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
-    candidates.append(run / "checkpoints" / "last.ckpt")
+    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -228,7 +230,7 @@ def write_record(run: Path, **fields: Any) -> None:
         },
         "hardware": {
             "machine": platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cores(),
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }

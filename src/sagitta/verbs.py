@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sagitta.models import Classifier
 
 PathLike = str | Path
+Numbers = str | Sequence[float] | None
+"""``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
 
 
 def convert(
@@ -39,6 +42,8 @@ def convert(
     label_separator: str | None = None,
     resize: int | None = None,
     quality: int | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     restart_markers: bool = False,
     shard_size: int | None = None,
     workers: int | None = None,
@@ -62,6 +67,9 @@ def convert(
         label_separator: between several labels in one cell; empty for one label; detected by default.
         resize: make the shorter side so many pixels long; never enlarges.
         quality: JPEG quality, 1 to 100, of re-encoded images.
+        range: the values of samples of more than 8 bits that become black and white, such as ``(0, 4095)``; ``auto``
+            takes the data's percentiles.
+        bands: one or three of the stored bands, as grey or as red, green and blue, such as ``(3, 2, 1)``.
         restart_markers: let training decode only the tiles of a JPEG that a crop needs; lossless.
         shard_size: bytes.
         workers: processes; all cores by default. Never changes the output.
@@ -85,11 +93,12 @@ def convert(
     )  # fmt: skip
     size: dict[str, Any] = {} if shard_size is None else {"shard_size": shard_size}
     options = ConvertOptions(
-        val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
+        val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
+        restart_markers=restart_markers,
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
-    print(opened.describe(), flush=True)
+    show(opened.describe())
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))
 
@@ -110,6 +119,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -117,6 +127,8 @@ def fit(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -147,13 +159,16 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
         logger: csv, tensorboard, wandb, or several with commas.
         val: share of rows for val where the source has none.
         test: likewise for test.
-        group: table's column whose equal values stay in one split; the next seven as for :func:`convert`.
+        group: table's column whose equal values stay in one split; the next nine as for :func:`convert`.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -186,6 +201,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "keep": keep,
         "seed": seed,
         "devices": devices,
         "precision": precision,
@@ -193,6 +209,8 @@ def fit(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -218,6 +236,8 @@ def probe(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -236,9 +256,11 @@ def probe(
         weights: their files or runs, in the same order; None takes the published weights.
         image_size: pixels a side, by default that of the weights.
         batch_size: images at a time, by default what is fast on the device.
-        val: as for :func:`fit`, and so the next nine.
+        val: as for :func:`fit`, and so the next eleven.
         test: see there.
         group: see there.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -259,6 +281,8 @@ def probe(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -494,3 +518,7 @@ class Run:
 
 def _plain(run: "PathLike | Run | None") -> Any:
     return None if run is None else str(run.path if isinstance(run, Run) else run)
+
+
+def _text(numbers: Numbers) -> str | None:
+    return numbers if numbers is None or isinstance(numbers, str) else ",".join(map(str, numbers))

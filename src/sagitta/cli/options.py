@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from sagitta.errors import ConfigError
 from sagitta.settings import OPTIONS, unknown_option
 from sagitta.sources import UNDERSTOOD
+from sagitta.terminal import WholeWords
 
 DATA_HELP = (
     f"what you have: a converted dataset; {UNDERSTOOD}, local or hf://user/name; "
@@ -24,8 +25,8 @@ _TITLES = {
 }
 
 
-DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images")
-"""Options of data that say how it is divided for a training; what is tested never is."""
+DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images", "range", "bands")
+"""Options of data that only a training has: what is tested is never divided, and its pixels are the model's matter."""
 
 
 class Command(argparse.ArgumentParser):
@@ -35,7 +36,7 @@ class Command(argparse.ArgumentParser):
         super().__init__(
             prog=f"sagitta {name}", usage=f"sagitta {name} {usage}",
             description=description, epilog=epilog, allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
+            formatter_class=lambda prog: WholeWords(prog, max_help_position=26),
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
@@ -67,6 +68,7 @@ class Command(argparse.ArgumentParser):
         Raises:
             ConfigError: an option is unknown (names the nearest), lacks its value or has one too many.
         """
+        argv = _joined(argv)
         values, rest = _dotted(argv) if dotted else ({}, list(argv))
         options, unknown = self.parse_known_args(rest)
         if unknown:
@@ -75,6 +77,18 @@ class Command(argparse.ArgumentParser):
                 raise unknown_option(name, [word for word in self._option_string_actions if word.startswith("--")])
             self.error(f"{unknown[0]}: one argument too many")
         return options, values
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with a range below zero, as in ``--range -1000,400``, in one word with its option."""
+    words: list[str] = []
+    for word in argv:
+        after = bool(words) and words[-1] in ("--range", "--data.convert.range")
+        if after and word[:1] == "-" and word[1:2] in set("0123456789."):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _dotted(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

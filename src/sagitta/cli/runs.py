@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.terminal import show
 
 
 def validate(argv: list[str]) -> None:
@@ -42,7 +43,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     from sagitta.run import is_first_process
 
     if is_first_process():
-        print(evaluation.text())
+        show(evaluation.text())
 
 
 def predict(argv: list[str]) -> None:
@@ -68,7 +69,7 @@ def predict(argv: list[str]) -> None:
     write_predictions(table, a.output)
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:
-        print(
+        show(
             f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
-            file=sys.stderr,
+            sys.stderr,
         )

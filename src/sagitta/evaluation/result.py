@@ -22,15 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sagitta.dataset import plural, warning_line
 from sagitta.evaluation.overlap import overlap_warnings
 from sagitta.files import write_atomic
 from sagitta.models import ClassScores, Estimate, Task
+from sagitta.terminal import printable, table
 
 PREDICTIONS_FILE = "predictions.parquet"
 CLASSES_FILE = "per_class.csv"
@@ -196,14 +193,10 @@ def _class_table(classes: Sequence[ClassScores]) -> list[str]:
         there = [each for each in shown if each.support]
         shown = sorted(there, key=lambda each: each.f1.value)[:_WORST]
         title = f"worst {len(shown)} of {len(there)} classes"
-    table = Table(title, box=box.SIMPLE_HEAD)
-    for name in ("images", "precision", "recall", "recall's 95 %", "F1"):
-        table.add_column(name, justify="right")
+    rows = []
     for each in shown:
         values = ["-" if math.isnan(score.value) else f"{score.value:.3f}" for score in (each.precision, each.recall)]
         f1 = "-" if math.isnan(each.f1.value) else f"{each.f1.value:.3f}"
         span = f"{each.recall.low:.3f} to {each.recall.high:.3f}"
-        table.add_row(Text(each.name), str(each.support), *values, span, f1)
-    text = io.StringIO()
-    Console(file=text, width=100, color_system=None, highlight=False).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+        rows.append([printable(each.name), str(each.support), *values, span, f1])
+    return table([title, "images", "precision", "recall", "recall's 95 %", "F1"], rows)

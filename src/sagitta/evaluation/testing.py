@@ -25,6 +25,7 @@ from sagitta.run import (
     append_test_log,
     find_checkpoint,
     find_source,
+    is_first_process,
     new_test_folder,
     read_record,
     run_of,
@@ -57,6 +58,8 @@ def quiet() -> Iterator[None]:
                 ".*could not find the monitored key.*",  # steps or time may end before the first validation
             ):
                 warnings.filterwarnings("ignore", message)
+            if not is_first_process():  # which says it for all
+                warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -119,9 +122,11 @@ def evaluate(
     own = None if folder is None or not (folder / CONFIG_FILE).is_file() else Settings.read(folder / CONFIG_FILE)
     if source is None and own is None:
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
-    settings = _data_settings(own, folder, source, purpose)
+    settings = _data_settings(classifier, own, folder, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(verbose=True)
+    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
+        verbose=is_first_process()
+    )
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():
@@ -136,10 +141,19 @@ def evaluate(
     return evaluation
 
 
-def _data_settings(own: Settings | None, run: Path | None, source: str | None, purpose: Purpose) -> Settings:
+def _pixels_of(classifier: Classifier) -> dict[str, str]:
+    """Return the settings by which deep samples and bands of other data become what the model was trained on."""
+    how = classifier.preprocessing
+    options = {} if how is None or how.reduction is None else how.reduction.options()
+    return {f"data.convert.{name}": value for name, value in options.items()}
+
+
+def _data_settings(
+    classifier: Classifier, own: Settings | None, run: Path | None, source: str | None, purpose: Purpose
+) -> Settings:
     """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
     if source is not None:
-        return Settings.of({"source": source, "data.convert.purpose": purpose})
+        return Settings.of({"source": source, "data.convert.purpose": purpose} | _pixels_of(classifier))
     assert own is not None and run is not None
     named = own.source in BUILTIN or own.source.startswith("hf://")
     return own if named else own.changed({"source": find_source(run, own.source)})

@@ -15,7 +15,7 @@ from sagitta.conversion import ConvertOptions, cached
 from sagitta.dataset import INFO_FILE, DatasetInfo, ShardSet
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import user_cache
-from sagitta.images import Profile
+from sagitta.images import Profile, Reduction
 from sagitta.loading.augmentation import Augmentation
 from sagitta.loading.loader import Batch, Loader, match_labels, shorten
 from sagitta.loading.mapstyle import SplitDataset
@@ -23,6 +23,7 @@ from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.loading.transforms import OwnTransform, Transform
 from sagitta.sources import SourceOptions, open_source
+from sagitta.terminal import show
 
 _BATCH_SIZE = 64
 
@@ -39,7 +40,7 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
         return Path(source)
     opened = open_source(source, options, cache=user_cache())
     if verbose:
-        print(opened.describe(), flush=True)
+        show(opened.describe())
     return cached(opened, user_cache(), convert, progress=verbose)
 
 
@@ -228,7 +229,19 @@ class ImageData(pl.LightningDataModule):
             raise ConfigError(
                 f"ImageData was given {wanted}, but the model takes {preprocessing}; leave the preprocessing out"
             )
+        if preprocessing is not None:
+            self._check_reduction(preprocessing.reduction)
         self._model_names, self._model_preprocessing = names, preprocessing
+
+    def _check_reduction(self, models: Reduction | None) -> None:
+        """Refuse deep samples or bands that became other 8-bit pixels than those of the model did."""
+        fields = self.info.reduction
+        own = None if fields is None else Reduction.from_dict(fields)
+        if own != models and (own is not None or self.info.reduced):
+            raise ConfigError(
+                f"{self.source} was converted with {own or 'neither --range nor --bands'}, but the model was trained "
+                f"on images with {models or 'neither'}; convert it again like that"
+            )
 
     def forget_model(self) -> None:
         """Take back what was adopted from a model; a fresh one begins with the dataset's own."""
