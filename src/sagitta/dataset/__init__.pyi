@@ -39,9 +39,9 @@ from .splitwords import files_note as files_note
 from .splitwords import flag_of as flag_of
 from .splitwords import mapping_note as mapping_note
 from .splitwords import may_be_a_class as may_be_a_class
-from .splitwords import names_only_a_split as names_only_a_split
 from .splitwords import read_split_column as read_split_column
 from .splitwords import split_columns as split_columns
+from .splitwords import split_in as split_in
 from .splitwords import split_of as split_of
 from .splitwords import split_of_file as split_of_file
 from .splitwords import splits_of_files as splits_of_files

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sagitta.dataset import Source, names_only_a_split, plural, split_of
+from sagitta.dataset import Source, plural, split_of
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
 from sagitta.sources.splitfolders import SplitFolders, masks, split_folders
@@ -122,7 +122,7 @@ def _set_aside(name: str) -> bool:
 
 def _collect(tree: Tree, rows: list[str], plan: SplitFolders, label_of: Callable[[str], str | None]) -> _Found:
     found = _Found()
-    wrapper = next((split_of(part) for part in tree.within.split("/")[::-1] if names_only_a_split(part)), None)
+    wrapper = next((split for part in tree.within.split("/")[::-1] if (split := split_of(part))), None)
     for name in rows:
         top, _, rest = name.partition("/")
         second = f"{top}/{rest.partition('/')[0]}"

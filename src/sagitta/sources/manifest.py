@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.dataset import Source, is_list, plural, split_of, split_of_file
+from sagitta.dataset import Source, is_list, plural, split_of_file
 from sagitta.errors import SourceError
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
@@ -22,6 +22,7 @@ from sagitta.sources.base import (
     several_labels,
     suffix,
 )
+from sagitta.sources.splitcolumns import GivenSplits, given_splits
 from sagitta.sources.tree import Tree
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -31,7 +32,6 @@ _PATH_COLUMNS = (
     "id", "image_id",
 )  # fmt: skip
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "breed", "species", "variety")
-_SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class _Table:
     name: str
     paths: list[str | None]
     labels: list[Cell]
-    splits: list[str | None] | None
+    splits: GivenSplits | None
+    warnings: list[str]
     groups: list[str | None] | None
 
     @property
@@ -106,7 +107,12 @@ def _read_table(tree: Tree, name: str, options: SourceOptions) -> _Table:
     paths = _column(where, table, options.path_column, _PATH_COLUMNS, "--path-column")
     labels = _labels(where, table, options.label_column)
     groups = _column(where, table, options.group_column, (), "--group") if options.group_column else None
-    return _Table(name, paths, labels, _splits(where, table, options.split_column), groups)
+
+    def texts(column: str) -> list[str | None]:
+        return _column(where, table, column, (), "--split-column")
+
+    splits, warnings = given_splits(where, table.column_names, texts, options.split_column)
+    return _Table(name, paths, labels, splits, [f"{name}: {warning}" for warning in warnings], groups)
 
 
 def _parse(where: str, name: str, data: bytes) -> pa.Table:
@@ -159,17 +165,6 @@ def _column(where: str, table: pa.Table, asked: str | None, known: Sequence[str]
         return [text.strip() or None if text else None for text in pc.cast(column, pa.string()).to_pylist()]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"{where}: column {name!r} is not text or numbers ({error}); use {flag}") from error
-
-
-def _splits(where: str, table: pa.Table, asked: str | None) -> list[str | None] | None:
-    """Return the split column, or None where there is none or a column of that name holds something else."""
-    if asked is None and not any(name.strip().lower() in _SPLIT_COLUMNS for name in table.column_names):
-        return None
-    values = _column(where, table, asked, _SPLIT_COLUMNS, "--split-column")
-    unknown = sorted({value for value in values if value and split_of(value) is None})
-    if unknown and asked:
-        raise SourceError(f"{where}: split column {asked!r} holds {examples(unknown)}; write train, val or test")
-    return None if unknown else [split_of(value) for value in values]
 
 
 class _Finder:
@@ -231,9 +226,12 @@ def _source(
     sizes = [tree.size(path) or 0 for path in paths]
     labels = [str(cell) for cell in cells] if several is None else several
     rows = rows_table(tree.location, paths, labels, sizes, _all_splits(tables), _all_groups(tables))
+    notes = [*notes, *dict.fromkeys(table.splits.note for table in tables if table.splits)]
     notes = [*notes, decided] if decided else notes
+    warnings = [warning for table in tables for warning in table.warnings]
     named = " and ".join(table.name for table in tables)
-    return make_source(tree.location, f"files named in {named}", rows.sort_by("path"), tree.reader, notes=notes)
+    layout = f"files named in {named}"
+    return make_source(tree.location, layout, rows.sort_by("path"), tree.reader, notes=notes, warnings=warnings)
 
 
 def _require(where: str, values: Sequence[Cell], what: str) -> None:
@@ -267,7 +265,7 @@ def _all_splits(tables: Sequence[_Table]) -> list[str | None]:
     return [
         split
         for table, named in zip(tables, of_table, strict=True)
-        for split in (table.splits or [named] * len(table.paths))
+        for split in (table.splits.splits if table.splits else [named] * len(table.paths))
     ]
 
 

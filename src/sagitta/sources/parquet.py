@@ -189,9 +189,7 @@ def _with_splits(file: _File, named: str | None) -> pa.Table:
         if named and named != "train":
             splits = [named if given.is_flag and split == "train" else split for split in splits]
             if other := next((split for split in splits if split != named), None):
-                raise SourceError(
-                    f"{file.name}: is {named} by its name, but {given.note} has {other}; mend one of them"
-                )
+                raise SourceError(f"{file.name}: is {named} by its name, but has {other} in {given.note}; mend one")
     column = pa.array(splits, pa.string())
     return file.rows.set_column(file.rows.column_names.index("split"), ROWS.field("split"), column)
 
