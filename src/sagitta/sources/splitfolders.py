@@ -174,8 +174,11 @@ def _below(location: str, tops: Mapping[str, _Top]) -> SplitFolders | None:
     return SplitFolders(below=below)
 
 
-_MASKS = re.compile(r"ground[ _-]?truths?|gts?|((seg|segmentation)[ _-]?)?(masks?|maps?)|segs?|segmentations?|labels?")
+_MASKS = re.compile(
+    r"ground[ _-]?truths?|gts?|((seg|segmentation)[ _-]?)?masks?|seg(mentation)?[ _-]?maps?|segs?|segmentations?|labels?"
+)
 _IMAGES = re.compile(r"((jpeg|png|raw|rgb|original)[ _-]?)?(images?|imgs?|photos?|pictures?)|jpegimages|originals?|rgb")
+_MASK_WORD = re.compile(r"[ _-](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_FILE = re.compile(r"(?P<of>.+?)[ _-](?:mask|segmentation|seg|gt)(?:[ _-]?\d+)?$", re.IGNORECASE)
 
 
@@ -185,21 +188,22 @@ def masks(names: Collection[str]) -> dict[str, str]:
     A folder holds masks where its name says so and one beside it holds images (``images``) or is a split, as in
     ``bottle/{train,test,ground_truth}``; beside classes, ``mask`` is a class. ``x_mask.png`` is one beside ``x.png``.
     """
-    folders: defaultdict[str, set[str]] = defaultdict(set)
-    for folder in {name.rpartition("/")[0] for name in names}:
+    children: defaultdict[str, set[str]] = defaultdict(set)
+    within: dict[str, str | None] = {name.rpartition("/")[0]: None for name in names}
+    for folder in within:
         parts = folder.split("/") if folder else []
         for depth, part in enumerate(parts):
-            folders["/".join(parts[:depth])].add(part)
-    found: dict[str, str] = {}
-    held = {f"{parent}/{name}".lstrip("/") for parent, children in folders.items() for name in _mask_folders(children)}
-    stems = {_stem(name) for name in names}
-    for name in names:
-        folder = name.rpartition("/")[0]
-        if held and (within := _first_in(held, folder)):
-            found[name] = within
-        elif suffix(name) in IMAGE_SUFFIXES and (mask := _MASK_FILE.match(_stem(name))) and mask["of"] in stems:
-            found[name] = folder or "."
-    return found
+            children["/".join(parts[:depth])].add(part)
+    held = {f"{parent}/{name}".lstrip("/") for parent, inside in children.items() for name in _mask_folders(inside)}
+    within = {folder: _first_in(held, folder) for folder in within} if held else within
+    found = {name: mask for name in names if (mask := within[name.rpartition("/")[0]]) is not None}
+    beside = {
+        name: mask["of"]
+        for name in names
+        if _MASK_WORD.search(name) and suffix(name) in IMAGE_SUFFIXES and (mask := _MASK_FILE.match(_stem(name)))
+    }
+    stems = {_stem(name) for name in names} if beside else set()
+    return {name: name.rpartition("/")[0] or "." for name, of in beside.items() if of in stems} | found
 
 
 def _mask_folders(children: Collection[str]) -> list[str]:
