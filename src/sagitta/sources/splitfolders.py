@@ -148,8 +148,8 @@ def refuse_class_in_name(location: str, names: Iterable[str]) -> None:
         other = first.setdefault(rest, name)
         if rest and split_in(name) != split_in(other):
             raise SourceError(
-                f"{location}: {other} and {name} look like {split_in(other)} and {split_in(name)}, not like two classes; "
-                "put the images into train/CLASS, val/CLASS, test/CLASS"
+                f"{location}: {other} and {name} look like {split_in(other)} and {split_in(name)}, not like two "
+                "classes; put the images into train/CLASS, val/CLASS, test/CLASS"
             )
 
 
