@@ -156,11 +156,7 @@ def _transforms(options: Mapping[str, Any], reduction: Mapping[str, Any] | None)
     resize, quality = options.get("resize"), options.get("quality")
     decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
     if resize is None and quality is None:
-        return (
-            f"{chosen}, without further loss; {decoding}"
-            if chosen
-            else f"none, the original bytes are stored; {decoding}"
-        )
+        return f"{f'{chosen}, as PNG' if chosen else 'none, the original bytes are stored'}; {decoding}"
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
     encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
     return f"{', '.join(filter(None, (chosen, resized, encoded)))}; {decoding}"

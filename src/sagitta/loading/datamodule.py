@@ -232,10 +232,10 @@ class ImageData(pl.LightningDataModule):
         """Refuse deep samples or bands that became other 8-bit pixels than those of the model did."""
         fields = self.info.reduction
         own = None if fields is None else Reduction.from_dict(fields)
-        if own != models and (own is not None or self.info.reduced):
+        if own != models and (own is not None or any("bit" in lost or "band" in lost for lost in self.info.reduced)):
             raise ConfigError(
-                f"{self.source} was converted with {own or 'neither --range nor --bands'}, but the model was trained on "
-                f"images with {models or 'neither'}; convert it again like that"
+                f"{self.source} was converted with {own or 'neither --range nor --bands'}, but what the model was "
+                f"trained on with {models or 'neither'}; convert it again like that"
             )
 
     def forget_model(self) -> None:
