@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +98,7 @@ def convert(
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
-    print(opened.describe(), flush=True)
+    show(opened.describe())
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))
 
@@ -118,6 +119,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -157,6 +159,7 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
@@ -198,6 +201,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "keep": keep,
         "seed": seed,
         "devices": devices,
         "precision": precision,
@@ -314,17 +318,10 @@ def evaluate(
     run: "PathLike | Run",
     source: PathLike | None = None,
     *,
-    split: Literal["val", "test"] = "test",
+    split: Literal["train", "val", "test"] | None = None,
     batch_size: int | None = None,
     devices: int | str | Sequence[int] = "auto",
     flip: bool = False,
-    val: float | None = None,
-    test: float | None = None,
-    group: str | None = None,
-    range: Numbers = None,
-    bands: Numbers = None,
-    allow_group_overlap: bool | None = None,
-    min_images: int | None = None,
     layout: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -333,21 +330,18 @@ def evaluate(
 ) -> "Evaluation":
     """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
 
+    Other data than the run's is never divided: every image of it counts, or every one of the split that is chosen.
+    Each test is recorded in the run's directory, but for one of ``val``. What is returned says in
+    ``tested`` what was evaluated, and how many of the images the model was trained on.
+
     Args:
         run: run directory or checkpoint file.
-        source: other data than the run's own.
-        split: of the data.
+        source: other data than the run's own: a folder of test images, or anything that :func:`convert` takes.
+        split: of data that has several; by default ``test``, or ``val``, and figures named so, where there is no test.
         batch_size: images a device and batch (64).
         devices: as Lightning's Trainer takes it.
         flip: take the mean of the probabilities of each image and its mirror image.
-        val: as for :func:`convert`, and so the next eleven.
-        test: see there.
-        group: see there.
-        range: see there.
-        bands: see there.
-        allow_group_overlap: see there.
-        min_images: see there.
-        layout: see there.
+        layout: as for :func:`convert`, and so the next four.
         path_column: see there.
         label_column: see there.
         split_column: see there.
@@ -360,21 +354,15 @@ def evaluate(
 
     options = {
         "batch_size": batch_size,
-        "val": val,
-        "test": test,
-        "group": group,
-        "range": _text(range),
-        "bands": _text(bands),
-        "allow_group_overlap": allow_group_overlap,
-        "min_images": min_images,
         "layout": layout,
         "path_column": path_column,
         "label_column": label_column,
         "split_column": split_column,
         "label_separator": label_separator,
     }
-    where = None if source is None else str(source)
-    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), devices=devices, flip=flip)
+    where, purpose = None if source is None else str(source), "val" if split == "val" else "test"
+    how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
+    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), **how)
 
 
 def predict(
@@ -424,7 +412,8 @@ class Run:
 
     Attributes:
         path: the directory.
-        test: the test that ended the fit, in full; None for a run that was opened again.
+        test: the test that ended the fit, in full, of val where there is no test set; None for a run that was opened
+            again.
 
     Raises:
         ConfigError: there is no run in ``path``.
@@ -489,7 +478,9 @@ class Run:
         """Classify image files, see :func:`sagitta.predict`."""
         return predict(self, paths, top_k=top_k, batch_size=batch_size)
 
-    def evaluate(self, source: PathLike | None = None, *, split: Literal["val", "test"] = "test") -> "Evaluation":
+    def evaluate(
+        self, source: PathLike | None = None, *, split: Literal["train", "val", "test"] | None = None
+    ) -> "Evaluation":
         """Evaluate on the run's own data or on others, see :func:`sagitta.evaluate`."""
         return evaluate(self, source, split=split)
 
@@ -503,8 +494,13 @@ class Run:
             from sagitta.training import probe_text
 
             parts.append(probe_text(record["probe"]))
+            if record["probe"][0]["test_acc"] is None:
+                parts.append(
+                    "There is no test set; the figures of val are of folds, each by a head that has not seen it"
+                )
         if self.test is not None:
-            parts.append(f"\nTest, with 95 % intervals\n{self.test.text()}")
+            what = "Test" if "test_loss" in self.test.metrics else "Validation"
+            parts.append(f"\n{what}, with 95 % intervals\n{self.test.text()}")
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:

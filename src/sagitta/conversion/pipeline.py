@@ -64,6 +64,7 @@ from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
 from sagitta.files import new_file
 from sagitta.images import GREY_MODES, Reduction, add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
+from sagitta.terminal import show
 
 _PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
 _STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
@@ -139,10 +140,10 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
 def _say(info: DatasetInfo, known: Sequence[str]) -> None:
     """Print what conversion found out beyond the source's own warnings."""
     for reason, files in info.reduced.items():
-        print(f"reduced: {reason}, in {plural(files, 'file')}", flush=True)
+        show(f"reduced: {reason}, in {plural(files, 'file')}")
     for warning in info.warnings:
         if warning not in known:
-            print(warning_line(warning), flush=True)
+            show(warning_line(warning))
 
 
 @contextmanager
