@@ -19,7 +19,7 @@ from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitIn
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, grid
+from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, fitted, grid
 from sagitta.terminal import columns, printable, table, wrapped
 
 _WIDTH = 100  # of lines that go to no terminal
@@ -219,7 +219,8 @@ def _sheet(split: Split, info: DatasetInfo, classes: int, per_class: int, side: 
     tiles: list[Tile | None] = []
     for label in labels:
         rows = np.flatnonzero(split.labels[:, label] if info.multilabel else split.labels == label)
-        line = [Tile(Image.fromarray(decode(split.image(row)))) for row in _spread(rows, per_class)]
+        # Made small one by one: a hundred photos of 12 megapixels would take 3.5 GB.
+        line = [Tile(fitted(Image.fromarray(decode(split.image(row))), side)) for row in _spread(rows, per_class)]
         tiles += [*line, *[None] * (per_class - len(line))]
     heads = [f"{printable(info.class_names[label])}\n{counts[label]:,} in {split.name}" for label in labels]
     note = f"{len(labels)} of {len(info.class_names):,} classes" if len(labels) < len(info.class_names) else ""
