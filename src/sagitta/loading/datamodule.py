@@ -237,7 +237,7 @@ class ImageData(pl.LightningDataModule):
         """Refuse deep samples or bands that became other 8-bit pixels than those of the model did."""
         fields = self.info.reduction
         own = None if fields is None else Reduction.from_dict(fields)
-        if own != models and (own is not None or self.info.reduced):
+        if own != models and (own is not None or any("bit" in lost or "band" in lost for lost in self.info.reduced)):
             raise ConfigError(
                 f"{self.source} was converted with {own or 'neither --range nor --bands'}, but the model was trained "
                 f"on images with {models or 'neither'}; convert it again like that"
