@@ -140,7 +140,9 @@ def _claim_numbered(parent: Path, name: str) -> Path:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss, or its last.
+    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss, else its last.
+
+    Of a run that has not come to its end, the best is that of the lowest loss in its name.
 
     Raises:
         ConfigError: there is no such run, or it has no checkpoint.
@@ -151,6 +153,7 @@ def find_checkpoint(run: Path) -> Path:
         raise ConfigError(f"{run}: no such run directory or checkpoint{_near(run)}")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
+    candidates += sorted((run / "checkpoints").glob("image-classifier-*.ckpt"), key=_named_loss)
     candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
@@ -161,6 +164,11 @@ def find_checkpoint(run: Path) -> Path:
         f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "
         "before the data"
     )
+
+
+def _named_loss(checkpoint: Path) -> float:
+    found = re.search(r"val_loss=(\d+\.\d+)", checkpoint.name)
+    return float(found[1]) if found else float("inf")
 
 
 def _near(run: Path) -> str:

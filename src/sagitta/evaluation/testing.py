@@ -133,7 +133,7 @@ def evaluate(
         data.prepare_data()
         data.setup("test")
         chosen = choose_split(data, split, purpose, own=source is None)
-        notes = [*chosen.notes, *_of_the_run(folder, run, data, own=source is None)]
+        notes = [*chosen.notes, *_of_the_run(folder, checkpoint, data, own=source is None)]
         trainer = quiet_trainer(devices=devices, precision=precision)
         evaluation = run_test(trainer, classifier, data, replace(chosen, notes=tuple(notes)), read_seen(checkpoint))
     if purpose == "test" and folder is not None:
@@ -202,13 +202,13 @@ def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", 
     raise ConfigError(f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with --split")
 
 
-def _of_the_run(folder: Path | None, run: Path, data: ImageData, *, own: bool) -> list[str]:
+def _of_the_run(folder: Path | None, checkpoint: Path, data: ImageData, *, own: bool) -> list[str]:
     """Return what a person has to know of the run that is evaluated, one sentence each."""
     if folder is None:
         return []
     record, notes = read_record(folder), []
-    if run.is_dir() and "best_checkpoint" not in record:
-        notes.append("the run did not come to its end: this is its last checkpoint")
+    if "best_checkpoint" not in record:
+        notes.append(f"the run did not come to its end: this is {checkpoint.name}, its best so far")
     before = record.get("dataset", {}).get("fingerprint")
     if own and before not in (None, data.info.fingerprint):
         notes.append("the data is not what the run was trained on: images or labels have changed since")
