@@ -1,6 +1,8 @@
 """A run and data to what is known about its predictions."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +24,16 @@ from sagitta.settings import Settings
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use."""
+    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use.
+
+    Where Lightning is interrupted, it ends the program and no longer listens to Ctrl-C: both are undone.
+    """
     loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]
     levels = [logger.level for logger in loggers]
+    heard = signal.getsignal(signal.SIGINT)
     try:
         for logger in loggers:
             logger.setLevel(logging.WARNING)
@@ -43,7 +49,11 @@ def quiet() -> Iterator[None]:
             ):
                 warnings.filterwarnings("ignore", message)
             yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
     finally:
+        if heard is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, heard)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +15,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import Evaluation, evaluate_predictions, new_trainer, quiet, record_test
+from sagitta.files import remedy
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
@@ -85,7 +87,8 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            return _train(settings, data, classifier, run, resume and run / "checkpoints" / "last.ckpt")
+            with _ended_early(run):
+                return _train(settings, data, classifier, run, resume and run / "checkpoints" / "last.ckpt")
 
 
 def resumable(run: Path) -> Path:
@@ -228,8 +231,6 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
-    except SystemExit:  # how Lightning ends an interrupted program
-        raise KeyboardInterrupt from None
     if settings.trainer["fast_dev_run"]:
         return Fitted(run, {}, None)
     path = Path(best.best_model_path or best.last_model_path or run / "checkpoints" / "last.ckpt")
@@ -244,6 +245,25 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+@contextmanager
+def _ended_early(run: Path) -> Iterator[None]:
+    """Say how to go on where a run is interrupted, or cannot be written any more."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends an interrupted program
+        raise KeyboardInterrupt(_going_on(run)) from None
+    except BrokenPipeError:  # what it says, not what it writes
+        raise
+    except OSError as error:
+        raise SagittaError(f"{remedy(error)}; {_going_on(run)}") from None
+
+
+def _going_on(run: Path) -> str:
+    if (run / "checkpoints" / "last.ckpt").is_file():
+        return f"the epochs that are finished are kept: sagitta fit --resume {run}"
+    return f"no epoch was finished: remove {run}, and the same command begins again"
 
 
 def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arguments: Any) -> pl.Trainer:
