@@ -18,7 +18,8 @@ Writer = Callable[[Sequence[Path], Sequence[int], Path], None]
 
 def write_sagitta(files: Sequence[Path], _labels: Sequence[int], folder: Path) -> None:
     """Convert the class folders that hold the files: every image decoded, hashed and measured."""
-    from sagitta.conversion.pipeline import ConvertOptions, convert
+    from sagitta.conversion.options import ConvertOptions
+    from sagitta.conversion.pipeline import convert
     from sagitta.sources.detect import open_source
 
     source = open_source(str(files[0].parents[1]), cache=folder)

@@ -95,6 +95,16 @@ def content_hash(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def file_hash(path: Path) -> str:
+    """Return what :func:`content_hash` does of a file's bytes, without holding them in memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.

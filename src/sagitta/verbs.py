@@ -42,7 +42,9 @@ def convert(
     restart_markers: bool = False,
     shard_size: int | None = None,
     workers: int | None = None,
-    on_bad: Literal["quarantine", "fail"] = "quarantine",
+    on_bad: Literal["quarantine", "fail"] | None = None,
+    min_images: int | None = None,
+    allow_group_overlap: bool = False,
 ) -> "ShardSet":
     """Turn images into a dataset of standard Parquet that every tool opens; returns it, open.
 
@@ -63,7 +65,10 @@ def convert(
         restart_markers: let training decode only the tiles of a JPEG that a crop needs; lossless.
         shard_size: bytes.
         workers: processes; all cores by default. Never changes the output.
-        on_bad: quarantine unreadable images, or fail.
+        on_bad: quarantine images that are unreadable or missing, or fail; by default only the missing ones of a table
+            are refused.
+        min_images: leave out classes with fewer readable images.
+        allow_group_overlap: take given splits though a group has rows in several of them.
 
     Raises:
         SagittaError: the source cannot be read or split, or ``out`` exists.
@@ -78,10 +83,10 @@ def convert(
         layout=layout, label_column=label_column, label_separator=label_separator, path_column=path_column,
         split_column=split_column, group_column=group,
     )  # fmt: skip
-    size = {} if shard_size is None else {"shard_size": shard_size}
+    size: dict[str, Any] = {} if shard_size is None else {"shard_size": shard_size}
     options = ConvertOptions(
         val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
-        workers=workers, on_bad=on_bad, **size,
+        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
     print(opened.describe(), flush=True)
@@ -112,6 +117,8 @@ def fit(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    allow_group_overlap: bool | None = None,
+    min_images: int | None = None,
     layout: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -146,7 +153,9 @@ def fit(
         logger: csv, tensorboard, wandb, or several with commas.
         val: share of rows for val where the source has none.
         test: likewise for test.
-        group: table's column whose equal values stay in one split; the next five as for :func:`convert`.
+        group: table's column whose equal values stay in one split; the next seven as for :func:`convert`.
+        allow_group_overlap: see there.
+        min_images: see there.
         layout: see there.
         path_column: see there.
         label_column: see there.
@@ -184,6 +193,8 @@ def fit(
         "val": val,
         "test": test,
         "group": group,
+        "allow_group_overlap": allow_group_overlap,
+        "min_images": min_images,
         "layout": layout,
         "path_column": path_column,
         "label_column": label_column,
@@ -207,6 +218,8 @@ def probe(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    allow_group_overlap: bool | None = None,
+    min_images: int | None = None,
     layout: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -223,9 +236,11 @@ def probe(
         weights: their files or runs, in the same order; None takes the published weights.
         image_size: pixels a side, by default that of the weights.
         batch_size: images at a time, by default what is fast on the device.
-        val: as for :func:`fit`, and so the next seven.
+        val: as for :func:`fit`, and so the next nine.
         test: see there.
         group: see there.
+        allow_group_overlap: see there.
+        min_images: see there.
         layout: see there.
         path_column: see there.
         label_column: see there.
@@ -244,6 +259,8 @@ def probe(
         "val": val,
         "test": test,
         "group": group,
+        "allow_group_overlap": allow_group_overlap,
+        "min_images": min_images,
         "layout": layout,
         "path_column": path_column,
         "label_column": label_column,
@@ -284,6 +301,8 @@ def evaluate(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    allow_group_overlap: bool | None = None,
+    min_images: int | None = None,
     layout: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -299,9 +318,11 @@ def evaluate(
         batch_size: images a device and batch (64).
         devices: as Lightning's Trainer takes it.
         flip: take the mean of the probabilities of each image and its mirror image.
-        val: as for :func:`convert`, and so the next seven.
+        val: as for :func:`convert`, and so the next nine.
         test: see there.
         group: see there.
+        allow_group_overlap: see there.
+        min_images: see there.
         layout: see there.
         path_column: see there.
         label_column: see there.
@@ -318,6 +339,8 @@ def evaluate(
         "val": val,
         "test": test,
         "group": group,
+        "allow_group_overlap": allow_group_overlap,
+        "min_images": min_images,
         "layout": layout,
         "path_column": path_column,
         "label_column": label_column,

@@ -334,7 +334,8 @@ def test_bad_sources_are_one_line_and_nothing_is_written(tmp_path: Path, photo_f
     refused(convert("one"), "one class", "cats")
     (single := tmp_path / "one" / "dogs").mkdir()
     Image.new("RGB", (9, 9)).save(single / "0.png")
-    refused(convert("one"), "dogs", "one readable image")
+    named = sagitta("convert", "one", "named", cwd=tmp_path)
+    assert named.returncode == 0 and "single readable image, kept in train: dogs" in named.stdout
     for name in ("a", "b"):
         (tmp_path / "bad" / name).mkdir(parents=True)
         (tmp_path / "bad" / name / "x.jpg").write_bytes(b"not an image")

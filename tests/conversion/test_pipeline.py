@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sagitta.conversion.pipeline import ConvertOptions, cached, convert
-from sagitta.dataset.schema import INFO_FILE, ROWS, DatasetInfo, Reader, Source, class_names_of
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import cached, convert
+from sagitta.dataset.schema import INFO_FILE, QUARANTINE_FILE, ROWS, DatasetInfo, Reader, Source, class_names_of
+from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError, DatasetError, SourceError
 from sagitta.files import content_hash
 from sagitta.images import native
@@ -91,6 +94,7 @@ def test_stored_bytes_are_the_files_and_columns_describe_them(photo_folder: Path
             data = (photo_folder / row["image"]["path"]).read_bytes()
             assert row.pop("image")["bytes"] == data
             assert info.class_names[row.pop("label")] == Path(paths.pop(0)).parts[0]
+            assert row.pop("source_hash") == content_hash(data)
             assert row == {**vars(read_header(data)), "content_hash": content_hash(data)}
     assert not list(out.parent.glob(".*"))
 
@@ -408,13 +412,80 @@ def test_a_file_that_cannot_be_opened_is_quarantined(photo_folder: Path, tmp_pat
         ({"a/1.png": b"", "b/2.png": b"x"}, "no readable image among 2; the first is a/1.png: the file is empty"),
         (noise(8) | {"c/1.png": b""}, "class 'c' has no readable image"),
         ({"a/1.png": png(1), "a/2.png": png(2)}, "one class only"),
-        (noise(8) | {"c/1.png": png(50)}, "class 'c' has one readable image"),
     ],
 )
 def test_sources_that_train_nothing_are_refused(images: dict[str, bytes], message: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=message):
         convert(source_of(images), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_class_with_one_image_stops_no_other(tmp_path: Path) -> None:
+    source = source_of(noise(12) | {"c/1.png": png(50)})
+    info = convert(source, tmp_path / "kept")
+    assert info.class_names == ("a", "b", "c")
+    assert any(warning.startswith("1 class has a single readable image") for warning in info.warnings)
+    without = convert(source, tmp_path / "without", ConvertOptions(min_images=2))
+    assert (without.class_names, without.quarantined) == (("a", "b"), 1)
+    (left_out,) = pq.read_table(tmp_path / "without" / QUARANTINE_FILE).to_pylist()
+    assert left_out == {"path": "c/1.png", "label": "c", "reason": "class 'c' has fewer than 2 readable images"}
+    unreadable = source_of(noise(12) | {"c/1.png": b""})
+    assert convert(unreadable, tmp_path / "unreadable", ConvertOptions(min_images=1)).class_names == ("a", "b")
+
+
+def test_groups_on_both_sides_of_given_splits_are_refused_unless_asked(tmp_path: Path) -> None:
+    source = source_of(noise(8), ["train"] * 6 + ["test"] * 2, [f"p{index % 3}" for index in range(8)])
+    with pytest.raises(SourceError, match=r"2 of 3 groups are in several splits: 'p0' is in train and test; .*overlap"):
+        convert(source, tmp_path / "out")
+    info = convert(source, tmp_path / "out", ConvertOptions(val=0, allow_group_overlap=True))
+    assert any("groups are in several splits" in warning for warning in info.warnings)
+
+
+@pytest.mark.parametrize("purpose", ["test", "val"])
+def test_data_to_be_tested_keeps_every_row_and_needs_no_two_classes(purpose: Any, tmp_path: Path) -> None:
+    source = source_of({f"a/{index}.png": png(index) for index in range(5)}, [None, "train", "test", None, None])
+    info = convert(source, tmp_path / "out", ConvertOptions(purpose=purpose))
+    rows = {name: split.rows for name, split in info.splits.items()}
+    assert rows == Counter(purpose if given is None else given for given in (None, "train", "test", None, None))
+    undivided = convert(source_of({"a/1.png": png(1)}), tmp_path / "one", ConvertOptions(purpose=purpose))
+    assert (undivided.splits[purpose].rows, undivided.mean) == (1, ())
+
+
+def test_what_a_dataset_says_comes_back_with_what_a_later_one_would_add(tmp_path: Path) -> None:
+    info = convert(source_of(noise(8)), tmp_path / "out")
+    path = tmp_path / "out" / INFO_FILE
+    assert DatasetInfo.read(tmp_path / "out") == info
+    later = replace(info, unknown={"licence": "CC0"})
+    path.write_text(later.to_json())
+    assert DatasetInfo.read(tmp_path / "out") == later
+    path.write_text(later.to_json().replace("CC0", "CC1"))
+    with pytest.raises(DatasetError, match="not as it was written"):
+        DatasetInfo.read(tmp_path / "out")
+    path.write_text(later.to_json().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(DatasetError, match="format version 3, this Sagitta reads 1 and 2"):
+        DatasetInfo.read(tmp_path / "out")
+
+
+def test_every_image_keeps_the_hash_of_what_the_person_gave(tmp_path: Path) -> None:
+    images = {f"{'ab'[index % 2]}/{index}.png": png(index, size=(40, 40)) for index in range(8)}
+    convert(source_of(images), tmp_path / "out", ConvertOptions(resize=16))
+    split = ShardSet.open(tmp_path / "out").splits["train"]
+    wanted = {path: content_hash(data) for path, data in images.items()}
+    assert split.source_hashes.to_pylist() == [wanted[split.path(row)] for row in range(len(split))]
+    assert split.source_hashes != split.content_hashes
+
+
+def test_verify_finds_a_byte_that_is_in_no_image(tmp_path: Path) -> None:
+    info = convert(source_of(noise(8)), tmp_path / "out")
+    shards = ShardSet.open(tmp_path / "out")
+    shards.verify()
+    shard = tmp_path / "out" / info.splits["train"].files[0]
+    data = bytearray(shard.read_bytes())
+    place = data.index(b"a/", len(data) // 4)  # of a path, beside the images
+    data[place] = ord("c")
+    shard.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"00000\.parquet: its images are right but something else"):
+        shards.verify()
 
 
 def test_an_existing_output_is_never_touched(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagitta.conversion.splits import SplitRule, assign, check_splits, split_rule
+from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, for_training
 from sagitta.dataset.schema import ROWS
 from sagitta.errors import ConfigError, SourceError
 from sagitta.files import content_hash
@@ -31,16 +31,16 @@ def split(rows: list[Row], rule: SplitRule = NEITHER) -> npt.NDArray[np.str_]:
 
 
 def test_given_splits_are_kept_and_the_missing_ones_made() -> None:
-    assert split_rule(listing([None] * 3), None, None, 0) == SplitRule((), {"test": 0.1, "val": 0.1}, 0)
-    assert split_rule(listing(["train", "test"]), None, None, 0) == SplitRule(("train", "test"), {"val": 0.1}, 0)
-    assert split_rule(listing(["train", "val"]), None, None, 0) == SplitRule(("train", "val"), {}, 0)
-    assert split_rule(listing(["train", "val"]), 0.5, 0.2, 0).made == {"test": 0.2}
-    assert split_rule(listing([None] * 3), 0.0, 0.3, 0).made == {"test": 0.3}
-    assert split_rule(listing(["train", "test"]), 0.0, None, 0).made == {}
+    assert for_training(listing([None] * 3), None, None, 0) == SplitRule((), {"test": 0.1, "val": 0.1}, 0)
+    assert for_training(listing(["train", "test"]), None, None, 0) == SplitRule(("train", "test"), {"val": 0.1}, 0)
+    assert for_training(listing(["train", "val"]), None, None, 0) == SplitRule(("train", "val"), {}, 0)
+    assert for_training(listing(["train", "val"]), 0.5, 0.2, 0).made == {"test": 0.2}
+    assert for_training(listing([None] * 3), 0.0, 0.3, 0).made == {"test": 0.3}
+    assert for_training(listing(["train", "test"]), 0.0, None, 0).made == {}
 
 
 def test_the_rule_says_itself_in_words() -> None:
-    words = str(split_rule(listing(["train", "test"]), 0.25, None, 7))
+    words = str(for_training(listing(["train", "test"]), 0.25, None, 7))
     assert words.startswith("train, test as the source gives them; made from train: val 0.25 of each class")
     assert "seed 7" in words
 
@@ -48,14 +48,35 @@ def test_the_rule_says_itself_in_words() -> None:
 @pytest.mark.parametrize(("val", "test"), [(1.0, None), (-0.1, None), (0.5, 0.5), (None, 0.95)])
 def test_shares_that_do_not_fit_are_refused(val: float | None, test: float | None) -> None:
     with pytest.raises(ConfigError, match=r"val|test"):
-        split_rule(listing([None] * 3), val, test, 0)
+        for_training(listing([None] * 3), val, test, 0)
 
 
 def test_splits_for_some_rows_or_without_train_are_refused() -> None:
     with pytest.raises(SourceError, match=r"1\.png \(row 1\) has no split"):
-        split_rule(listing(["train", None]), None, None, 0)
+        for_training(listing(["train", None]), None, None, 0)
     with pytest.raises(SourceError, match="only val and test"):
-        split_rule(listing(["val", "test"]), None, None, 0)
+        for_training(listing(["val", "test"]), None, None, 0)
+
+
+def test_a_lone_split_is_divided_for_training_and_said_where_it_is_not_train() -> None:
+    rule = for_training(listing(["test"] * 30), None, None, 0)
+    assert (rule.given, rule.made) == ((), {"test": 0.1, "val": 0.1})
+    assert rule.warning == "all of it is test, so it counts as not split"
+    assert for_training(listing(["train"] * 30), None, None, 0).warning is None
+    hashes = [content_hash(str(row).encode()) for row in range(30)]
+    splits = assign(rule, np.zeros(30, np.int64), ["test"] * 30, hashes, [None] * 30)
+    assert [int((splits == name).sum()) for name in ("train", "val", "test")] == [24, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(["test", None, "train"], ["test", "val", "train"]), ([None], ["val"])]
+)
+def test_to_test_or_validate_nothing_is_divided(given: list[str | None], expected: list[str]) -> None:
+    rule = as_given(listing(given), "val")
+    count = len(given)
+    hashes = [content_hash(str(row).encode()) for row in range(count)]
+    assert assign(rule, np.zeros(count, np.int64), given, hashes, [None] * count).tolist() == expected
+    assert "the others are val, undivided" in str(rule)
 
 
 def test_shares_hold_within_each_class() -> None:
@@ -133,10 +154,8 @@ def test_a_class_that_training_lacks_is_named() -> None:
         check([0, 0, 1, 1, 2, 2], ["train"] * 4 + ["test"] * 2)
 
 
-def test_one_class_one_image_and_no_row_are_named() -> None:
+def test_one_class_and_no_row_are_named() -> None:
     with pytest.raises(SourceError, match=r"one class only \('bee'\)"):
         check([1, 1], ["train", "train"])
-    with pytest.raises(SourceError, match="'bee' has one readable image"):
-        check([0, 0, 1], ["train", "train", "train"])
     with pytest.raises(SourceError, match="too few images for test"):
         check([0, 0, 1, 1], ["train"] * 4)

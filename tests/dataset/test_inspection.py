@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import convert
 from sagitta.dataset.inspection import contact_sheet, summarise
 from sagitta.dataset.schema import DatasetInfo
 from sagitta.dataset.shards import ShardSet

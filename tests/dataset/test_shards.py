@@ -57,6 +57,7 @@ def write_dataset(root: Path, images: Sequence[bytes], shards: int = 2) -> Shard
             "orientation": [1] * len(rows),
             "format": ["JPEG"] * len(rows),
             "mode": ["RGB"] * len(rows),
+            "source_hash": [content_hash(images[row]) for row in rows],
             "content_hash": [content_hash(images[row]) for row in rows],
         }
         files.append(f"train/{shard:05d}.parquet")
@@ -450,7 +451,7 @@ def test_verify_names_the_first_row_that_differs(tmp_path: Path) -> None:
     shards = write_dataset(tmp_path / "out", [b"image number %d" % row for row in range(20)])
     calls: list[tuple[int, int]] = []
     shards.verify(lambda done, total: calls.append((done, total)))
-    assert calls == [(row + 1, 20) for row in range(20)]
+    assert calls == [(10, 20), (20, 20)]
     path = tmp_path / "out" / "train" / "00001.parquet"
     path.write_bytes(path.read_bytes().replace(b"image number 13", b"image number XX"))
     with pytest.raises(DatasetError, match=r"train/00001.parquet, row 3: not the image"):
@@ -506,6 +507,7 @@ def test_row_counts_that_disagree(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out", random_images(20))
     info = json.loads((tmp_path / "out" / "sagitta.json").read_text())
     info["splits"]["train"]["rows"] = 21
+    del info["checksum"]  # as 0.1.0 wrote it
     (tmp_path / "out" / "sagitta.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match=r"20 rows, but sagitta.json says 21"):
         ShardSet.open(tmp_path / "out")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import convert
 from sagitta.sources.detect import open_source
 
 # Ranks are forked, so that torch is imported once for all world sizes.

@@ -245,10 +245,13 @@ def fingerprints(work: Path) -> dict[str, Any]:
 
 
 def _told(data: Path) -> dict[str, Any]:
-    """Return what a dataset says about itself, but for the provenance, which names versions."""
+    """Return what a dataset says about itself in the fields that 0.1.0 had, but for the provenance."""
     info = json.loads(ShardSet.open(data).info.to_json())
-    del info["provenance"]
-    return dict(info)
+    for name in ("provenance", "checksum", "warnings", "reduced"):
+        del info[name]
+    for split in info["splits"].values():
+        del split["checksums"]
+    return dict(info) | {"format_version": 1}
 
 
 def extract(data: Path, target: Path) -> None:

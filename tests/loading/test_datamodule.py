@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagitta.conversion.pipeline import ConvertOptions
+from sagitta.conversion.options import ConvertOptions
 from sagitta.errors import ConfigError, DatasetError, SourceError
 from sagitta.images.decoding import decode_batch
 from sagitta.loading import pixels

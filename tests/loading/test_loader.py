@@ -11,7 +11,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import convert
 from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading import loader, pixels

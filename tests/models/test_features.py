@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sagitta import Loader, ShardSet
-from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import convert
 from sagitta.errors import ConfigError
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.features import FeatureStore, extract, prepare, split_head

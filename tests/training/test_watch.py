@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from sagitta.conversion.pipeline import ConvertOptions, convert
+from sagitta.conversion.options import ConvertOptions
+from sagitta.conversion.pipeline import convert
 from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.images.grid import prediction_grid

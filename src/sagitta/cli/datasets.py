@@ -1,6 +1,7 @@
 """`sagitta convert` and `sagitta inspect`."""
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, byte_size, whole
@@ -32,8 +33,7 @@ def convert(argv: list[str]) -> None:
     parser.add_argument(
         "--on-bad",
         choices=("quarantine", "fail"),
-        default="quarantine",
-        help="what to do with unreadable images (quarantine)",
+        help="unreadable images and files that a table names but are missing (missing: fail, unreadable: quarantine)",
     )
     a, _ = parser.parse(argv)
     if not a.restart_markers:  # which are refused without it
@@ -41,6 +41,8 @@ def convert(argv: list[str]) -> None:
     shares = {name: share(f"--{name}", getattr(a, name)) for name in ("val", "test")}
     own = ("seed", "resize", "quality", "restart_markers", "shard_size", "workers", "on_bad")
     options = {name: getattr(a, name) for name in (*names, *own)} | shares
+    options["min_images"] = None if a.min_images is None else count("--min-images", a.min_images)
+    options["allow_group_overlap"] = bool(a.allow_group_overlap)
     info = run_convert(a.source, a.out, **options).info
     counts = ", ".join(f"{name} {split.rows}" for name, split in info.splits.items())
     print(
@@ -66,6 +68,18 @@ def share(name: str, text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         raise ConfigError(f"{name} {text}: must be a number, such as 0.1") from None
+
+
+def count(name: str, text: str) -> int:
+    """Parse a number of at least 1.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return whole(text)
+    except ArgumentTypeError as error:
+        raise ConfigError(f"{name} {error}") from None
 
 
 def inspect(argv: list[str]) -> None:

@@ -1,3 +1,3 @@
-from .pipeline import ConvertOptions as ConvertOptions
+from .options import ConvertOptions as ConvertOptions
 from .pipeline import cached as cached
 from .pipeline import convert as convert

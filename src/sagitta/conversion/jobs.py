@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sagitta.conversion.workspace import RESULT
 from sagitta.dataset import Reader, image_schema, is_list
 from sagitta.errors import ImageError, SourceError
-from sagitta.files import content_hash, new_file
+from sagitta.files import content_hash, file_hash, new_file
 from sagitta.images import DEFAULT_QUALITY, add_restart_markers, decode, read_header, reencode, verify
 
 SCAN = pa.schema(
@@ -31,6 +31,7 @@ SCAN = pa.schema(
         ("orientation", pa.int8()),
         ("format", pa.string()),
         ("mode", pa.string()),
+        ("reduced", pa.string()),  # what decoding leaves out of it; null where nothing is lost
         ("stored", pa.binary()),  # the rewritten image; null where the source's bytes are kept
     ]
 )
@@ -167,6 +168,11 @@ def write_shard(task: Task, job: ShardJob) -> int:
             for block in cut(job.rows["size"].to_numpy(), _GROUP_BYTES, _GROUP_ROWS):
                 file.write_table(_with_images(task, job.rows[block], schema))
     return len(job.rows)
+
+
+def checksum(task: Task, name: str) -> str:
+    """Return :func:`sagitta.files.file_hash` of a finished shard."""
+    return file_hash(task.folder / RESULT / name)
 
 
 def _with_images(task: Task, rows: pa.Table, schema: pa.Schema) -> pa.Table:

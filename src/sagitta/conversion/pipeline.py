@@ -14,13 +14,13 @@ on their order and sizes only, so the result is the same bytes whatever the numb
 import errno
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sagitta.conversion.jobs import MeasureJob, ScanJob, ShardJob, Task, cut, measure, read_part, scan, write_shard
-from sagitta.conversion.splits import SplitRule, assign, check_splits, split_rule, strata
+from sagitta.conversion.doubts import doubts, group_overlap, lost
+from sagitta.conversion.jobs import (
+    MeasureJob,
+    ScanJob,
+    ShardJob,
+    Task,
+    checksum,
+    cut,
+    measure,
+    read_part,
+    scan,
+    write_shard,
+)
+from sagitta.conversion.options import ConvertOptions, conversion_key
+from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, for_training, strata
 from sagitta.conversion.workspace import RESULT, exists_already, work_folder
 from sagitta.dataset import (
-    FORMAT_VERSION,
     INFO_FILE,
     QUARANTINE_FILE,
     QUARANTINE_SCHEMA,
@@ -43,7 +55,9 @@ from sagitta.dataset import (
     is_list,
     list_lengths,
     multi_hot,
+    plural,
     single_labels,
+    warning_line,
 )
 from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
 from sagitta.files import new_file
@@ -55,49 +69,6 @@ _STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
 _IMAGE_BYTES = 16 * 2**10  # an image takes as long to begin with as so many bytes of it
 _PARALLEL_BYTES = 64 * 2**20  # below this, starting processes takes longer than it saves
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How to convert.
-
-    Attributes:
-        val: share of each class for ``val`` where the source has none; None means 0.1, and 0 none.
-        test: likewise; None means 0.1 where the source has no splits at all, otherwise none.
-        seed: of the split.
-        resize: length of the shorter side in pixels; smaller images are kept as they are.
-        quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
-        restart_markers: cut JPEGs by restart markers into small tiles, without loss: training then decodes only the
-            tiles that a crop needs.
-        shard_size: bytes that a shard holds at most, give or take an image.
-        workers: processes; None means all cores. Never changes the output.
-        on_bad: what to do with images that cannot be decoded: leave them out and list them, or stop.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    val: float | None = None
-    test: float | None = None
-    seed: int = 0
-    resize: int | None = None
-    quality: int | None = None
-    restart_markers: bool = False
-    shard_size: int = 256 * 2**20
-    workers: int | None = None
-    on_bad: Literal["quarantine", "fail"] = "quarantine"
-
-    def __post_init__(self) -> None:
-        for name, largest in (("resize", None), ("quality", 100), ("shard_size", None), ("workers", None)):
-            value = getattr(self, name)
-            if value is not None and (value < 1 or (largest and value > largest)):
-                raise ConfigError(f"{name} {value}: must be {f'1 to {largest}' if largest else 'at least 1'}")
-        if self.on_bad not in ("quarantine", "fail"):
-            raise ConfigError(f"on_bad {self.on_bad!r}: must be 'quarantine' or 'fail'")
-
-    def settings(self) -> dict[str, Any]:
-        """Return what decides the output, as plain values."""
-        return {name: value for name, value in asdict(self).items() if name not in ("workers", "on_bad")}
 
 
 def convert(
@@ -116,8 +87,8 @@ def convert(
     Raises:
         DatasetError: ``out`` exists.
         ConfigError: the shares of the splits do not fit, or restart markers lack the native core.
-        SourceError: no image can be read, there are too few classes or images, training lacks a class, an image cannot
-            be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
+        SourceError: no image can be read, there are too few classes or images, training lacks a class, a group is in
+            several given splits, an image cannot be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
         SagittaError: the disk is full or a worker died; the same call goes on from there.
     """
     if out.exists():
@@ -127,11 +98,18 @@ def convert(
     work = (pc.sum(source.rows["size"]).as_py() or 0) + _IMAGE_BYTES * source.rows.num_rows
     workers = (options.workers or usable_cores()) if work > _PARALLEL_BYTES else 1
     with _advice(source, out):
-        rule = split_rule(source.rows, options.val, options.test, options.seed)
-        with work_folder(out, _key(source, options)) as folder:
+        rule = (
+            for_training(source.rows, options.val, options.test, options.seed)
+            if options.purpose == "train"
+            else as_given(source.rows, options.purpose)
+        )
+        with work_folder(out, conversion_key(source, options)) as folder:
             task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers)
             with Pool(task, workers) as pool:
-                return _Conversion(source, options, rule, pool, folder, progress).run()
+                info = _Conversion(source, options, rule, pool, folder, progress).run()
+    if progress:
+        _say(info, known=source.warnings)
+    return info
 
 
 def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions(), *, progress: bool = False) -> Path:
@@ -144,53 +122,25 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
         SagittaError: as :func:`convert` does.
     """
     name = Path(source.location).stem or "dataset"
-    out = cache / "datasets" / f"{name}-{_key(source, options)[:16]}"
+    out = cache / "datasets" / f"{name}-{conversion_key(source, options)[:16]}"
     if not out.exists():
         try:
             convert(source, out, options, progress=progress)
         except DatasetError:
             if not out.exists():  # else another process was faster
                 raise
+    elif progress:
+        _say(DatasetInfo.read(out), known=source.warnings)
     return out
 
 
-def _key(source: Source, options: ConvertOptions) -> str:
-    """Return a digest of everything that decides the output, but for bytes changed without a trace in the listing."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, source.rows.schema) as stream:
-        stream.write_table(source.rows.combine_chunks())
-    about = [
-        FORMAT_VERSION,
-        version("sagitta"),
-        source.location,
-        source.layout,
-        source.class_names,
-        options.settings(),
-    ]
-    digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
-    digest.update(sink.getvalue())
-    for line in _changes(source):
-        digest.update(os.fsencode(line))
-    return digest.hexdigest()
-
-
-def _changes(source: Source) -> Iterator[str]:
-    """Yield the time of change of each file of a source that lies on this machine."""
-    location = Path(source.location).expanduser()
-    if location.is_dir():
-        for folder, subfolders, files in os.walk(location):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # such as .OUT.partial
-            yield from (_change(f"{folder}/{name}") for name in sorted(files))
-    elif location.is_file():
-        yield _change(str(location))
-        yield from (_change(f"{location.parent}/{path}") for path in source.rows["path"].to_pylist())
-
-
-def _change(path: str) -> str:
-    try:
-        return f"{path} {os.stat(path).st_mtime_ns}\n"  # noqa: PTH116  # a Path a file takes longer than the call
-    except OSError:
-        return f"{path}\n"  # a member of an archive, or a link that leads nowhere
+def _say(info: DatasetInfo, known: Sequence[str]) -> None:
+    """Print what conversion found out beyond the source's own warnings."""
+    for reason, files in info.reduced.items():
+        print(f"reduced: {reason}, in {plural(files, 'file')}", flush=True)
+    for warning in info.warnings:
+        if warning not in known:
+            print(warning_line(warning), flush=True)
 
 
 @contextmanager
@@ -225,26 +175,33 @@ class _Conversion:
         """Do what is not done yet; ``sagitta.json`` comes last."""
         scanned = self._scan()
         bad = pc.is_valid(scanned["reason"])
-        good = scanned.filter(pc.invert(bad))
-        quarantined = self._quarantine(scanned.filter(bad), good)
-        rows = self._split(good)
+        good, bad = scanned.filter(pc.invert(bad)), scanned.filter(bad)
+        self._check_readable(bad, good)
+        good, bad, class_names = self._enough(good, bad)
+        self._quarantine(bad)
+        rows, warnings = self._split(good, class_names)
         splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
         splits = {name: table for name, table in splits.items() if table.num_rows}
-        files = self._write(splits)
+        files = self._write(splits, class_names)
         channels = 1 if set(rows["mode"].unique().to_pylist()) <= set(GREY_MODES) else 3
-        mean, std = self._statistics(splits["train"], channels)
+        mean, std = self._statistics(splits["train"], channels) if "train" in splits else ((), ())
         info = DatasetInfo(
-            class_names=self.source.class_names,
+            class_names=class_names,
             channels=channels,
-            splits={name: SplitInfo(table.num_rows, files[name]) for name, table in splits.items()},
+            splits={
+                name: SplitInfo(table.num_rows, files[name], tuple(self.pool.map(checksum, files[name])))
+                for name, table in splits.items()
+            },
             mean=mean,
             std=std,
             min_size=(pc.min(rows["height"]).as_py(), pc.min(rows["width"]).as_py()),
             max_size=(pc.max(rows["height"]).as_py(), pc.max(rows["width"]).as_py()),
-            fingerprint=_fingerprint(self.source.class_names, splits),
+            fingerprint=_fingerprint(class_names, splits),
             provenance=self._provenance(),
-            quarantined=quarantined,
+            quarantined=bad.num_rows,
             multilabel=self.source.multilabel,
+            warnings=(*self.source.warnings, *lost(bad, self.source.rows.num_rows), *warnings),
+            reduced=dict(sorted(Counter(filter(None, rows["reduced"].to_pylist())).items())),
         )
         with new_file(self.folder / RESULT / INFO_FILE, self.folder) as temporary:
             temporary.write_text(info.to_json(), encoding="utf-8")
@@ -268,47 +225,70 @@ class _Conversion:
         rows = rows.append_column("part", pa.array(np.repeat(np.arange(len(parts)), lengths)))
         return rows.append_column("place", pa.array(np.concatenate([np.arange(length) for length in lengths])))
 
-    def _quarantine(self, bad: pa.Table, good: pa.Table) -> int:
-        """Write the quarantine table; returns its number of rows.
-
-        Raises:
-            SourceError: there are bad images though none may be, or nothing else, in all or in a class.
-        """
+    def _check_readable(self, bad: pa.Table, good: pa.Table) -> None:
+        """Refuse images that cannot be read where none may be, or where nothing else is left, in all or in a class."""
+        if not bad.num_rows:
+            return
         names = self.source.class_names
+        bad = bad.sort_by("path")
+        first = f"the first is {bad['path'][0]}: {bad['reason'][0]}"
+        if self.options.on_bad == "fail":
+            raise SourceError(
+                f"{bad.num_rows} of {self.source.rows.num_rows} images cannot be read, {first}; "
+                "mend or remove them, or leave them out with --on-bad quarantine"
+            )
+        if not good.num_rows:
+            raise SourceError(f"no readable image among {bad.num_rows}; {first}")
         lost = sorted(_classes(bad["label"]) - _classes(good["label"]), key=names.index)
+        if lost and self.options.purpose == "train" and self.options.min_images is None:
+            raise SourceError(
+                f"class {lost[0]!r} has no readable image; mend its images, or leave such classes out with "
+                "--min-images 1"
+            )
+
+    def _enough(self, good: pa.Table, bad: pa.Table) -> tuple[pa.Table, pa.Table, tuple[str, ...]]:
+        """Move the classes that have too few images to the bad rows; returns both, and the names of the others."""
+        names, least = self.source.class_names, self.options.min_images
+        if least is None:
+            return good, bad, names
+        if self.source.multilabel:
+            raise ConfigError("min_images: a row has several labels here, so no class can be left out; leave it out")
+        counts = Counter(good["label"].to_pylist())
+        kept = tuple(name for name in names if counts[name] >= least)
+        stay = pc.is_in(good["label"], pa.array(kept, pa.string()))
+        few = good.filter(pc.invert(stay))
+        reason = [f"class {name!r} has fewer than {least} readable images" for name in few["label"].to_pylist()]
+        few = few.set_column(few.column_names.index("reason"), "reason", pa.array(reason, pa.string()))
+        return good.filter(stay), pa.concat_tables([bad, few]), kept
+
+    def _quarantine(self, bad: pa.Table) -> None:
+        """Write the quarantine table."""
         if self.source.multilabel:
             bad = bad.set_column(bad.column_names.index("label"), "label", pc.binary_join(bad["label"], ";"))
-        bad = bad.sort_by("path")
-        if bad.num_rows:
-            first = f"the first is {bad['path'][0]}: {bad['reason'][0]}"
-            if self.options.on_bad == "fail":
-                raise SourceError(
-                    f"{bad.num_rows} of {self.source.rows.num_rows} images cannot be read, {first}; "
-                    "mend or remove them, or leave them out with --on-bad quarantine"
-                )
-            if not good.num_rows:
-                raise SourceError(f"no readable image among {bad.num_rows}; {first}")
-            if lost:
-                raise SourceError(f"class {lost[0]!r} has no readable image; mend its images or leave it out")
         with new_file(self.folder / RESULT / QUARANTINE_FILE, self.folder) as temporary:
-            pq.write_table(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA), str(temporary))
-        return int(bad.num_rows)
+            rows = bad.sort_by("path").select(QUARANTINE_SCHEMA.names)
+            pq.write_table(rows.cast(QUARANTINE_SCHEMA), str(temporary))
 
-    def _split(self, rows: pa.Table) -> pa.Table:
-        """Return the rows with labels as numbers and every split assigned.
+    def _split(self, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
+        """Return the rows with labels as numbers and every split assigned; and what there is to doubt about them.
 
         Raises:
             SourceError: the classes or splits are not fit for training.
         """
-        names = self.source.class_names
         numbers, labels = _numbered(rows["label"], names)
-        given, hashes, groups = (rows[name].to_pylist() for name in ("split", "source_hash", "group"))
+        given, hashes, groups, paths = (rows[name].to_pylist() for name in ("split", "source_hash", "group", "path"))
         splits = assign(self.rule, labels if labels.ndim == 1 else strata(labels), given, hashes, groups)
-        check_splits(self.rule, names, labels, splits)
-        rows = rows.drop_columns(["label", "split", "reason", "source_hash", "group"])
-        return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist()))
+        if self.options.purpose == "train":
+            check_splits(self.rule, names, labels, splits)
+        warnings = list(doubts(self.rule, names, labels, splits, hashes, paths))
+        if self.options.purpose == "train" and (overlap := group_overlap(groups, splits)):
+            if not self.options.allow_group_overlap:
+                raise SourceError(f"{overlap}; mend the splits, or take them as they are with --allow-group-overlap")
+            warnings.append(overlap)
+        rows = rows.drop_columns(["label", "split", "reason", "group"])
+        return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist())), warnings
 
-    def _write(self, splits: dict[str, pa.Table]) -> dict[str, tuple[str, ...]]:
+    def _write(self, splits: dict[str, pa.Table], class_names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Write the shards; returns their paths, by split and in row order."""
         jobs = []
         for name, rows in splits.items():
@@ -317,7 +297,7 @@ class _Conversion:
             for number, block in enumerate(cut(sizes, -(-int(sizes.sum()) // shards), len(sizes))):
                 # `take` copies: a slice would carry the whole table to the worker.
                 own = rows.take(pa.array(range(block.start, block.stop)))
-                jobs.append(ShardJob(f"{name}/{number:05d}.parquet", self.source.class_names, own))
+                jobs.append(ShardJob(f"{name}/{number:05d}.parquet", class_names, own))
         total = sum(rows.num_rows for rows in splits.values())
         follow("writing", self.pool.map(write_shard, jobs), total, show=self.progress)
         return {name: tuple(job.name for job in jobs if job.name.startswith(f"{name}/")) for name in splits}

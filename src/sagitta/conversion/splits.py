@@ -1,8 +1,10 @@
 """Which rows train, validate and test: pure functions over classes, groups and content hashes.
 
-Splits that a source gives are kept. Where one is missing it is made, class by class, of the rows whose seeded hash
-is lowest, so the outcome depends neither on file names nor on order, and adding rows moves only those at the edge.
-Rows that must stay together form a *unit*: rows of identical content, rows of one group, and whatever these connect.
+Why the rows are wanted decides: to train, splits that a source gives are kept and missing ones are made
+(:func:`for_training`); to test or validate, nothing is ever divided (:func:`as_given`). A split is made class by
+class, of the rows whose seeded hash is lowest, so the outcome depends neither on file names nor on order, and adding
+rows moves only those at the edge. Rows that must stay together form a *unit*: rows of identical content, rows of one
+group, and whatever these connect.
 """
 
 import hashlib
@@ -27,14 +29,18 @@ class SplitRule:
     """What decides each row's split.
 
     Attributes:
-        given: the splits that the source gives.
+        given: the splits that are kept as the source gives them.
         made: splits to make, in this order, with their share of each class (0 to 1, exclusive).
         seed: of the hash that orders rows.
+        rest: the split of every other row.
+        warning: what a person should know about it.
     """
 
     given: tuple[str, ...]
     made: Mapping[str, float]
     seed: int
+    rest: str = "train"
+    warning: str | None = None
 
     def __str__(self) -> str:
         """Say the rule in words, for provenance."""
@@ -44,11 +50,14 @@ class SplitRule:
             f"made from {'train' if self.given else 'all rows'}: {shares} of each class, the rows of lowest content "
             f"hash with seed {self.seed}; identical images and groups stay together"
         )
-        return "; ".join(filter(None, (kept, made if self.made else "")))
+        rest = f"the others are {self.rest}, undivided" if self.rest != "train" else ""
+        return "; ".join(filter(None, (kept, made if self.made else "", rest)))
 
 
-def split_rule(rows: pa.Table, val: float | None, test: float | None, seed: int) -> SplitRule:
-    """Decide which splits are kept and which are made.
+def for_training(rows: pa.Table, val: float | None, test: float | None, seed: int) -> SplitRule:
+    """Decide which splits are kept and which are made, to train on the rows.
+
+    Where every row is of one split (the test batch of CIFAR alone), that is no split at all, and the rows are divided.
 
     Args:
         rows: of ``sources.ROWS``.
@@ -60,11 +69,14 @@ def split_rule(rows: pa.Table, val: float | None, test: float | None, seed: int)
         ConfigError: a share is outside [0, 1), or nothing is left to train on.
         SourceError: the source gives splits, but not for every row, or none for training.
     """
-    given = tuple(name for name in SPLITS if name in set(rows["split"].unique().to_pylist()))
+    given, warning = _given(rows), None
     if given and rows["split"].null_count:
         row = rows["split"].to_pylist().index(None)
         path = rows["path"][row].as_py()
         raise SourceError(f"{path} (row {row}) has no split though others have one; give every row one or none")
+    if len(given) == 1:
+        warning = f"all of it is {given[0]}, so it counts as not split" if given != ("train",) else None
+        given = ()
     if given and "train" not in given:
         raise SourceError(f"there is no split to train on, only {' and '.join(given)}; add train, or remove the splits")
     test = test if test is not None or given else DEFAULT_FRACTION
@@ -75,7 +87,17 @@ def split_rule(rows: pa.Table, val: float | None, test: float | None, seed: int)
             raise ConfigError(f"{name} {share:g}: give a share of the rows, from 0 to below 1")
     if sum(made.values()) >= 1:
         raise ConfigError(f"val {wanted['val']:g} and test {wanted['test']:g} leave nothing to train on")
-    return SplitRule(given, made, seed)
+    return SplitRule(given, made, seed, warning=warning)
+
+
+def as_given(rows: pa.Table, name: str) -> SplitRule:
+    """Keep every row in the split that the source gives it, and all others in ``name``: nothing is divided."""
+    return SplitRule(_given(rows), {}, 0, rest=name)
+
+
+def _given(rows: pa.Table) -> tuple[str, ...]:
+    named = set(rows["split"].unique().to_pylist())
+    return tuple(name for name in SPLITS if name in named)
 
 
 def assign(
@@ -88,13 +110,13 @@ def assign(
     """Return each row's split.
 
     Args:
-        rule: from :func:`split_rule`.
+        rule: from :func:`for_training` or :func:`as_given`.
         labels: (N,) class of each row; :func:`strata` where rows have several.
         given: the source's split of each row.
         hashes: content hash of each row.
         groups: group of each row, or None.
     """
-    splits = np.array(given if rule.given else ["train"] * len(labels), dtype="<U5")
+    splits = np.array([name if name in rule.given else rule.rest for name in given], dtype="<U5")
     if rule.made:
         pool = np.flatnonzero(splits == "train").tolist()
         hashes = [hashes[row] for row in pool]
@@ -190,23 +212,14 @@ def check_splits(
     """Refuse splits that nothing sensible can be trained or measured on.
 
     Args:
-        rule: by which they were assigned.
+        rule: by which they were assigned, :func:`for_training`.
         class_names: names of the labels.
-        labels: (N,) class of each row, or (N, classes) where rows have several: then a class with a single row may be.
+        labels: (N,) class of each row, or (N, classes) where rows have several.
         splits: (N,) from :func:`assign`.
 
     Raises:
-        SourceError: fewer than two classes to train on, a class with a single row where splits are made, a class that
-            training lacks, or a split that got no row.
+        SourceError: fewer than two classes to train on, a class that training lacks, or a split that got no row.
     """
-    present = np.bincount(labels) if labels.ndim == 1 else np.full(len(class_names), 2)
-    single = np.flatnonzero(present == 1)
-    if np.count_nonzero(present) > 1 and rule.made and not rule.given and single.size:
-        more = f" (and {single.size - 1} more)" if single.size > 1 else ""
-        raise SourceError(
-            f"class {class_names[single[0]]!r}{more} has one readable image, too few to split; "
-            "add images or leave the class out"
-        )
     trained = _classes_in(labels[splits == "train"])
     for name in ("val", "test"):
         if lacking := sorted(_classes_in(labels[splits == name]) - trained):

@@ -28,5 +28,6 @@ from .schema import image_schema as image_schema
 from .schema import is_list as is_list
 from .schema import plural as plural
 from .schema import single_labels as single_labels
+from .schema import warning_line as warning_line
 from .shards import ShardSet as ShardSet
 from .shards import Split as Split

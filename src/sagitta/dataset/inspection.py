@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, single_labels
+from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, plural, single_labels
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
@@ -114,13 +114,16 @@ def _answers(root: Path, info: DatasetInfo, rows: pa.Table) -> RenderableType:
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
     versions = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
     origin = f"from {provenance.get('source', 'an unknown source')}, {provenance.get('layout', 'of unknown layout')}"
-    lines = {
+    normalisation = f"mean {mean}, std {std} of training images, pixels scaled to 0..1"
+    reduced = [f"{reason}, in {plural(files, 'file')}" for reason, files in info.reduced.items()]
+    lines = {f"warning {number}": warning for number, warning in enumerate(info.warnings, 1)} | {
         "formats": _tally(rows["format"]),
         "modes": _tally(rows["mode"]),
         "quarantine": _quarantine(root, info),
         "which splits?": f"{splits}: {provenance.get('splits', 'rule unknown')}",
         "which transforms?": _transforms(provenance.get("options", {})),
-        "which normalisation?": f"mean {mean}, std {std} of training images, pixels scaled to 0..1",
+        "reduced": "; ".join(reduced) or "nothing",
+        "which normalisation?": normalisation if info.mean else "no train split, so no statistics",
         "how prepared?": "; ".join([origin, *provenance.get("notes", []), versions]),
     }
     grid = Table.grid(padding=(0, 2))

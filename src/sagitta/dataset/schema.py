@@ -5,12 +5,17 @@ A dataset is a folder in Hugging Face's own layout, so other tools open it with 
     OUT/train/00000.parquet ...   OUT/val/...   OUT/test/...
     OUT/sagitta.json              written last: a folder without it is not a finished dataset
     OUT/quarantine.parquet        the files left out, each with its reason
+
+How the format changes: a reader keeps fields of ``sagitta.json`` and columns that it does not know, and does without
+those that came later, so what is new is optional and keeps the version's number; another number is only for what an
+older reader would get wrong. Version 2 added ``source_hash``, checksums, ``warnings`` and ``reduced``, and lets
+``mean`` and ``std`` be empty, which an older reader would divide by; version 1 still opens.
 """
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sagitta.errors import DatasetError
+from sagitta.files import content_hash
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
 SPLITS = ("train", "val", "test")
 INFO_FILE = "sagitta.json"
 QUARANTINE_FILE = "quarantine.parquet"
@@ -34,10 +41,12 @@ _COLUMNS: dict[str, tuple[pa.DataType, dict[str, Any]]] = {
     "format": (pa.string(), {"dtype": "string", "_type": "Value"}),
     "mode": (pa.string(), {"dtype": "string", "_type": "Value"}),
     "content_hash": (pa.string(), {"dtype": "string", "_type": "Value"}),
+    "source_hash": (pa.string(), {"dtype": "string", "_type": "Value"}),
 }
 """Column name -> Arrow type and Hugging Face feature. ``width`` and ``height`` are those of the upright image;
 ``orientation`` is the EXIF orientation (1-8) that decoding still has to apply; ``format`` and ``mode`` are Pillow's
-words; ``content_hash`` is :func:`content_hash` of the stored bytes."""
+words; ``content_hash`` is :func:`content_hash` of the stored bytes, ``source_hash`` that of the source's, which
+resizing and the like do not change."""
 
 QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 
@@ -95,10 +104,17 @@ def is_list(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split: number of rows and shard paths relative to the dataset's folder, in row order."""
+    """One split.
+
+    Attributes:
+        rows: how many.
+        files: shard paths relative to the dataset's folder, in row order.
+        checksums: :func:`sagitta.files.file_hash` of each shard; none where nobody noted them.
+    """
 
     rows: int
     files: tuple[str, ...]
+    checksums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ class DatasetInfo:
         class_names: label ``i`` means ``class_names[i]``, in every split.
         channels: 1 when every image is grey without alpha, 3 otherwise.
         splits: the splits that exist, of ``train``, ``val`` and ``test``.
-        mean: per channel, of pixel values scaled to 0..1, over training images.
+        mean: per channel, of pixel values scaled to 0..1, over training images; empty where there are none.
         std: likewise.
         max_size: largest (height, width) of any upright image.
         min_size: smallest height and smallest width of any upright image.
@@ -117,6 +133,9 @@ class DatasetInfo:
         provenance: how the data was prepared: source, layout, split rule, options, versions.
         quarantined: number of rows of the quarantine table.
         multilabel: a row has several labels, or none.
+        warnings: what a person should know before trusting it, one sentence each.
+        reduced: what decoding leaves out of images, and in how many of them.
+        unknown: fields of ``sagitta.json`` that a later Sagitta wrote, kept as they are.
     """
 
     class_names: tuple[str, ...]
@@ -130,50 +149,64 @@ class DatasetInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quarantined: int = 0
     multilabel: bool = False
+    warnings: tuple[str, ...] = ()
+    reduced: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""
-        return (
-            json.dumps(
-                {"format_version": FORMAT_VERSION, **asdict(self)},
-                indent=2,
-                sort_keys=True,
-                ensure_ascii=False,
-            )
-            + "\n"
-        )
+        values = asdict(self)
+        values = {"format_version": FORMAT_VERSION, **values.pop("unknown"), **values}
+        return _canonical(values | {"checksum": _checksum(values)})
 
     @classmethod
     def read(cls, root: Path) -> "DatasetInfo":
         """Read ``root/sagitta.json``.
 
         Raises:
-            DatasetError: the file is missing, is not JSON, or is of another format version.
+            DatasetError: the file is missing, damaged, or of another format version.
         """
         path = root / INFO_FILE
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DatasetError(
                 f"{root}: no {INFO_FILE}, so not a finished dataset; make one with `sagitta convert SOURCE {root}`"
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path}: not valid JSON ({error}); convert the source again") from None
-        version = fields.pop("format_version", None)
-        if version != FORMAT_VERSION:
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version not in _READABLE:
             raise DatasetError(
-                f"{path}: format version {version}, this Sagitta reads {FORMAT_VERSION}; convert the source again"
+                f"{path}: format version {version}, this Sagitta reads {' and '.join(map(str, _READABLE))}; "
+                "convert the source again, or take the Sagitta that wrote it"
             )
+        if values.pop("checksum", None) not in (None, _checksum(values)):
+            raise DatasetError(f"{path}: not as it was written (its checksum differs); convert the source again")
+        del values["format_version"]
         try:
-            splits = fields["splits"]
-            fields["splits"] = {
-                name: SplitInfo(splits[name]["rows"], tuple(splits[name]["files"])) for name in SPLITS if name in splits
-            }
-            for name in ("class_names", "mean", "std", "min_size", "max_size"):
-                fields[name] = tuple(fields[name])
-            return cls(**fields)
+            splits = values["splits"]
+            values["splits"] = {name: _split_info(splits[name]) for name in SPLITS if name in splits}
+            for name in ("class_names", "mean", "std", "min_size", "max_size", "warnings"):
+                values[name] = tuple(values.get(name, ()) if name == "warnings" else values[name])
+            known = {each.name for each in fields(cls)} - {"unknown"}
+            unknown = {name: values.pop(name) for name in sorted(values.keys() - known)}
+            return cls(**values, unknown=unknown)
         except (KeyError, TypeError) as error:
-            raise DatasetError(f"{path}: a field is missing or unknown ({error}); convert the source again") from None
+            raise DatasetError(f"{path}: a field is missing ({error}); convert the source again") from None
+
+
+def _split_info(values: Mapping[str, Any]) -> SplitInfo:
+    return SplitInfo(values["rows"], tuple(values["files"]), tuple(values.get("checksums", ())))
+
+
+def _canonical(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Return a digest of what ``sagitta.json`` says, however it is laid out."""
+    return content_hash(_canonical(values).encode())
 
 
 ROWS = pa.schema(
@@ -213,6 +246,7 @@ class Source:
         reader: bytes of a row's path.
         class_names: in label order: the source's own where it defines one, else sorted; integers numerically.
         notes: what was left out or decided, one sentence each.
+        warnings: what a person should know before trusting it, one sentence each.
     """
 
     location: str
@@ -221,6 +255,7 @@ class Source:
     reader: Reader
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def multilabel(self) -> bool:
@@ -228,12 +263,18 @@ class Source:
         return is_list(self.rows.schema.field("label").type)
 
     def describe(self) -> str:
-        """Return one line: what was detected, how much of it, what was left out, and how to override."""
+        """Return what was detected, how much of it, what was left out, and how to override; then a line a warning."""
         counts = Counter(self.rows["split"].to_pylist())
         splits = ", ".join(f"{name} {counts[name]:,}" for name in SPLITS if counts[name])
         images = f"{plural(self.rows.num_rows, 'image')} in {plural(len(self.class_names), 'class', 'classes')}"
         line = f"{self.location}: {self.layout}, {images}{f' ({splits})' if splits else ''}"
-        return "; ".join([line, *self.notes, "another layout: --layout NAME"])
+        line = "; ".join([line, *self.notes, "another layout: --layout NAME"])
+        return "\n".join([line, *map(warning_line, self.warnings)])
+
+
+def warning_line(warning: str) -> str:
+    """Return a warning as it is shown."""
+    return f"warning: {warning}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

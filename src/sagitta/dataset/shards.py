@@ -10,7 +10,7 @@ import importlib
 import json
 import mmap
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ from sagitta.dataset.parquet import (
 )
 from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
-from sagitta.files import content_hash
+from sagitta.files import content_hash, file_hash
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -122,6 +122,11 @@ class Split:
                 assert isinstance(view.obj, mmap.mmap)
                 view.obj.madvise(mmap.MADV_DONTNEED)
 
+    def rows_of_files(self) -> Iterator[tuple[Path, range]]:
+        """Yield each file with its rows."""
+        for file, start, end in zip(self.files, self._starts, self._ends, strict=False):
+            yield file, range(start, end)
+
     def where(self, row: int) -> str:
         """Return file and row for an error message."""
         file = bisect_right(self._ends, row)
@@ -165,6 +170,16 @@ class Split:
         column = read_column(self.files, "content_hash")
         hashes = [content_hash(self.image(row)) for row in range(len(self))] if column is None else column.to_pylist()
         return pa.array(hashes, pa.string())
+
+    @cached_property
+    def source_hashes(self) -> pa.Array:
+        """(N,) strings that name the images people gave: ``source_hash``, or :attr:`content_hashes` without it.
+
+        Raises:
+            DatasetError: as :attr:`content_hashes`.
+        """
+        column = read_column(self.files, "source_hash")
+        return self.content_hashes if column is None else pa.array(column.to_pylist(), pa.string())
 
     def column(self, name: str) -> npt.NDArray[Any] | None:
         """Return a column of the files as an array (N,), or None where they have no such column.
@@ -317,23 +332,32 @@ class ShardSet:
             split.close()
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Hash every image and compare with its ``content_hash``.
+        """Make sure that every shard and every image in it is what was converted.
+
+        A shard whose checksum is right is right as a whole; of one that has none, or another, the images are hashed.
 
         Args:
-            progress: called with the rows done and the rows in all, after each.
+            progress: called with the rows done and the rows in all, after each shard.
 
         Raises:
-            DatasetError: names file and row of the first image that differs; or the dataset has no hashes.
+            DatasetError: names file and row of the first image that differs, or the file; or the dataset has no hashes.
         """
         total, done = sum(map(len, self.splits.values())), 0
-        for split in self.splits.values():
+        for name, split in self.splits.items():
+            checksums = dict(zip(split.files, self.info.splits[name].checksums, strict=False))
             hashes = split.column("content_hash")
             if hashes is None:
                 raise DatasetError(f"{self.root}: no content_hash column to verify; convert it with `sagitta convert`")
-            for row, expected in enumerate(hashes.tolist()):
-                if content_hash(split.image(row)) != expected:
-                    raise DatasetError(f"{split.where(row)}: not the image that was converted; fetch the file again")
-                done += 1
+            for file, rows in split.rows_of_files():
+                with readable(file):
+                    whole = checksums.get(file) == file_hash(file)
+                for row in () if whole else rows:
+                    if content_hash(split.image(row)) != hashes[row]:
+                        where = split.where(row)
+                        raise DatasetError(f"{where}: not the image that was converted; fetch the file again")
+                if not whole and file in checksums:
+                    raise DatasetError(f"{file}: its images are right but something else in it is not; fetch it again")
+                done += len(rows)
                 if progress is not None:
                     progress(done, total)
 

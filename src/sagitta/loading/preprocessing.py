@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sagitta.dataset import DatasetInfo
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, DatasetError
 from sagitta.images import Profile, native
 from sagitta.loading import memory
 
@@ -52,7 +52,13 @@ class Preprocessing:
     def of_dataset(
         cls, info: DatasetInfo, image_size: int | None = None, profile: Profile = "exact"
     ) -> "Preprocessing":
-        """Return that for training from scratch: thumbnails at their own size, photos at 224, data statistics."""
+        """Return that for training from scratch: thumbnails at their own size, photos at 224, data statistics.
+
+        Raises:
+            DatasetError: the dataset has no training images, so no statistics.
+        """
+        if not info.mean:
+            raise DatasetError("the dataset has no train split, so no mean and deviation to normalise by")
         thumbnails = 0 < max(info.max_size) <= THUMBNAIL  # 0: sizes unknown, as in other tools' Parquet
         native = info.max_size if thumbnails else (_PHOTO_SIZE, _PHOTO_SIZE)
         return cls(

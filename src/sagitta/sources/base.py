@@ -121,24 +121,18 @@ def make_source(
     *,
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Source:
-    """Return the source of ``rows``, its class names found and a lone split dropped.
-
-    Where every row is of one split (the test batch of CIFAR alone), that is no split at all: the split column becomes
-    null, so that conversion divides the rows.
+    """Return the source of ``rows``, its class names found.
 
     Raises:
         SourceError: there are no rows.
     """
     if rows.num_rows == 0:
         raise SourceError(f"{location}: {layout}, but no labelled image in it; check that this is the folder you meant")
-    splits = pc.unique(rows["split"]).to_pylist()
-    if len(splits) == 1 and splits[0] is not None:
-        rows = rows.set_column(2, ROWS.field("split"), pa.nulls(rows.num_rows, pa.string()))
-        notes = [*notes, f"all of it is {splits[0]}, so it counts as not split"]
     if class_names is None:
         class_names = class_order(pc.unique(single_labels(rows["label"])).to_pylist())
-    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes))
+    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), tuple(warnings))
 
 
 Cell = str | list[str] | None
