@@ -66,6 +66,8 @@ def _run(arguments: list[str]) -> int:
             return _complain(f"{rest[0]}: no such option; see sagitta --help")
         parser.print_help()
         return 0
+    if bad := next((word for word in arguments if not _is_utf8(word)), None):
+        return _complain(f"{bad!a}: the name is not valid UTF-8; rename it")
     try:
         command(rest + arguments[1:])
     except SagittaError as error:
@@ -82,6 +84,14 @@ def _run(arguments: list[str]) -> int:
         after = str(interruption) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
         return _complain(f"interrupted; {after}", code=_INTERRUPTED)
     return 0
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _complain(message: str, code: int = 2) -> int:

@@ -1,3 +1,5 @@
+from .prediction import check_output as check_output
+from .prediction import list_files as list_files
 from .prediction import predict as predict
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sagitta.dataset import ROWS, Reader, Source, single_labels
-from sagitta.errors import SourceError
+from sagitta.errors import ConfigError, SourceError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
@@ -29,6 +29,9 @@ class SourceOptions:
         path_column: column that names the image file.
         split_column: column that holds train, val or test.
         group_column: column whose equal values must stay in one split.
+
+    Raises:
+        ConfigError: one of them is no text, or an empty name, which a script's empty variable would be.
     """
 
     layout: str | None = None
@@ -37,6 +40,11 @@ class SourceOptions:
     path_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not (isinstance(value, str) and (value or name == "label_separator")):
+                raise ConfigError(f"{name} {value!r}: must be a name; leave it out where there is none")
 
     def names_columns(self) -> bool:
         """Return whether any column is named, which only tables have."""
