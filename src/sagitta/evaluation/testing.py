@@ -66,7 +66,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     """
     try:
         return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
 

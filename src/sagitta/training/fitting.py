@@ -128,8 +128,6 @@ def _check_numbers(settings: Settings) -> None:
     for key in ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches"):
         if settings.get(key) == 0:
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
-    if not 0 <= settings.seed < 2**32:
-        raise ConfigError(f"--seed {settings.seed}: must be from 0 to {2**32 - 1}")
 
 
 def _check_loggers(settings: Settings) -> None:
