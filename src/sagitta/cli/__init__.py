@@ -11,6 +11,8 @@ from sagitta.cli import datasets, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
+from sagitta.pool import spin_little
+from sagitta.terminal import WholeWords, show
 
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
     """
     _mend_streams()
+    spin_little()  # before a command loads torch
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
@@ -95,7 +98,7 @@ def _is_utf8(word: str) -> bool:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    print(f"sagitta: {' '.join(message.split())}", file=sys.stderr)
+    show(f"sagitta: {' '.join(message.split())}", sys.stderr)
     return code
 
 
@@ -110,7 +113,7 @@ def _mend_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -131,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From a folder of photos to an evaluated image classifier.",
         epilog="`sagitta COMMAND --help` explains a command. Begin with: sagitta fit digits",
         exit_on_error=False,
+        formatter_class=WholeWords,
     )
     parser.add_argument("--version", action="version", version=f"sagitta {version('sagitta')}")
     commands = parser.add_subparsers(metavar="COMMAND")

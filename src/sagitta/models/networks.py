@@ -228,13 +228,13 @@ def _check_published(name: str) -> None:
     config = _timm_config(name) if timm.is_model(name) else None
     if config is None and name not in _torchvision_names():
         return  # whoever builds it says so
-    repository, url = None, ""
+    repository, file, url = None, None, ""
     if config is None:
         url = torchvision.models.get_model_weights(name).DEFAULT.url
     else:
-        repository, url = config.hf_hub_id, config.url
+        repository, file, url = config.hf_hub_id, config.hf_hub_filename, config.url
     kept = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2]) if url else None
-    if (kept is not None and kept.is_file()) or (repository and _in_hub_cache(repository, config.hf_hub_filename)):
+    if (kept is not None and kept.is_file()) or _in_hub_cache(repository, file):
         return
     if not repository and not url:
         return
@@ -246,7 +246,9 @@ def _check_published(name: str) -> None:
         raise _no_weights(name, repository, url, error) from None
 
 
-def _in_hub_cache(repository: str, file: str | None) -> bool:
+def _in_hub_cache(repository: str | None, file: str | None) -> bool:
+    if not repository:
+        return False
     name, _, revision = repository.partition("@")
     files = [file] if file else ["model.safetensors", "pytorch_model.bin"]
     return any(isinstance(try_to_load_from_cache(name, each, revision=revision or None), str) for each in files)
