@@ -1,6 +1,8 @@
 """A run and data to what is known about its predictions."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,12 +40,16 @@ Purpose = Literal["test", "val"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use."""
+    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use.
+
+    Where Lightning is interrupted, it ends the program and no longer listens to Ctrl-C: both are undone.
+    """
     loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]
     levels = [logger.level for logger in loggers]
+    heard = signal.getsignal(signal.SIGINT)
     try:
         for logger in loggers:
             logger.setLevel(logging.WARNING)
@@ -61,7 +67,11 @@ def quiet() -> Iterator[None]:
             if not is_first_process():  # which says it for all
                 warnings.simplefilter("ignore")
             yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
     finally:
+        if heard is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, heard)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
@@ -74,7 +84,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     """
     try:
         return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
 

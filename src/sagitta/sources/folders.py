@@ -4,12 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from sagitta.dataset import Source, plural, split_in, split_of
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
 from sagitta.sources.splitfolders import SplitFolders, masks, refuse_class_in_name, split_folders
-from sagitta.sources.tree import Tree
+from sagitta.sources.tree import Tree, folder_tree
 
 _SIDE_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
@@ -45,6 +46,13 @@ def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     counts = Counter(source.rows["label"].to_pylist())
     refuse_class_in_name(tree.location, counts)
     return source if sum(count >= 2 for count in counts.values()) >= 2 else None
+
+
+def image_files(folder: Path) -> tuple[list[str], int]:
+    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names."""
+    names = folder_tree(str(folder), folder).sizes
+    images = [name for name in names if suffix(name) not in _SIDE_SUFFIXES]
+    return images, len(names) - len(images)
 
 
 def _folder_label(name: str) -> str | None:
