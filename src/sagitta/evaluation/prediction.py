@@ -16,18 +16,20 @@ from sagitta.errors import ConfigError, SourceError
 from sagitta.evaluation.testing import quiet, quiet_trainer
 from sagitta.files import write_atomic
 from sagitta.loading import FilePixels
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, inference_batch, load_classifier
 from sagitta.run import find_checkpoint
 
 
-def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64, flip: bool = False) -> pa.Table:
+def predict(
+    run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
+) -> pa.Table:
     """Classify image files with a run's best checkpoint.
 
     Args:
         run: run directory or checkpoint file.
         paths: image files, or folders of them.
         top_k: how many classes a row, where the model gives one label.
-        batch_size: images a batch.
+        batch_size: images a batch; by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Returns:
@@ -40,16 +42,18 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         ConfigError: there is no such run, or a number is below 1.
         SourceError: a path does not exist, or no image is readable.
     """
-    if top_k < 1 or batch_size < 1:
+    if top_k < 1 or (batch_size is not None and batch_size < 1):
         raise ConfigError(f"--top-k {top_k}, --batch-size {batch_size}: both must be at least 1")
     files = list_files(paths)
     classifier = load_classifier(find_checkpoint(run))
     classifier.flip = flip
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    batches = FilePixels(files, classifier.preprocessing, batch_size)
     with quiet():
-        outputs = quiet_trainer(devices=1).predict(classifier, batches) or []
+        trainer = quiet_trainer(devices=1)
+        size = batch_size or inference_batch(trainer.strategy.root_device)
+        batches = FilePixels(files, classifier.preprocessing, size)
+        outputs = trainer.predict(classifier, batches) or []
     if len(batches.errors) == len(files):
         raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])

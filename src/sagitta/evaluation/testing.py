@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from sagitta.errors import ConfigError
 from sagitta.evaluation.result import Evaluation, judge
 from sagitta.loading import Loader
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, limit_threads, load_classifier
 from sagitta.run import CONFIG_FILE, append_test_log, find_checkpoint, is_first_process
 from sagitta.settings import Settings
 
@@ -56,6 +56,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     Raises:
         ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
+    limit_threads()
     try:
         return pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -99,9 +100,8 @@ def evaluate(
     settings = own if source is None else Settings.of({"source": source})
     assert settings is not None
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
-        verbose=is_first_process()
-    )
+    settings = settings.changed({"data.image_size": None, "data.batch_size": None, **changes})
+    data = settings.image_data(verbose=is_first_process())
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():

@@ -7,6 +7,8 @@ from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head
 from .features import vectors_array as vectors_array
+from .machine import inference_batch as inference_batch
+from .machine import limit_threads as limit_threads
 from .metrics import ClassScores as ClassScores
 from .metrics import Estimate as Estimate
 from .metrics import multilabel_scores as multilabel_scores
