@@ -68,6 +68,8 @@ OPTIONS = (
     Option("val", "data.convert.val", "SHARE", "for validation where the source has none (0.1)", "data"),
     Option("test", "data.convert.test", "SHARE", "for the test where no split is given (0.1)", "data"),
     Option("group", "data.layout.group_column", "COLUMN", "whose equal values stay in one split", "data"),
+    Option("range", "data.convert.range", "LOW,HIGH", "of deep samples, made 0 to 255; or auto", "data"),
+    Option("bands", "data.convert.bands", "N,N,N", "of many, as red, green, blue: 3,2,1; or one", "data"),
     Option("allow-group-overlap", "data.convert.allow_group_overlap", "", "take splits that share groups", "data"),
     Option("min-images", "data.convert.min_images", "N", "leave out classes with fewer readable images", "data"),
     Option("layout", "data.layout.layout", "NAME", "folders, manifest, …: where its detection is wrong", "data"),

@@ -76,7 +76,11 @@ def test_tables_named_after_splits_are_read_together(open_folder: Open) -> None:
 
 def test_a_table_that_is_not_used_is_named(open_folder: Open) -> None:
     tables = {"labels.csv": "id,label\na,cat\nb,dog\n", "few.csv": "id,label\na,cat\n"}
-    assert open_folder(PHOTOS | tables).notes == ("not used: few.csv",)
+    assert open_folder(PHOTOS | tables).notes == (
+        "file in 'id', class in 'label'",
+        "not used: few.csv",
+        "skipped 1 image that no row names",
+    )
 
 
 def test_tables_about_something_else_leave_the_folders_alone(open_folder: Open) -> None:
@@ -97,9 +101,9 @@ def test_files_outside_the_folder_of_a_table_on_disk(tmp_path: Path) -> None:
     ("table", "options", "message"),
     [
         (
-            "path,label\na,x\n" + "".join(f"no{i}.jpg,x\n" for i in range(7)),
+            "path,label\na,x\n" + "".join(f"no{i}.jpg,x\n" for i in range(11)),
             SourceOptions(),
-            r"labels\.csv: 7 of 8 rows name files that are missing: no0\.jpg, .*no4\.jpg, \.\.\.; put them beside",
+            r"labels\.csv: 11 of 12 rows name files that are missing: no0\.jpg, .*no9\.jpg, \.\.\.; put them beside",
         ),
         ("path,label\na,x\nb,\nc,\n", SourceOptions(), r"labels\.csv: row 2 \(and 1 more row\) has no label"),
         ("path,label\na,x\n,y\n", SourceOptions(), r"row 2 has no file name"),
@@ -115,7 +119,7 @@ def test_files_outside_the_folder_of_a_table_on_disk(tmp_path: Path) -> None:
             r"no column called label, .*columns are path, sort: .*--label",
         ),
         (
-            "what,label\na,x\n",
+            "what,label\nz,x\n",
             SourceOptions(layout="manifest"),
             r"no column called path, .*columns are what, label: .*--path",
         ),

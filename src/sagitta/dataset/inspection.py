@@ -19,7 +19,7 @@ from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitIn
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, Tile, decode, grid
+from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, grid
 from sagitta.terminal import columns, printable, table, wrapped
 
 _WIDTH = 100  # of lines that go to no terminal
@@ -111,7 +111,7 @@ def _answers(root: Path, info: DatasetInfo, rows: pa.Table, wide: int) -> list[s
         "modes": _tally(rows["mode"]),
         "quarantine": _quarantine(root, info),
         "which splits?": f"{splits}: {provenance.get('splits', 'rule unknown')}",
-        "which transforms?": _transforms(provenance.get("options", {})),
+        "which transforms?": _transforms(provenance.get("options", {}), info.reduction),
         "reduced": "; ".join(reduced) or "nothing",
         "which normalisation?": normalisation if info.mean else "no train split, so no statistics",
         "how prepared?": "; ".join([origin, *provenance.get("notes", []), versions]),
@@ -141,15 +141,20 @@ def _quarantine(root: Path, info: DatasetInfo) -> str:
     return f"{info.quarantined:,} left out, listed in {QUARANTINE_FILE}: {common}{more}"
 
 
-def _transforms(options: Mapping[str, Any]) -> str:
+def _transforms(options: Mapping[str, Any], reduction: Mapping[str, Any] | None) -> str:
     """Say what conversion did to the images, and what decoding does to all."""
+    chosen = "" if reduction is None else f"made 8-bit by {Reduction.from_dict(reduction)}"
     resize, quality = options.get("resize"), options.get("quality")
     decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
     if resize is None and quality is None:
-        return f"none, the original bytes are stored; {decoding}"
+        return (
+            f"{chosen}, without further loss; {decoding}"
+            if chosen
+            else f"none, the original bytes are stored; {decoding}"
+        )
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
     encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
-    return f"{', '.join(filter(None, (resized, encoded)))}; {decoding}"
+    return f"{', '.join(filter(None, (chosen, resized, encoded)))}; {decoding}"
 
 
 def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:

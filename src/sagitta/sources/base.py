@@ -1,14 +1,15 @@
 """What every source becomes: a table of rows, a reader of their bytes, and class names in label order."""
 
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import ROWS, Reader, Source, single_labels
+from sagitta.dataset import ROWS, Reader, Source, is_list, single_labels
 from sagitta.errors import SourceError
 
 IMAGE_SUFFIXES = frozenset({
@@ -16,6 +17,15 @@ IMAGE_SUFFIXES = frozenset({
     ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".tga", ".qoi",
 })  # fmt: skip
 """Lower-case suffixes that mark a file as an image."""
+
+TEXT_SUFFIXES = frozenset({
+    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
+    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson",
+    ".manifest",
+})  # fmt: skip
+"""Lower-case suffixes of files that accompany images."""
+
+_NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class SourceOptions:
         path_column: column that names the image file.
         split_column: column that holds train, val or test.
         group_column: column whose equal values must stay in one split.
+        keep_missing: files that a table names and that are not there become rows, for conversion to quarantine;
+            otherwise they are an error.
     """
 
     layout: str | None = None
@@ -37,6 +49,7 @@ class SourceOptions:
     path_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    keep_missing: bool = False
 
     def names_columns(self) -> bool:
         """Return whether any column is named, which only tables have."""
@@ -47,6 +60,11 @@ class SourceOptions:
 def examples(names: Sequence[str], most: int = 5) -> str:
     """Return the first names, comma-separated, with an ellipsis where there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def is_no_label(text: str | None) -> bool:
+    """Say whether a text means that there is no label: nothing, ``NA``, ``nan``, ``null``; ``None`` is a class."""
+    return text is None or (text.strip().lower() in _NO_LABEL and text.strip() not in ("Nan", "Na"))
 
 
 def suffix(name: str) -> str:
@@ -123,16 +141,57 @@ def make_source(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Source:
-    """Return the source of ``rows``, its class names found.
+    """Return the source of ``rows``, its class names found; ``0.0`` is class ``0``.
 
     Raises:
-        SourceError: there are no rows.
+        SourceError: there are no rows, or a class name is none.
     """
     if rows.num_rows == 0:
         raise SourceError(f"{location}: {layout}, but no labelled image in it; check that this is the folder you meant")
     if class_names is None:
-        class_names = class_order(pc.unique(single_labels(rows["label"])).to_pylist())
-    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), tuple(warnings))
+        names = pc.unique(single_labels(rows["label"])).to_pylist()
+        if all(_WHOLE.fullmatch(name) for name in names):
+            rows, names = _as_whole_numbers(rows), [name.partition(".")[0] for name in names]
+        class_names = class_order(names)
+    _check_names(location, class_names)
+    warnings = [*warnings, *_alike(class_names)]
+    return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), warnings=tuple(warnings))
+
+
+_WHOLE = re.compile(r"-?[0-9]+\.0+")
+
+
+def _as_whole_numbers(rows: pa.Table) -> pa.Table:
+    place = rows.column_names.index("label")
+    labels = rows["label"].combine_chunks()
+    whole = pc.replace_substring_regex(single_labels(rows["label"]), r"\.0+$", "").combine_chunks()
+    if is_list(labels.type):
+        whole = pa.ListArray.from_arrays(labels.offsets, whole)
+    return rows.set_column(place, rows.schema.field(place), whole)
+
+
+def _check_names(location: str, class_names: Sequence[str]) -> None:
+    """Check that class names can be written in one line.
+
+    Raises:
+        SourceError: one holds a line break or another control character, or nothing but blanks.
+    """
+    for name in class_names:
+        if not name.strip() or any(unicodedata.category(mark) == "Cc" for mark in name):
+            raise SourceError(
+                f"{location}: the class name {name!r} is blank or holds a line break or the like; rename it"
+            )
+
+
+def _alike(class_names: Sequence[str]) -> list[str]:
+    """Return a warning for classes whose names differ in case, blanks at their ends or Unicode's forms only."""
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for name in class_names:
+        same[unicodedata.normalize("NFKC", name).strip().casefold()].append(name)
+    twins = [" and ".join(map(ascii, names)) for names in same.values() if len(names) > 1]
+    if not twins:
+        return []
+    return [f"classes that may be one: {examples(twins)} differ in case, blanks or Unicode form only; rename one"]
 
 
 Cell = str | list[str] | None
@@ -140,30 +199,48 @@ Cell = str | list[str] | None
 
 
 _SEPARATORS = (";", "|")
+_ASKED = (" ", ",")
 _RECURRING = 0.75
+_PLURAL = re.compile(r"(?i).*(?:labels|tags|classes|categories|targets|attributes|findings|diagnoses|attribute_?ids)")
 
 
-def several_labels(cells: Sequence[Cell], separator: str | None) -> tuple[list[list[str]] | None, str | None]:
+def several_labels(
+    cells: Sequence[Cell], separator: str | None, column: str = "", where: str = "the table"
+) -> tuple[list[list[str]] | None, str | None]:
     """Return the labels of every row where rows have several, else None; and what was decided, in one sentence.
 
-    Text is split without being asked only where the parts are seen to be labels of their own: three quarters of them
-    also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class.
+    Text is split at ``;`` and ``|`` without being asked only where the parts are seen to be labels of their own: three
+    quarters of them also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class.
 
     Args:
         cells: one a row.
         separator: of labels in text; empty for one label a row; None to detect ``;`` and ``|``.
+        column: the cells' column; one called ``labels`` or ``tags`` may hold several.
+        where: the table, for messages.
+
+    Raises:
+        SourceError: the parts between blanks or commas seem to be labels of their own.
     """
     if any(isinstance(cell, list) for cell in cells):
         lists = [cell if isinstance(cell, list) else split_text(cell, separator) for cell in cells]
         return lists, "several labels a row, as lists"
-    texts = [cell for cell in cells if isinstance(cell, str)]
+    texts = sorted({cell for cell in cells if isinstance(cell, str)})
     found = next((mark for mark in _SEPARATORS if any(mark in text for text in texts)), None)
     if separator is None and found and _joins_labels(texts, found):
         separator = found
     if separator:
         note = f"several labels a row, separated by {separator!r} (if it is one: --label-separator '')"
         return [split_text(text if isinstance(text, str) else None, separator) for text in cells], note
-    if separator is None and found:
+    if separator == "":
+        return None, None
+    for mark in _ASKED:
+        if _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
+            example = next(text for text in texts if mark in text)
+            raise SourceError(
+                f"{where}: column {column!r} may hold several labels a row, as in {example!r}: if so, "
+                f"--label-separator {mark!r}; if that is one class, --label-separator ''"
+            )
+    if found:
         return None, f"labels with {found!r} count as one class each (if they are several: --label-separator {found!r})"
     return None, None
 
@@ -176,7 +253,24 @@ def split_text(text: str | None, separator: str | None) -> list[str]:
 
 def _joins_labels(texts: Sequence[str], mark: str) -> bool:
     """Say whether most parts of the texts that hold ``mark`` occur in more than one distinct text."""
-    distinct = set(texts)
-    counts = Counter(part for text in distinct for part in split_text(text, mark))
-    parts = {part for text in distinct if mark in text for part in split_text(text, mark)}
+    counts = Counter(part for text in texts for part in split_text(text, mark))
+    parts = {part for text in texts if mark in text for part in split_text(text, mark)}
     return sum(counts[part] > 1 for part in parts) >= _RECURRING * max(len(parts), 1)
+
+
+def _may_join_labels(texts: Sequence[str], mark: str, *, plural_name: bool) -> bool:
+    """Say whether parts of texts seem to be labels: they recur, in a column of that name or now here and now there.
+
+    ``golden retriever`` beside ``labrador retriever`` is none: what recurs keeps its place.
+    """
+    places: defaultdict[str, set[int]] = defaultdict(set)
+    counts: Counter[str] = Counter()
+    joined = [parts for text in texts if len(parts := split_text(text, mark)) > 1]
+    for text in texts:
+        for place, part in enumerate(split_text(text, mark)):
+            places[part].add(place if len(split_text(text, mark)) > 1 else -1)
+            counts[part] += 1
+    if plural_name:
+        return any(counts[part] > 1 for parts in joined for part in parts)
+    free = [parts for parts in joined if any(len(places[part]) > 1 for part in parts)]
+    return bool(joined) and len(free) * 2 > len(joined)

@@ -11,8 +11,11 @@ from sagitta.sources.arrays import cifar, idx
 from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
-from sagitta.sources.manifest import TABLE_SUFFIXES, manifest, open_table
+from sagitta.sources.formats import refuse_other_annotations
+from sagitta.sources.manifest import manifest, open_table
+from sagitta.sources.names import with_real_names
 from sagitta.sources.parquet import parquet, unreadable
+from sagitta.sources.tables import LIST_SUFFIXES, TABLE_SUFFIXES
 from sagitta.sources.tree import Tree, archive_tree, folder_tree
 from sagitta.sources.webdataset import webdataset
 from sagitta.sources.words import UNDERSTOOD
@@ -82,11 +85,20 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
 
 
 def _first(tree: Tree, options: SourceOptions) -> Source | None:
-    # Inside first: an archive's or a download's top folder is a wrapper more often than the one class.
-    if (folder := tree.only_folder()) and (source := _first(tree.below(folder), options)) is not None:
-        return source
-    layouts = [LAYOUTS[options.layout]] if options.layout else LAYOUTS.values()
-    return next((source for layout in layouts if (source := layout(tree, options)) is not None), None)
+    # Inside first: an archive's or a download's top folder is a wrapper more often than the one class; but lists of
+    # text beside it may name what is in it.
+    if folder := tree.only_folder():
+        lists = any("/" not in name and suffix(name) in LIST_SUFFIXES for name in tree.sizes)
+        if lists and options.layout in (None, "manifest") and (source := manifest(tree, options)) is not None:
+            return with_real_names(tree, source)
+        if (source := _first(tree.below(folder), options)) is not None:
+            return with_real_names(tree, source)
+    for name in [options.layout] if options.layout else LAYOUTS:
+        if name == "folders" and options.layout is None:
+            refuse_other_annotations(tree)
+        if (source := LAYOUTS[name](tree, options)) is not None:
+            return with_real_names(tree, source) if name in ("manifest", "folders") else source
+    return None
 
 
 def _open_file(location: str, file: Path, options: SourceOptions) -> Source:

@@ -1,80 +1,65 @@
-"""Tables (CSV, TSV, Parquet) that name image files and their labels."""
+"""Tables and lists (CSV, TSV, Parquet, JSON, lines of text) that name image files and their labels."""
 
-from collections import Counter, defaultdict
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from sagitta.dataset import Source, is_list, plural, split_of, split_of_file
+from sagitta.dataset import Source, is_list, split_of
 from sagitta.errors import SourceError
-from sagitta.sources.base import (
-    IMAGE_SUFFIXES,
-    Cell,
-    SourceOptions,
-    examples,
-    make_source,
-    rows_table,
-    several_labels,
-    suffix,
-)
+from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
+from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels
+from sagitta.sources.joining import Sheet, choose, class_lists, require_most, source_of
+from sagitta.sources.matching import Finder
+from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-
-_PATH_COLUMNS = (
-    "path", "filepath", "file_path", "filename", "file_name", "file", "image_path", "image", "image_name", "img",
-    "id", "image_id",
-)  # fmt: skip
-_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "breed", "species", "variety")
 _SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
+_NO_TABLES = ("sample", "readme", "license", "requirements")
+_DEEPEST, _MOST_TABLES = 2, 300
+_INSIST = "name it with --label-column, or insist on class folders with --layout folders"
+_BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One table read, its columns as text or lists; ``splits`` and ``groups`` are None where it has no such column."""
+@dataclass
+class _Seen:
+    """What the tables of a tree say: those with labels, those without, and why others cannot be used."""
 
-    name: str
-    paths: list[str | None]
-    labels: list[Cell]
-    splits: list[str | None] | None
-    groups: list[str | None] | None
-
-    @property
-    def rank(self) -> tuple[bool, int, str]:
-        """Sorts the table to use first: one called train, then the longest."""
-        return split_of_file(self.name) != "train", -len(self.paths), self.name
+    labelled: list[Sheet] = field(default_factory=list)
+    unlabelled: list[Sheet] = field(default_factory=list)
+    doubts: list[SourceError] = field(default_factory=list)
 
 
 def manifest(tree: Tree, options: SourceOptions) -> Source | None:
-    """Return the images named by the tables in the top folder of ``tree``, or None where no table names images.
+    """Return the images named by the tables in ``tree``, or None where no table names images and their labels.
+
+    Tables lie in the top folder, or one or two folders below. A table that names images without labels (the ids of a
+    test) is none.
 
     Raises:
-        SourceError: as :func:`open_tables`, where the layout or a column was asked for by name.
+        SourceError: a table names the images but not evidently their labels, or says where objects are in them, or
+            as :func:`open_table`.
     """
-    # Kaggle's sample_submission.csv has labels that mean nothing.
-    names = [name for name in tree.sizes if "/" not in name and suffix(name) in TABLE_SUFFIXES]
-    names = [name for name in names if not name.lower().startswith("sample")]
     asked = options.layout == "manifest" or options.names_columns()
-    tables, errors = [], []
-    for name in names:
+    finder = Finder(tree)
+    seen = _Seen()
+    for name in _candidates(tree):
         try:
-            tables.append(_read_table(tree, name, options))
+            _look_at(tree, finder, name, options, seen, asked=asked)
         except SourceError as error:
-            errors.append(error)
-    if not tables:
-        if asked and errors:
-            raise errors[0]
+            seen.doubts.append(error)
+    _read_alike(tree, finder, options, seen)
+    labelled = seen.labelled or class_lists(tree, seen.unlabelled)
+    if not labelled:
+        if seen.doubts:
+            raise seen.doubts[0]
         return None
-    chosen, notes = _choose(tables)
-    finder = _Finder(tree)
-    if not asked and not any(finder.find(path or "", chosen[0].name) for path in chosen[0].paths[:1000]):
-        return None
-    return _source(tree, finder, chosen, options.label_separator, notes)
+    chosen, notes = choose(tree, labelled)
+    if not asked:
+        require_most(tree, chosen)
+    return source_of(tree, finder, chosen, options, notes, seen.unlabelled)
 
 
 def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:
@@ -84,59 +69,141 @@ def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:
         SourceError: the table cannot be read, lacks a column, a label or a path, repeats a path, or names files that
             are missing.
     """
-    return _source(tree, _Finder(tree), [_read_table(tree, name, options)], options.label_separator, [])
+    finder = Finder(tree)
+    return source_of(tree, finder, [_read(tree, finder, name, options)], options)
 
 
-def _choose(tables: Sequence[_Table]) -> tuple[list[_Table], list[str]]:
-    """Return the tables to use: all those of different splits, else one; and a note that names the others."""
-    by_split = {
-        split_of_file(table.name): table for table in sorted(tables, key=lambda table: table.rank, reverse=True)
-    }
-    by_split.pop(None, None)
-    chosen = [by_split[split] for split in sorted(by_split, key=str)]
-    if len(chosen) < 2:
-        chosen = [min(tables, key=lambda table: table.rank)]
-    unused = [table.name for table in tables if table not in chosen]
-    return chosen, [f"not used: {examples(unused)}"] if unused else []
+def _candidates(tree: Tree) -> list[str]:
+    """Return the names of files that may be tables of the images, the topmost first."""
+    # Kaggle's sample_submission.csv has labels that mean nothing.
+    found = [
+        name
+        for name in tree.sizes
+        if suffix(name) in TABLE_SUFFIXES
+        and name.count("/") <= _DEEPEST
+        and not (base := name.rpartition("/")[2].lower()).startswith(_NO_TABLES)
+        and not ("submission" in base or "prediction" in base)
+    ]
+    if any("/" in name for name in found):
+        stems = {_stem(name) for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES}
+        found = [name for name in found if "/" not in name or _stem(name) not in stems]  # such is of one image
+    if len(found) > _MOST_TABLES:
+        found = [name for name in found if "/" not in name]
+    return sorted(found, key=lambda name: (name.count("/"), name))
 
 
-def _read_table(tree: Tree, name: str, options: SourceOptions) -> _Table:
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0].lower()
+
+
+def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen: _Seen, *, asked: bool) -> None:
+    """Add the table ``name`` to ``seen`` where its first rows name files.
+
+    Raises:
+        SourceError: they do, but it cannot be used; or it was ``asked`` for and lacks a column.
+    """
+    first = head(tree, name, lambda text: bool(finder.find(name, [text])[0]))
+    columns = None if first is None else Columns(name, first, finder)
+    if columns is None or (options.path_column not in columns.values and columns.path() is None):
+        if columns is not None and (folders := columns.names_folders()):
+            raise SourceError(
+                f"{tree.location}/{name}: column {folders!r} names folders of images, not files; write a row for each "
+                "image, or insist on class folders with --layout folders"
+            )
+        if not asked or "/" in name:
+            return
+    sheet = _read(tree, finder, name, options, strict=asked)
+    if asked or any(sheet.files):
+        (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
+
+
+def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen) -> None:
+    """Read the label column of tables that have the columns of one that is evident: of a few rows it need not be."""
+    known = {sheet.columns: sheet.label_column for sheet in seen.labelled if sheet.label_column}
+    for sheet in [sheet for sheet in seen.unlabelled if sheet.columns in known]:
+        named = replace(options, label_column=known[sheet.columns])
+        seen.unlabelled.remove(sheet)
+        seen.labelled.append(_read(tree, finder, sheet.name, named))
+
+
+def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, strict: bool = True) -> Sheet:
+    """Return the table ``name``; where it has no labels, that is an error if ``strict``.
+
+    Raises:
+        SourceError: it cannot be read, or lacks a column.
+    """
     where = f"{tree.location}/{name}"
-    table = _parse(where, name, tree.reader.read(name))
-    paths = _column(where, table, options.path_column, _PATH_COLUMNS, "--path-column")
-    labels = _labels(where, table, options.label_column)
-    groups = _column(where, table, options.group_column, (), "--group") if options.group_column else None
-    return _Table(name, paths, labels, _splits(where, table, options.split_column), groups)
+    table = read_table(where, name, tree.reader.read(name), lambda text: bool(finder.find(name, [text])[0]))
+    columns = Columns(name, table, finder)
+    path = None if options.path_column else columns.path()
+    path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
+    labels = _labels_of(where, table, columns, path, options, strict=strict)
+    paths = _column(where, table, path, (), "--path-column")
+    return Sheet(
+        name=name,
+        columns=tuple(table.column_names),
+        used=f"file in {path!r}, {labels}" if labels else "",
+        label_column=labels.column or "",
+        paths=paths,
+        files=finder.find(name, paths),
+        labels=_cells(where, table, labels) if labels else [],
+        splits=_splits(where, table, options.split_column or columns.split(labels.column)),
+        groups=_column(where, table, options.group_column, (), "--group") if options.group_column else None,
+        group_hint=None if options.group_column else columns.group(path, labels.column),
+    )
 
 
-def _parse(where: str, name: str, data: bytes) -> pa.Table:
-    """Return the table's columns, all of them text where it is CSV or TSV."""
-    try:
-        if suffix(name) == ".parquet":
-            return pq.read_table(pa.BufferReader(data))
-        header = data[:65536].partition(b"\n")[0] + b"\n"
-        delimiter = max(",;\t|", key=lambda mark: header.count(mark.encode()))
-        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        names = pa.csv.read_csv(pa.BufferReader(header), parse_options=parse).column_names
-        text = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+def _labels_of(
+    where: str, table: pa.Table, columns: Columns, path: str, options: SourceOptions, *, strict: bool
+) -> Labels:
+    """Return what tells the labels.
+
+    Raises:
+        SourceError: nothing does and ``strict``; or it is in doubt.
+    """
+    if options.label_column:
+        return Labels(_named(where, table, options.label_column, (), "--label-column"))
+    labels = columns.labels(path, (options.split_column, options.group_column))
+    if labels.doubt:
+        raise SourceError(
+            f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
+            f"are {examples(table.column_names, 20)}: {_INSIST}"
         )
-        return pa.csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=text)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise SourceError(f"{where}: cannot be read as a table ({error}); save it as UTF-8 CSV") from error
+    if not labels and strict:
+        _named(where, table, None, LABEL_COLUMNS, "--label-column")
+    return labels
 
 
-def _labels(where: str, table: pa.Table, asked: str | None) -> list[Cell]:
-    """Return the label column's texts, or lists of texts where it holds lists."""
-    name = _named(where, table, asked, _LABEL_COLUMNS, "--label-column")
+def _cells(where: str, table: pa.Table, labels: Labels) -> list[Cell]:
+    """Return what the table says of each row's labels: text, lists of text where there are several, or None."""
+    if labels.flags:
+        return labels.flagged(table)
+    name = str(labels.column)
     column = table.column(table.column_names.index(name))
     if not is_list(column.type):
-        return [*_column(where, table, name, (), "--label-column")]
+        return [*_without_boxes(where, _column(where, table, name, (), "--label-column"))]
     try:
         lists = pc.cast(column, pa.list_(pa.string())).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
     return [list(dict.fromkeys(label.strip() for label in labels or () if label and label.strip())) for labels in lists]
+
+
+def _without_boxes(where: str, texts: Sequence[str | None]) -> Sequence[str | None]:
+    """Return the class of ``n01440764 10 20 30 40``, ImageNet's way, where a row's boxes have one class only.
+
+    Raises:
+        SourceError: a row has boxes of several classes.
+    """
+    given = [text for text in texts if text]
+    if not given or not all(_BOXED.fullmatch(text) for text in given):
+        return texts
+    classes = [dict.fromkeys(text.split()[::5]) if text else {} for text in texts]
+    if row := next((row for row, found in enumerate(classes, 1) if len(found) > 1), None):
+        raise SourceError(
+            f"{where}: row {row} has boxes of several classes: it is for detection; give a table of classes"
+        )
+    return [next(iter(found), None) for found in classes]
 
 
 def _named(where: str, table: pa.Table, asked: str | None, known: Sequence[str], flag: str) -> str:
@@ -170,106 +237,3 @@ def _splits(where: str, table: pa.Table, asked: str | None) -> list[str | None] 
     if unknown and asked:
         raise SourceError(f"{where}: split column {asked!r} holds {examples(unknown)}; write train, val or test")
     return None if unknown else [split_of(value) for value in values]
-
-
-class _Finder:
-    """Finds the file that a table means: relative to the table's folder, or else in any folder below it."""
-
-    def __init__(self, tree: Tree):
-        self._tree = tree
-
-    def find(self, value: str, table: str) -> list[str]:
-        """Return the names of the files that ``value`` may mean: one, none, or several.
-
-        Args:
-            value: path, file name, or file name without its extension, as written in the table.
-            table: the table's name; ``train.csv`` means files in a folder ``train`` rather than in ``test``.
-        """
-        name = value.replace("\\", "/").removeprefix("./")
-        if self._tree.root is not None:
-            name = name.removeprefix(self._tree.root + "/")
-        if self._tree.size(name) is not None:
-            return [name]
-        found = [
-            path for path in self._by_stem[_stem(name)] if f"/{path}".endswith((f"/{name}", f"/{name}{suffix(path)}"))
-        ]
-        split = split_of_file(table)
-        return [path for path in found if split and split_of_file(path) == split] or found
-
-    @cached_property
-    def _by_stem(self) -> defaultdict[str, list[str]]:
-        stems: defaultdict[str, list[str]] = defaultdict(list)
-        for path in self._tree.sizes:
-            if suffix(path) in IMAGE_SUFFIXES:
-                stems[_stem(path)].append(path)
-        return stems
-
-
-def _stem(name: str) -> str:
-    base = name.rpartition("/")[2]
-    return base[: -len(suffix(base))] if suffix(base) in IMAGE_SUFFIXES else base
-
-
-def _source(
-    tree: Tree, finder: _Finder, tables: Sequence[_Table], separator: str | None, notes: Sequence[str]
-) -> Source:
-    paths: list[str] = []
-    cells = [cell for table in tables for cell in table.labels]
-    several, decided = several_labels(cells, separator)
-    for table in tables:
-        where = f"{tree.location}/{table.name}"
-        if several is None:
-            _require(where, table.labels, "label")
-        _require(where, table.paths, "file name")
-        paths += _found_paths(where, table, finder)
-    twice = [path for path, count in Counter(paths).items() if count > 1]
-    if twice:
-        raise SourceError(
-            f"{tree.location}: {plural(len(twice), 'file')} named by more than one row: {examples(twice)}; "
-            "keep one row for each"
-        )
-    sizes = [tree.size(path) or 0 for path in paths]
-    labels = [str(cell) for cell in cells] if several is None else several
-    rows = rows_table(tree.location, paths, labels, sizes, _all_splits(tables), _all_groups(tables))
-    notes = [*notes, decided] if decided else notes
-    named = " and ".join(table.name for table in tables)
-    return make_source(tree.location, f"files named in {named}", rows.sort_by("path"), tree.reader, notes=notes)
-
-
-def _require(where: str, values: Sequence[Cell], what: str) -> None:
-    empty = [row for row, value in enumerate(values, 1) if not value]
-    if empty:
-        more = f" (and {plural(len(empty) - 1, 'more row')})" if len(empty) > 1 else ""
-        raise SourceError(f"{where}: row {empty[0]}{more} has no {what}; fill it in or remove the row")
-
-
-def _found_paths(where: str, table: _Table, finder: _Finder) -> list[str]:
-    found = [finder.find(path or "", table.name) for path in table.paths]
-    missing = [path or "" for path, names in zip(table.paths, found, strict=True) if not names]
-    if missing:
-        raise SourceError(
-            f"{where}: {len(missing):,} of {plural(len(found), 'row')} name files that are missing: "
-            f"{examples(missing)}; "
-            "put them beside the table or remove these rows"
-        )
-    for row, names in enumerate(found, 1):
-        if len(names) > 1:
-            raise SourceError(
-                f"{where}: row {row}, {table.paths[row - 1]!r}, fits {len(names)} files: {examples(names)}; "
-                "write the path with its folder"
-            )
-    return [names[0] for names in found]
-
-
-def _all_splits(tables: Sequence[_Table]) -> list[str | None]:
-    """Return the split of every row: the column's where there is one, the table's name's where there are several."""
-    of_table = [split_of_file(table.name) if len(tables) > 1 else None for table in tables]
-    return [
-        split
-        for table, named in zip(tables, of_table, strict=True)
-        for split in (table.splits or [named] * len(table.paths))
-    ]
-
-
-def _all_groups(tables: Sequence[_Table]) -> list[str | None]:
-    return [group for table in tables for group in (table.groups or [None] * len(table.paths))]

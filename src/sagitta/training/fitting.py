@@ -15,7 +15,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, evaluate_predictions, new_trainer, quiet, record_test
+from sagitta.evaluation import (
+    Evaluation,
+    choose_split,
+    keep_seen,
+    new_trainer,
+    quiet,
+    read_seen,
+    record_test,
+    run_test,
+    seen_of,
+)
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
@@ -46,7 +56,7 @@ class Fitted:
     Attributes:
         run: its directory.
         result: the final metrics by their logged names; empty after a ``fast_dev_run``.
-        evaluation: the test in full; None after a ``fast_dev_run``.
+        evaluation: the test in full, of val where there is no test set; None after a ``fast_dev_run``.
     """
 
     run: Path
@@ -226,6 +236,8 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
+    seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+    keep_seen(run, seen, settings.model["weights"])
     try:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
@@ -241,9 +253,8 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
         trainer.save_checkpoint(path)
     evaluation = None
     if settings.trainer["limit_test_batches"] != 0:
-        tested = trainer.test(classifier, data, ckpt_path=path, verbose=False, weights_only=True)[0]
-        loader: Any = trainer.test_dataloaders
-        evaluation = evaluate_predictions(classifier, loader, tested, "test_")
+        chosen = choose_split(data, None, own=True)
+        evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
         record_test(run, data.source, path, evaluation)
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)

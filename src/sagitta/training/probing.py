@@ -20,7 +20,18 @@ from torch import nn
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, judge, quiet, quiet_trainer, record_test
+from sagitta.evaluation import (
+    Evaluation,
+    Seen,
+    choose_split,
+    describe,
+    judge,
+    keep_seen,
+    quiet,
+    quiet_trainer,
+    record_test,
+    seen_of,
+)
 from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import (
@@ -151,7 +162,7 @@ def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tup
     """Return the network with a new head, and the preprocessing that its weights were trained with."""
     weights = None if candidate.weights is None else open_weights(candidate.weights)
     found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
-    preprocessing = found or data.preprocessing
+    preprocessing = replace(found or data.preprocessing, reduction=data.preprocessing.reduction)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=(image_size, image_size))
     classifier = Classifier(
@@ -198,9 +209,16 @@ def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
     with torch.inference_mode():
         logits = head(torch.from_numpy(store.read(split.content_hashes)))
         probabilities = logits.softmax(dim=1).numpy()
+    rows, names = np.arange(len(split)), data.class_names
     paths = [split.path(row) for row in range(len(split))]
-    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, data.class_names, {}, "test_")
-    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
+    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, names, {}, "test_")
+    tested = describe(data, choose_split(data, "test", own=True), rows, split.labels, names, _seen(data))
+    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics, tested=tested)
+
+
+def _seen(data: ImageData) -> Seen:
+    """Return what a head has seen: it is fitted on both splits."""
+    return seen_of(data.shards.splits, trained=("train", "val"), chose=())
 
 
 def probe_run(
@@ -250,6 +268,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(best.classifier)
     trainer.save_checkpoint(checkpoint, weights_only=True)
+    keep_seen(run, _seen(data), best.candidate.weights)
     result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
     if best.test is not None:
         record_test(run, data.source, checkpoint, best.test)

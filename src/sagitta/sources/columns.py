@@ -1,0 +1,244 @@
+"""Which columns of a table hold the file, the class and the group, told by their names and by their values."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sagitta.dataset import plural, split_of
+from sagitta.sources.base import IMAGE_SUFFIXES, Cell, examples, is_no_label, suffix
+from sagitta.sources.matching import Finder
+
+PATH_COLUMNS = (
+    "path", "filepath", "filename", "file", "imagepath", "image", "imagename", "img", "imgpath", "imgname", "id",
+    "imageid", "imgid", "idcode", "fname", "imageindex", "imageurl", "imagegcsuri", "sourceref", "uri", "url",
+    "isicid", "photo", "photoid", "picture", "uuid", "key", "relpath",
+)  # fmt: skip
+_LABELS = (
+    "label", "labels", "class", "classname", "classes", "labelname", "category", "categoryname", "target", "choice",
+    "displayname", "classid", "labelid", "categoryid", "classlabel", "categorylabel", "groundtruth",
+)  # fmt: skip
+_TOPICS = (
+    "breed", "species", "variety", "diagnosis", "dx", "findinglabels", "finding", "findings", "diagnostic", "disease",
+    "tags", "tag", "level", "grade", "cultivar", "attributeids",
+)  # fmt: skip
+LABEL_COLUMNS = (*_LABELS, *_TOPICS)
+_BOXES = re.compile(
+    r"(?:.*\.)?(?:x_?min|y_?min|x_?max|y_?max|bbox(?:_?[xywh]\d?)?|bounding_?box(?:es)?|encoded_?pixels|rle|polygon"
+    r"|segmentation|coordinates|roi\.[xy]\d)",
+    re.IGNORECASE,
+)
+_GROUPS = re.compile(
+    r"(?:patient|subject|lesion|video|case|person|site|session|scene|sequence|individual|animal|specimen|slide|study"
+    r"|participant|donor|plant|tree|hospital|camera|location|burst|track|clip|group)(?:id|ids|no|nr|num|number|name)?"
+)
+_OTHER = re.compile(
+    r"(?:.*_)?(?:id|url|uri|time|date|at|fold|split|score|confidence|spacing|use|set)"
+    r"|(?:image_)?(?:width|height|depth|channels|size|bytes|format|mode)|age(?:_.*)?|sex|gender|view(?:_.*)?"
+    r"|(?:annotat|created|updated|image_details|anatom|is_valid|is_test|is_train|follow_up|unnamed).*|index|licen[cs]e"
+    r"|source|photographer|lat|lon|latitude|longitude|md5|sha\d*|hash|[xywhn]|count|partition|subset|usage|phase|dx_type"
+    r"|localization|row|race|ethnicity|country|comments?|notes?|evaluation_status|orientation|dataset|dataset_type"
+    r"|original_?image_?.*"
+)
+"""What is known of images and is no class, and names of split columns."""
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false", "-1", "-1.0"}
+_MOST_CLASSES = 5000
+
+
+def plain(name: str) -> str:
+    """Return a column's name for comparison: ``Patient ID`` and ``patient_id`` are ``patientid``."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()) or name.strip().lower()
+
+
+def _under(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Return a column's values as text, whatever means nothing as None.
+
+    Raises:
+        pa.ArrowInvalid: its values are neither text nor numbers, or :class:`pa.ArrowNotImplementedError`.
+    """
+    return [text.strip() or None if text else None for text in pc.cast(column, pa.string()).to_pylist()]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a table says of its labels.
+
+    Attributes:
+        column: the column, or None.
+        flags: columns of 0 and 1, one a class, where there is no such column.
+        doubt: why neither can be told though labels seem to be there, in words; None where there is no doubt.
+    """
+
+    column: str | None = None
+    flags: tuple[str, ...] = ()
+    doubt: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.column is not None or bool(self.flags)
+
+    def __str__(self) -> str:
+        if self.column is not None:
+            return f"class in {self.column!r}"
+        return f"{plural(len(self.flags), 'class', 'classes')} by 0 and 1 in {examples([repr(n) for n in self.flags])}"
+
+    def flagged(self, table: pa.Table) -> list[Cell]:
+        """Return each row's classes of those in ``flags``: text where every row has exactly one, else lists."""
+        names = [name.strip() for name in self.flags]
+        columns = [texts(table.column(table.column_names.index(name))) for name in self.flags]
+        rows = [
+            [name for name, value in zip(names, row, strict=True) if value and value.lower() in _YES]
+            for row in zip(*columns, strict=True)
+        ]
+        return [row[0] for row in rows] if all(len(row) == 1 for row in rows) else [*rows]
+
+
+class Columns:
+    """The columns of a table, or of its first rows."""
+
+    def __init__(self, name: str, table: pa.Table, finder: Finder):
+        self._name = name
+        self._table = table
+        self._finder = finder
+
+    @cached_property
+    def values(self) -> dict[str, list[str | None]]:
+        """Name -> text of every column that is text or numbers; of equal names the first."""
+        found: dict[str, list[str | None]] = {}
+        for name, column in zip(self._table.column_names, self._table.columns, strict=True):
+            if name not in found and not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
+                found[name] = texts(column)
+        return found
+
+    def path(self) -> str | None:
+        """Return the column that names files of the tree, or None.
+
+        Whole numbers count only in a column of a known name, and where files differ in them: an epoch is not ``7.jpg``.
+        """
+        best: tuple[float, ...] = ()
+        chosen = None
+        for name, values in self.values.items():
+            some = [value for value in values[:500] if value]
+            if not some:
+                continue
+            known, named = plain(name) in PATH_COLUMNS, sum(map(_is_image, some)) * 2 > len(some)
+            numbers = all(map(_is_number, some))
+            if not known and not named and (len(set(some)) < len(some) or numbers):
+                continue
+            found = [files for files in self._finder.find(self._name, some) if files]
+            single = any(len(files) == 1 for files in found)
+            if not found or (numbers and not single) or (not known and not named and 2 * len(found) < len(some)):
+                continue
+            rank = (named, len(found) / len(some) >= 0.5, known, len(set(some)) / len(some), len(found))
+            if chosen is None or rank > best:
+                best, chosen = rank, name
+        return chosen
+
+    def names_folders(self) -> str | None:
+        """Return the column whose values are paths of folders, each of which holds images; else None."""
+        for name, values in self.values.items():
+            some = [value.strip("/") for value in values[:100] if value and "/" in value]
+            if len(some) * 2 > len(values[:100]) and all(
+                any(part in self._finder.folders for part in (value, value.partition("/")[2])) for value in some
+            ):
+                return name
+        return None
+
+    def split(self, label: str | None) -> str | None:
+        """Return a column of whatever name whose values are all words for splits, two or more of these; else None."""
+        for name, values in self.values.items():
+            found = {split_of(value) for value in values if value}
+            if name != label and len(found) > 1 and None not in found:
+                return name
+        return None
+
+    def group(self, path: str, label: str | None) -> str | None:
+        """Return a column that seems to say which rows belong together, or None."""
+        for name, values in self.values.items():
+            distinct = len({value for value in values if value})
+            if name not in (path, label) and _GROUPS.fullmatch(plain(name)) and 1 < distinct < len(values):
+                return name
+        return None
+
+    def labels(self, path: str, taken: Sequence[str | None]) -> Labels:
+        """Return what tells the classes of the files in column ``path``, columns ``taken`` for something else aside."""
+        names = [name for name in self._table.column_names if name != path and name not in taken]
+        if boxes := [name for name in names if _BOXES.fullmatch(name.strip())]:
+            files = self.values[path]
+            if len(set(files)) < len(files) or not any(plain(name) in LABEL_COLUMNS for name in names):
+                return Labels(doubt=f"{examples(boxes)} say where objects are (detection, segmentation)")
+        for known in (_LABELS, _TOPICS):
+            named = sorted((n for n in names if plain(n.rpartition(".")[2]) in known), key=lambda n: _place(n, known))
+            named = [name for name in named if self._holds_something(name)]
+            if named:
+                return self._of_several(named)
+        names = [name for name in names if name in self.values]
+        if len(names) == 1 and self._is_few(names[0], most=len(self.values[path]) - 1):
+            return Labels(names[0])
+        return self._by_values(names)
+
+    def _holds_something(self, name: str) -> bool:
+        return name not in self.values or not all(is_no_label(value) for value in self.values[name])
+
+    def _of_several(self, named: Sequence[str]) -> Labels:
+        """Return the one column of those named like a label: names rather than their numbers."""
+        if len(named) == 1 or any(name not in self.values for name in named):
+            return Labels(named[0])
+        first = self.values[named[0]]
+        for name in named[1:]:
+            pairs = set(zip(first, self.values[name], strict=True))
+            if not len(pairs) == len(set(first)) == len(set(self.values[name])):
+                return Labels(doubt=f"{examples([repr(name) for name in named])} may each be the class")
+        words = [name for name in named if not all(_is_number(value) for value in self.values[name] if value)]
+        return Labels((words or named)[0])
+
+    def _by_values(self, names: Sequence[str]) -> Labels:
+        """Return flags of 0 and 1, or the only column of few values."""
+        names = [name for name in names if not _OTHER.fullmatch(_under(name)) and not _GROUPS.fullmatch(plain(name))]
+        flags = [name for name in names if self._cells(name) and self._cells(name) <= _YES | _NO]
+        if len(flags) > 1:
+            holds = {value for name in flags for value in self._cells(name)}
+            unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""}]
+            if len(unsure) > len(flags) or (holds & {"-1", "-1.0"} and holds & {"0", "0.0"}):
+                return Labels(doubt=f"{examples(unsure)} hold 1 and 0, but also -1 or nothing")
+            return Labels(flags=tuple(flags))
+        unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""} and self._cells(name) & _YES]
+        if len(unsure) > 1:
+            return Labels(doubt=f"{examples(unsure)} hold 1 and 0, but also -1 or nothing")
+        few = [name for name in names if self._is_few(name)]
+        if len(few) > 1:
+            return Labels(doubt=f"{examples([repr(name) for name in few])} may each be the class")
+        return Labels(few[0] if few else None)
+
+    def _cells(self, name: str) -> set[str]:
+        return {(value or "").lower() for value in self.values[name]}
+
+    def _is_few(self, name: str, most: int | None = None) -> bool:
+        """Say whether a column's values recur like classes and are neither splits, files nor measurements."""
+        values = [value for value in self.values[name] if not is_no_label(value)]
+        distinct = set(map(str, values))
+        if not 1 < len(distinct) <= (most or min(_MOST_CLASSES, max(2, len(values) // 2))):
+            return False
+        if len(values) * 2 < len(self.values[name]):
+            return False
+        if any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*(?:[eE]-?\d+)?", value) for value in distinct):
+            return False
+        return not all(split_of(value) for value in distinct) and not any(map(_is_image, distinct))
+
+
+def _place(name: str, known: Sequence[str]) -> int:
+    return known.index(plain(name.rpartition(".")[2]))
+
+
+def _is_image(value: str) -> bool:
+    return suffix(value.partition("?")[0] if "://" in value else value) in IMAGE_SUFFIXES
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"-?(?:0|[1-9]\d{0,5})(?:\.0+)?", value) is not None

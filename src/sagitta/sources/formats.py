@@ -1,0 +1,78 @@
+"""Annotations that say something other than classes of images, or in files that are not read: named and refused."""
+
+import re
+
+from sagitta.dataset import split_of
+from sagitta.errors import SourceError
+from sagitta.sources.base import IMAGE_SUFFIXES, suffix
+from sagitta.sources.tree import Tree
+
+_YOLO = re.compile(r"(?:\s*\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*)+")
+_MATLAB = re.compile(r"(?i).*(?:labels?|list|setid|annos?|split|meta|classes).*\.mat")
+_TABLE = "write a table of path and label (CSV)"
+_INSIST = "or insist on class folders with --layout folders"
+_ENOUGH = 0.3
+
+
+def refuse_other_annotations(tree: Tree) -> None:
+    """Check that no annotation format other than tables and folders says what the images are.
+
+    Raises:
+        SourceError: the tree holds YOLO's or Pascal VOC's files, one an image, Supervisely's project, CVAT's XML,
+            MATLAB's lists or a spreadsheet; the message names it and the remedy.
+    """
+    images = [name for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES]
+    if not images:
+        return
+    stems = {_stem(name) for name in images}
+    beside = {name for name in tree.sizes if suffix(name) in (".txt", ".xml", ".json") and _stem(name) in stems}
+    for kind in (".txt", ".xml", ".json"):
+        files = [name for name in beside if suffix(name) == kind]
+        if len(files) >= _ENOUGH * len(images) and not _in_class_folders(files, images):
+            _refuse_files(tree, kind, sorted(files))
+    for name in tree.sizes:
+        if name.count("/") <= 1:
+            _refuse_file(tree, name)
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without its extension, or without both in ``1.jpg.json``."""
+    stem = name.rpartition("/")[2].rpartition(".")[0]
+    return stem.rpartition(".")[0] if suffix(stem) in IMAGE_SUFFIXES else stem
+
+
+def _in_class_folders(files: list[str], images: list[str]) -> bool:
+    """Say whether files lie beside their images in several folders, which may be classes whatever the files say."""
+    folders = {name.rpartition("/")[0] for name in images}
+    classes = {folder for folder in folders if split_of(folder.rpartition("/")[2]) is None}
+    return len(classes) > 1 and all(name.rpartition("/")[0] in folders for name in files[:100])
+
+
+def _refuse_files(tree: Tree, kind: str, files: list[str]) -> None:
+    text = next(filter(None, (_text(tree, name) for name in files[:20])), "")
+    where = f"{tree.location}/{files[0]}"
+    if kind == ".txt" and _YOLO.fullmatch(text):
+        raise SourceError(f"{where}: YOLO's boxes, one file an image, for detection; {_TABLE}, {_INSIST}")
+    if kind == ".xml" and "<annotation" in text:
+        raise SourceError(f"{where}: Pascal VOC's XML, one file an image, for detection; {_TABLE}, {_INSIST}")
+    if kind == ".json" and ('"objects"' in text or '"shapes"' in text):
+        tool = "labelme's" if '"shapes"' in text else "Supervisely's"
+        raise SourceError(f"{where}: {tool} JSON, one file an image, is not read; {_TABLE}, {_INSIST}")
+
+
+def _refuse_file(tree: Tree, name: str) -> None:
+    where = f"{tree.location}/{name}"
+    base = name.rpartition("/")[2]
+    if suffix(name) == ".xml" and "<image " in (text := _text(tree, name)) and "<annotations" in text:
+        raise SourceError(f"{where}: CVAT's XML, which is not read; export it as ImageNet 1.0, or {_TABLE}, {_INSIST}")
+    if _MATLAB.fullmatch(base):
+        raise SourceError(
+            f"{where}: a MATLAB file of labels or splits, perhaps, which is not read; open it with "
+            f"scipy.io.loadmat and {_TABLE}, {_INSIST}"
+        )
+    if suffix(name) in (".xlsx", ".xls", ".ods") and not base.startswith("~"):
+        raise SourceError(f"{where}: a spreadsheet may hold the labels and is not read; save it as CSV, {_INSIST}")
+
+
+def _text(tree: Tree, name: str) -> str:
+    return tree.reader.read(name)[:100_000].decode("utf-8", "replace")
