@@ -377,7 +377,7 @@ def predict(
     paths: PathLike | Sequence[PathLike],
     *,
     top_k: int = 5,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     flip: bool = False,
 ) -> Any:
     """Classify image files; returns one row a file with class, probability and the runners-up.
@@ -389,7 +389,7 @@ def predict(
         run: run directory or checkpoint file.
         paths: image files, or folders of them.
         top_k: how many classes a row.
-        batch_size: images a batch.
+        batch_size: images at a time, by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Raises:
@@ -400,7 +400,7 @@ def predict(
 
 
 def predict_table(
-    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int, flip: bool
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int | None, flip: bool
 ) -> "pa.Table":
     """Do what :func:`predict` does, as an Arrow table.
 
@@ -493,7 +493,7 @@ class Run:
 
         return load_classifier(find_checkpoint(self.path))
 
-    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int = 64) -> Any:
+    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
         """Classify image files, see :func:`sagitta.predict`."""
         return predict(self, paths, top_k=top_k, batch_size=batch_size)
 

@@ -63,7 +63,7 @@ def predict(argv: list[str]) -> None:
         "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
     )
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
-    parser.add_argument("--batch-size", type=whole, metavar="N", default=64, help="images a batch (64)")
+    parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a, _ = parser.parse(argv)
     if a.output is not None:

@@ -18,20 +18,22 @@ from sagitta.errors import ConfigError, SourceError
 from sagitta.evaluation.testing import quiet, quiet_trainer
 from sagitta.files import check_place, write_atomic
 from sagitta.loading import FilePixels
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, inference_batch, load_classifier
 from sagitta.pool import progress
 from sagitta.run import find_checkpoint
 from sagitta.sources import image_files
 
 
-def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64, flip: bool = False) -> pa.Table:
+def predict(
+    run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
+) -> pa.Table:
     """Classify image files with a run's best checkpoint; on a terminal, standard error shows how far it is.
 
     Args:
         run: run directory or checkpoint file.
         paths: image files, or folders of them, see :func:`list_files`.
         top_k: how many classes a row, where the model gives one label.
-        batch_size: images a batch.
+        batch_size: images a batch; by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Returns:
@@ -44,15 +46,18 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         ConfigError: there is no such run, or a number is below 1.
         SourceError: a path does not exist, or no image is readable.
     """
-    top_k, batch_size = _whole("--top-k", top_k), _whole("--batch-size", batch_size)
+    top_k = _whole("--top-k", top_k)
+    batch_size = None if batch_size is None else _whole("--batch-size", batch_size)
     files = list_files(paths).files
     classifier = load_classifier(find_checkpoint(run))
     classifier.flip = flip
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    batches = FilePixels(files, classifier.preprocessing, batch_size)
     with quiet(), progress("predicting", len(files), show=True) as advance:
-        outputs = quiet_trainer(devices=1).predict(classifier, _Followed(batches, advance)) or []
+        trainer = quiet_trainer(devices=1)
+        size = batch_size or inference_batch(trainer.strategy.root_device)
+        batches = FilePixels(files, classifier.preprocessing, size)
+        outputs = trainer.predict(classifier, _Followed(batches, advance)) or []
     if len(batches.errors) == len(files):
         raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])

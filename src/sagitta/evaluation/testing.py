@@ -21,7 +21,7 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation.overlap import Seen, Use, digests_of, read_seen
 from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge
 from sagitta.loading import ImageData, Loader
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, limit_threads, load_classifier
 from sagitta.run import (
     CONFIG_FILE,
     append_test_log,
@@ -82,6 +82,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     Raises:
         ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
+    limit_threads()
     try:
         return pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:
@@ -134,9 +135,8 @@ def evaluate(
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
     settings = _data_settings(classifier, own, folder, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
-        verbose=is_first_process()
-    )
+    settings = settings.changed({"data.image_size": None, "data.batch_size": None, **changes})
+    data = settings.image_data(verbose=is_first_process())
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():

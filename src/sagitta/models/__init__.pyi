@@ -9,6 +9,8 @@ from .features import split_head as split_head
 from .features import vectors_array as vectors_array
 from .intervals import Estimate as Estimate
 from .intervals import wilson_interval as wilson_interval
+from .machine import inference_batch as inference_batch
+from .machine import limit_threads as limit_threads
 from .metrics import ClassScores as ClassScores
 from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
