@@ -32,7 +32,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
-from sagitta.files import write_atomic
+from sagitta.files import check_place, remedy, write_atomic
 from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
@@ -61,7 +61,7 @@ def new_run_directory(out: Path | None, source: str) -> Path:
     try:
         return _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
     except OSError as error:
-        raise ConfigError(f"{out or 'runs'}: cannot make the run directory: {error.strerror}") from None
+        raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
 
 
 @contextmanager
@@ -113,12 +113,21 @@ def check_free(out: Path | None) -> None:
     """Refuse a run directory that could not be made, before anything long begins.
 
     Raises:
-        ConfigError: ``out`` exists and is not an empty folder.
+        ConfigError: ``out`` exists and is not an empty folder, or nothing can be made there.
     """
-    if out is not None and not _global_rank() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _global_rank():
+        return
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or go on with --resume {out}"
         )
+    place = (out or Path("runs")).absolute()
+    above = next(folder for folder in place.parents if folder.exists())
+    try:
+        check_place(above / RUN_FILE)
+    except OSError as error:
+        error.filename = str(out or "runs")
+        raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
 
 
 def _claim(out: Path) -> Path:
