@@ -48,7 +48,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    from sagitta.evaluation import write_predictions
+    from sagitta.dataset import plural
+    from sagitta.evaluation import reduced, write_predictions
     from sagitta.verbs import predict_table
 
     parser = Command(
@@ -67,6 +68,8 @@ def predict(argv: list[str]) -> None:
     a, _ = parser.parse(argv)
     table = predict_table(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
+    for words, count in reduced(table).items():
+        show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:
         show(

@@ -3,6 +3,7 @@ from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
 from .prediction import predict as predict
+from .prediction import reduced as reduced
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import judge as judge
