@@ -5,11 +5,17 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from sagitta import network
+from sagitta.errors import ConfigError, SourceError
+from sagitta.models.networks import check_network
 from sagitta.network import reach
+from sagitta.sources.builtin import MIRROR_VARIABLE
+from sagitta.sources.detect import open_source
 
 
 @pytest.fixture
@@ -42,30 +48,23 @@ def test_nobody_there_is_said() -> None:
 def test_somebody_silent_is_not_waited_for(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "_SECONDS", 0.5)
     start = time.monotonic()
-    with pytest.raises(ConnectionError, match="no answer from .*: "):
+    with pytest.raises(ConnectionError, match="no answer from 127"):
         reach(silent)
     assert time.monotonic() - start < 20
 
 
 def test_published_weights_and_downloads_fail_at_once_without_a_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pathlib import Path
-
-    from huggingface_hub import constants
-
-    from sagitta.errors import ConfigError, SourceError
-    from sagitta.models.networks import check_network
-    from sagitta.sources.builtin import MIRROR_VARIABLE
-    from sagitta.sources.detect import open_source
-
-    cache = Path(str(tmp_path))
+    cache = tmp_path
     monkeypatch.setattr(constants, "ENDPOINT", refusing())
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(cache / "torch"))
     monkeypatch.setenv(MIRROR_VARIABLE, refusing())
-    with pytest.raises(ConfigError, match=r"pretrained weights of 'resnet18' cannot be had \(no answer from 127.0.0.1"):
+    with pytest.raises(
+        ConfigError, match=r"pretrained weights of 'resnet18' cannot be had \(no answer from 127\.0\.0\.1"
+    ):
         check_network("resnet18", pretrained=True)
     for source in ("hf://user/name", "mnist"):
-        with pytest.raises(SourceError, match=r"no answer from 127.0.0.1"):
+        with pytest.raises(SourceError, match=r"no answer from 127\.0\.0\.1"):
             open_source(source, cache=cache)
