@@ -354,8 +354,9 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def full_help() -> str:
-    """Return the help of every setting of data, model and trainer."""
-    return str(_parser().format_help())
+    """Return the help of every setting of data, model and trainer, without the markup of the docstrings it is from."""
+    plain = re.sub(r":\w+:`~?([^`]+)`", r"\1", str(_parser().format_help()))
+    return re.sub(r"``?([^`]*)``?", r"\1", plain)
 
 
 _SYNONYMS = {

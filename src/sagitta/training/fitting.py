@@ -27,7 +27,7 @@ from sagitta.evaluation import (
     run_test,
     seen_of,
 )
-from sagitta.files import remedy
+from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
@@ -175,7 +175,9 @@ def _check_before_training(settings: Settings, data: ImageData, classifier: Clas
     """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
-            raise ConfigError(f"{settings.source}: no {split} split to fit on; convert the source with --val 0.1")
+            asked = settings.get("data.convert.val") == 0
+            remedy = "leave --val 0 away" if asked else "convert its source again, with --val 0.1 or without --val"
+            raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
     batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
     interval = settings.trainer["val_check_interval"]
     if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
@@ -270,7 +272,7 @@ def _ended_early(run: Path) -> Iterator[None]:
     except BrokenPipeError:  # what it says, not what it writes
         raise
     except OSError as error:
-        raise SagittaError(f"{remedy(error)}; {_going_on(run)}") from None
+        raise SagittaError(f"{remedy_of(error)}; {_going_on(run)}") from None
 
 
 def _going_on(run: Path) -> str:
