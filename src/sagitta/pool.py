@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
+from sagitta import terminal
 from sagitta.errors import SagittaError
 
 S = TypeVar("S")  # the state
@@ -23,6 +24,7 @@ J = TypeVar("J")  # a job
 R = TypeVar("R")  # its result
 
 _SPIN = {"GOMP_SPINCOUNT": "1000"}  # see bench/busy.py
+_BAR = 60  # cells of a progress bar with its numbers
 _state: Any = None
 
 
@@ -215,8 +217,11 @@ def _hidden_main() -> Iterator[None]:
 
 
 def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None:
-    """Exhaust ``counts``, the numbers of images finished; if ``show`` and on a terminal, with a progress bar."""
-    if not (show and sys.stderr.isatty()):
+    """Exhaust ``counts``, the numbers of images finished; if ``show`` and on a terminal, with a progress bar.
+
+    A title that leaves no room for the bar stands above it.
+    """
+    if not (show and total and sys.stderr.isatty()):
         for _ in counts:
             pass
         return
@@ -224,6 +229,9 @@ def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    if len(title) > (terminal.columns(sys.stderr) or _BAR) - _BAR:
+        terminal.show(title, sys.stderr)
+        title = ""
     start = time.monotonic()
     with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"{title:9}", total=total, rate="")
