@@ -16,6 +16,7 @@ SOURCE = ROOT / "src" / "sagitta"
 PACKAGES = [
     "errors",
     "files",
+    "network",
     "terminal",
     "pool",
     "images",

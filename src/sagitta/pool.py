@@ -217,13 +217,20 @@ def _hidden_main() -> Iterator[None]:
 
 
 def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None:
-    """Exhaust ``counts``, the numbers of images finished; if ``show`` and on a terminal, with a progress bar.
+    """Exhaust ``counts``, the numbers of images finished; with :func:`progress`."""
+    with progress(title, total, show=show) as advance:
+        for count in counts:
+            advance(count)
+
+
+@contextmanager
+def progress(title: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+    """Yield what is told the numbers of images finished; if ``show`` and on a terminal, it moves a progress bar.
 
     A title that leaves no room for the bar stands above it.
     """
     if not (show and total and sys.stderr.isatty()):
-        for _ in counts:
-            pass
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -232,11 +239,14 @@ def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None
     if len(title) > (terminal.columns(sys.stderr) or _BAR) - _BAR:
         terminal.show(title, sys.stderr)
         title = ""
-    start = time.monotonic()
+    start, done = time.monotonic(), 0
     with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"{title:9}", total=total, rate="")
-        done = 0
-        for count in counts:
+
+        def advance(count: int) -> None:
+            nonlocal done
             done += count
             rate = done / max(time.monotonic() - start, 1e-9)
             bar.update(task, completed=done, rate=f"{rate:,.0f} images/s")
+
+        yield advance

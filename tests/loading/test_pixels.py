@@ -150,7 +150,7 @@ def test_files_that_cannot_be_read_are_told_and_left_out(files: list[str]) -> No
         assert all(batch.dtype == torch.float32 and 0 < len(batch) <= size for batch in batches)
         assert sorted(reader.errors) == sorted(set(files) - set(readable))
     assert {Path(path).name: reason.split("(")[0] for path, reason in reader.errors.items()} == {
-        "text.jpg": "not an image in a format that Pillow reads",
+        "text.jpg": "not an image but text",
         "half.jpg": "image file is truncated ",
         "gone.jpg": "[Errno 2] No such file or directory: " + repr(files[-1]),
     }

@@ -48,7 +48,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    from sagitta.evaluation import write_predictions
+    from sagitta.dataset import plural
+    from sagitta.evaluation import check_output, list_files, write_predictions
     from sagitta.verbs import predict_table
 
     parser = Command(
@@ -65,11 +66,16 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a, _ = parser.parse(argv)
-    table = predict_table(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
+    if a.output is not None:
+        check_output(a.output)
+    listed = list_files([Path(path) for path in a.paths])
+    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
     unreadable = table.num_rows - table["error"].null_count
-    if unreadable:
-        show(
-            f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
-            sys.stderr,
-        )
+    told = (
+        [f"{unreadable} of {table.num_rows} files could not be read; the column error says why"] if unreadable else []
+    )
+    if listed.skipped:
+        told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
+    if told:
+        show(f"sagitta: {'; '.join(told)}", sys.stderr)

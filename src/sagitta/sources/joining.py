@@ -4,20 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sagitta.dataset import Reader, Source, plural, split_of, split_of_file
+from sagitta.dataset import Reader, Source, is_no_label, plural, split_of, split_of_file
 from sagitta.errors import ImageError, SourceError
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
     Cell,
     SourceOptions,
     examples,
-    is_no_label,
     make_source,
     rows_table,
     several_labels,
     suffix,
 )
 from sagitta.sources.matching import Finder
+from sagitta.sources.splitcolumns import GivenSplits
 from sagitta.sources.tree import Tree
 
 
@@ -34,6 +34,7 @@ class Sheet:
         files: the files that each may mean.
         labels: what it writes of each row's class; empty where it has none.
         splits: of each row; None where it has no such column; likewise ``groups``.
+        warnings: what a person must see of it.
         group_hint: a column that seems to tell which rows belong together.
     """
 
@@ -44,9 +45,10 @@ class Sheet:
     paths: list[str | None]
     files: list[list[str]]
     labels: list[Cell]
-    splits: list[str | None] | None
+    splits: GivenSplits | None
     groups: list[str | None] | None
     group_hint: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def rank(self) -> tuple[bool, int, str]:
@@ -205,7 +207,7 @@ def source_of(
         rows.sort_by("path"),
         reader,
         notes=notes,
-        warnings=[*warnings, *_group_hints(sheets)],
+        warnings=[*warnings, *(warning for sheet in sheets for warning in sheet.warnings), *_group_hints(sheets)],
     )
 
 
@@ -302,12 +304,12 @@ def _splits(
     of_names = len({split_of_file(sheet.name) for sheet in sheets}) > 1
     for sheet in sheets:
         named = split_of_file(sheet.name) if of_names else None
-        splits += sheet.splits or [named] * len(sheet.paths)
+        splits += sheet.splits.beside(sheet.name, named) if sheet.splits else [named] * len(sheet.paths)
     if any(splits):
-        return splits, []
+        return splits, [*dict.fromkeys(sheet.splits.note for sheet in sheets if sheet.splits)]
     for other in others:
-        if other.splits and any(other.splits):
-            told = {files[0]: split for files, split in zip(other.files, other.splits, strict=True) if files}
+        if other.splits:
+            told = {files[0]: split for files, split in zip(other.files, other.splits.splits, strict=True) if files}
             if all(path in told for path in paths):
                 return [told[path] for path in paths], [f"splits of {other.name}"]
     folders = [_split_folder(path) for path in paths]
