@@ -35,7 +35,7 @@ class SourceOptions:
         label_column: column of a manifest or of image Parquet that holds the class; likewise the others.
         label_separator: between several labels in one text; empty for one label a row; detected by default.
         path_column: column that names the image file.
-        split_column: column that holds train, val or test.
+        split_column: column that holds train, val or test; ``none`` for no column, whatever one looks like.
         group_column: column whose equal values must stay in one split.
         keep_missing: files that a table names and that are not there become rows, for conversion to quarantine;
             otherwise they are an error.
