@@ -14,22 +14,28 @@ _INSIST = "or insist on class folders with --layout folders"
 _ENOUGH = 0.3
 
 
-def refuse_other_annotations(tree: Tree) -> None:
-    """Check that no annotation format other than tables and folders says what the images are.
+def refuse_files_of_images(tree: Tree) -> None:
+    """Check that there is not one annotation file an image: YOLO's, Pascal VOC's, labelme's, Supervisely's.
 
     Raises:
-        SourceError: the tree holds YOLO's or Pascal VOC's files, one an image, Supervisely's project, CVAT's XML,
-            MATLAB's lists or a spreadsheet; the message names it and the remedy.
+        SourceError: there is; the message names the format and the remedy.
     """
     images = [name for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES]
-    if not images:
-        return
     stems = {_stem(name) for name in images}
-    beside = {name for name in tree.sizes if suffix(name) in (".txt", ".xml", ".json") and _stem(name) in stems}
     for kind in (".txt", ".xml", ".json"):
-        files = [name for name in beside if suffix(name) == kind]
-        if len(files) >= _ENOUGH * len(images) and not _in_class_folders(files, images):
+        files = [name for name in tree.sizes if suffix(name) == kind and _stem(name) in stems]
+        if files and len(files) >= _ENOUGH * len(images) and not _in_class_folders(files, images):
             _refuse_files(tree, kind, sorted(files))
+
+
+def refuse_other_files(tree: Tree) -> None:
+    """Check that no file that is not read says what the images are: CVAT's XML, MATLAB's lists, a spreadsheet.
+
+    Raises:
+        SourceError: there is one; the message names it and the remedy.
+    """
+    if not any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes):
+        return
     for name in tree.sizes:
         if name.count("/") <= 1:
             _refuse_file(tree, name)

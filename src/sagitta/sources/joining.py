@@ -1,7 +1,7 @@
 """From the tables that name images to a source: which of them count, and what their rows say together."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sagitta.dataset import Reader, Source, plural, split_of, split_of_file
@@ -89,15 +89,20 @@ def choose(tree: Tree, sheets: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]
 
 
 def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Return lists of ``CLASS/name``, one a split, with the folders as labels; empty where there are none.
+    """Return lists of ``CLASS/name`` with the folders as labels; empty where there are none.
+
+    They are one a split, or CUB's ``images.txt`` with ``train_test_split.txt`` beside it.
 
     Raises:
         SourceError: two lists are of one split, or train has none.
     """
+    for sheet in sheets:
+        if sheet.name.rpartition("/")[2] == "images.txt" and (splits := _cub_splits(tree, sheet)):
+            return [replace(sheet, used="class in the path", labels=_classes(sheet), splits=splits)]
     lists: dict[str, Sheet] = {}
     for sheet in sheets:
         split = split_of_file(sheet.name)
-        classes = [_folder(path or "") for path in sheet.paths]
+        classes = _classes(sheet)
         if split is None or len(sheet.columns) > 1 or None in classes or not any(sheet.files):
             continue
         if split in lists:
@@ -105,7 +110,7 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
                 f"{tree.location}: {lists[split].name} and {sheet.name} both list images of {split}; leave one of "
                 "them, or insist on class folders, to be split anew, with --layout folders"
             )
-        lists[split] = replace(sheet, used="file and class in its lines", labels=list(classes))
+        lists[split] = replace(sheet, used="file and class in its lines", labels=classes)
     if lists and "train" not in lists and len({label for sheet in lists.values() for label in sheet.labels}) > 1:
         raise SourceError(
             f"{tree.location}: {examples([sheet.name for sheet in lists.values()])} name images of "
@@ -113,6 +118,23 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
             "--layout folders"
         )
     return list(lists.values()) if len(lists) > 1 else []
+
+
+def _cub_splits(tree: Tree, sheet: Sheet) -> list[str | None]:
+    """Return the splits in ``train_test_split.txt`` (number, 1 for train), empty where there is none beside a list."""
+    beside = f"{sheet.name.removesuffix('images.txt')}train_test_split.txt"
+    if beside not in tree.sizes or len(sheet.columns) != 2:
+        return []
+    rows, flags = (
+        [line.split() for line in tree.reader.read(name).decode("utf-8", "replace").splitlines() if line.strip()]
+        for name in (sheet.name, beside)
+    )
+    told = {row[0]: "train" if row[-1] == "1" else "test" for row in flags}
+    return [told.get(row[0]) for row in rows]
+
+
+def _classes(sheet: Sheet) -> list[Cell]:
+    return [_folder(path or "") for path in sheet.paths]
 
 
 def _folder(path: str) -> str | None:
@@ -305,15 +327,31 @@ def _splits(
         splits += sheet.splits or [named] * len(sheet.paths)
     if any(splits):
         return splits, []
-    for other in others:
-        if other.splits and any(other.splits):
-            told = {files[0]: split for files, split in zip(other.files, other.splits, strict=True) if files}
-            if all(path in told for path in paths):
-                return [told[path] for path in paths], [f"splits of {other.name}"]
+    for names, told in _told_splits(others):
+        if all(path in told for path in paths):
+            return [told[path] for path in paths], [f"splits of {names}"]
     folders = [_split_folder(path) for path in paths]
     if None not in folders and len(set(folders)) > 1:
         return folders, ["splits by the files' folders"]
     return splits, []
+
+
+def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield what tables without labels tell of splits: their names, and file -> split.
+
+    Such a table has a column of splits, or is a list of files that is called after one.
+    """
+    lists: dict[str, str | None] = {}
+    names = []
+    for other in others:
+        if other.splits and any(other.splits):
+            rows = zip(other.files, other.splits, strict=True)
+            yield other.name, {files[0]: split for files, split in rows if files}
+        elif len(other.columns) == 1 and (split := split_of_file(other.name)):
+            lists.update({files[0]: split for files in other.files if files})
+            names.append(other.name)
+    if len(set(lists.values())) > 1:
+        yield " and ".join(names), lists
 
 
 def _unnamed(tree: Tree, paths: Iterable[str]) -> list[str]:

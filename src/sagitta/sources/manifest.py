@@ -19,7 +19,7 @@ from sagitta.sources.tree import Tree
 _SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
 _NO_TABLES = ("sample", "readme", "license", "requirements")
 _DEEPEST, _MOST_TABLES = 2, 300
-_INSIST = "name it with --label-column, or insist on class folders with --layout folders"
+_INSIST = "or insist on class folders with --layout folders"
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
@@ -105,16 +105,41 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
     first = head(tree, name, lambda text: bool(finder.find(name, [text])[0]))
     columns = None if first is None else Columns(name, first, finder)
     if columns is None or (options.path_column not in columns.values and columns.path() is None):
-        if columns is not None and (folders := columns.names_folders()):
-            raise SourceError(
-                f"{tree.location}/{name}: column {folders!r} names folders of images, not files; write a row for each "
-                "image, or insist on class folders with --layout folders"
-            )
+        if columns is not None:
+            _refuse_near(f"{tree.location}/{name}", columns)
         if not asked or "/" in name:
             return
     sheet = _read(tree, finder, name, options, strict=asked)
+    if not asked and _lists_classes(tree, sheet):
+        return
     if asked or any(sheet.files):
         (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
+
+
+def _refuse_near(where: str, columns: Columns) -> None:
+    """Check that a table that names no file does not nearly do so.
+
+    Raises:
+        SourceError: it names folders of images, or files but for leading zeros or the extension.
+    """
+    if folders := columns.names_folders():
+        raise SourceError(
+            f"{where}: column {folders!r} names folders of images, not files; write a row for each image, {_INSIST}"
+        )
+    if near := columns.nearly_path():
+        column, value, file = near
+        raise SourceError(
+            f"{where}: column {column!r} names no file, but {value!r} is nearly {file}: have names lost leading zeros, "
+            f"or another extension? mend the column, {_INSIST}"
+        )
+
+
+def _lists_classes(tree: Tree, sheet: Sheet) -> bool:
+    """Say whether rows are numbered classes rather than images: 0, cat; 1, dog; while there are many more images."""
+    labels = [cell for cell in sheet.labels if isinstance(cell, str)]
+    images = sum(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes)
+    numbered = all((path or "").isdecimal() for path in sheet.paths)
+    return numbered and 1 < len(labels) == len(set(labels)) and len(labels) * 2 < images
 
 
 def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen) -> None:
@@ -167,7 +192,7 @@ def _labels_of(
     if labels.doubt:
         raise SourceError(
             f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
-            f"are {examples(table.column_names, 20)}: {_INSIST}"
+            f"are {examples(table.column_names, 20)}: name it with --label-column, {_INSIST}"
         )
     if not labels and strict:
         _named(where, table, None, LABEL_COLUMNS, "--label-column")
