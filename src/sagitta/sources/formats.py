@@ -1,6 +1,9 @@
 """Annotations that say something other than classes of images, or in files that are not read: named and refused."""
 
+import io
 import re
+import zipfile
+import zlib
 
 from sagitta.dataset import split_of
 from sagitta.errors import SourceError
@@ -76,8 +79,20 @@ def _refuse_file(tree: Tree, name: str) -> None:
             f"{where}: a MATLAB file of labels or splits, perhaps, which is not read; open it with "
             f"scipy.io.loadmat and {_TABLE}, {_INSIST}"
         )
-    if suffix(name) in (".xlsx", ".xls", ".ods") and not base.startswith("~"):
-        raise SourceError(f"{where}: a spreadsheet may hold the labels and is not read; save it as CSV, {_INSIST}")
+    if suffix(name) == ".xlsx" and _names_images(tree, name):
+        raise SourceError(f"{where}: a spreadsheet that names the images, which is not read; save it as CSV, {_INSIST}")
+
+
+def _names_images(tree: Tree, name: str) -> bool:
+    """Say whether a spreadsheet's texts are names of images."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(tree.reader.read(name))) as book:
+            texts = re.findall(r"<t[^>]*>([^<]+)</t>", book.read("xl/sharedStrings.xml").decode("utf-8", "replace"))
+    except (zipfile.BadZipFile, KeyError, zlib.error, RuntimeError):
+        return False
+    images = [image.rpartition("/")[2].lower() for image in tree.sizes if suffix(image) in IMAGE_SUFFIXES]
+    known = {*images, *(image.rpartition(".")[0] for image in images)}
+    return any(text.strip().rpartition("/")[2].lower() in known for text in texts)
 
 
 def _text(tree: Tree, name: str) -> str:

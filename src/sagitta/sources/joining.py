@@ -204,7 +204,7 @@ def source_of(
     )
     paths, missing = _paths(tree, finder, sheets, keep_missing=options.keep_missing)
     splits, how = _splits(sheets, paths, others)
-    groups = [group for sheet in sheets for group in (sheet.groups or [None] * len(sheet.paths))]
+    groups = _groups(tree, sheets, paths, others, options.group_column)
     kept, warnings = _labelled(tree, sheets, cells, several=several is not None)
     paths = [paths[row] for row in kept]
     splits, groups = ([column[row] for row in kept] for column in (splits, groups))
@@ -227,7 +227,7 @@ def source_of(
         rows.sort_by("path"),
         reader,
         notes=notes,
-        warnings=[*warnings, *_group_hints(sheets)],
+        warnings=[*warnings, *_group_hints([*sheets, *others])],
     )
 
 
@@ -362,15 +362,31 @@ def _unnamed(tree: Tree, paths: Iterable[str]) -> list[str]:
     return [f"skipped {plural(count, 'image')} that no row names"] if count else []
 
 
+def _groups(
+    tree: Tree, sheets: Sequence[Sheet], paths: Sequence[str], others: Sequence[Sheet], asked: str | None
+) -> list[str | None]:
+    """Return the group of every row: its own table's, or that of a table without labels.
+
+    Raises:
+        SourceError: ``asked`` for, and no table has the column for every row.
+    """
+    if not asked or any(sheet.groups for sheet in sheets):
+        return [group for sheet in sheets for group in (sheet.groups or [None] * len(sheet.paths))]
+    for other in others:
+        rows = zip(other.files, other.groups or (), strict=False)
+        told = {files[0]: group for files, group in rows if files}
+        if all(path in told for path in paths):
+            return [told[path] for path in paths]
+    columns = examples(sheets[0].columns, 20)
+    raise SourceError(f"{tree.location}/{sheets[0].name}: no column {asked!r}; its columns are {columns}: mend --group")
+
+
 def _group_hints(sheets: Sequence[Sheet]) -> list[str]:
+    hinted = next((sheet for sheet in sheets if sheet.group_hint), None)
+    if hinted is None:
+        return []
+    column = str(hinted.group_hint)
     return [
-        f"{sheet.name}: equal values of {sheet.group_hint!r} may belong together and be spread over train, val and "
-        f"test; keep them in one with --group {quoted(sheet.group_hint)}"
-        for sheet in sheets[:1]
-        if sheet.group_hint
+        f"{hinted.name}: rows of one {column!r} may be spread over train, val and test; if they belong together, "
+        f"--group {column!r}"
     ]
-
-
-def quoted(name: str) -> str:
-    """Return a column's name as a shell takes it."""
-    return f'"{name}"' if " " in name else name

@@ -17,7 +17,7 @@ from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
 _SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
-_NO_TABLES = ("sample", "readme", "license", "requirements")
+_NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction).*|(?:readme|license|requirements).*")
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
@@ -45,7 +45,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     asked = options.layout == "manifest" or options.names_columns()
     finder = Finder(tree)
     seen = _Seen()
-    for name in _candidates(tree):
+    candidates = _candidates(tree)
+    for name in candidates:
         try:
             _look_at(tree, finder, name, options, seen, asked=asked)
         except SourceError as error:
@@ -55,6 +56,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     if not labelled:
         if seen.doubts:
             raise seen.doubts[0]
+        if asked and candidates:
+            _read(tree, finder, candidates[0], options)  # says which column it lacks
         return None
     chosen, notes = choose(tree, labelled)
     if not asked:
@@ -81,8 +84,7 @@ def _candidates(tree: Tree) -> list[str]:
         for name in tree.sizes
         if suffix(name) in TABLE_SUFFIXES
         and name.count("/") <= _DEEPEST
-        and not (base := name.rpartition("/")[2].lower()).startswith(_NO_TABLES)
-        and not ("submission" in base or "prediction" in base)
+        and not _NO_TABLES.fullmatch(name.rpartition("/")[2])
     ]
     if any("/" in name for name in found):
         stems = {_stem(name) for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES}
@@ -109,7 +111,7 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
             _refuse_near(f"{tree.location}/{name}", columns)
         if not asked or "/" in name:
             return
-    sheet = _read(tree, finder, name, options, strict=asked)
+    sheet = _read(tree, finder, name, options, alone=False)
     if not asked and _lists_classes(tree, sheet):
         return
     if asked or any(sheet.files):
@@ -148,11 +150,11 @@ def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen)
     for sheet in [sheet for sheet in seen.unlabelled if sheet.columns in known]:
         named = replace(options, label_column=known[sheet.columns])
         seen.unlabelled.remove(sheet)
-        seen.labelled.append(_read(tree, finder, sheet.name, named))
+        seen.labelled.append(_read(tree, finder, sheet.name, named, alone=False))
 
 
-def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, strict: bool = True) -> Sheet:
-    """Return the table ``name``; where it has no labels, that is an error if ``strict``.
+def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alone: bool = True) -> Sheet:
+    """Return the table ``name``. What it lacks is an error if it is ``alone``: else another may have it.
 
     Raises:
         SourceError: it cannot be read, or lacks a column.
@@ -162,7 +164,8 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, stri
     columns = Columns(name, table, finder)
     path = None if options.path_column else columns.path()
     path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
-    labels = _labels_of(where, table, columns, path, options, strict=strict)
+    labels = _labels_of(where, table, columns, path, options, alone=alone)
+    grouped = options.group_column and (alone or options.group_column in columns.values)
     paths = _column(where, table, path, (), "--path-column")
     return Sheet(
         name=name,
@@ -173,28 +176,30 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, stri
         files=finder.find(name, paths),
         labels=_cells(where, table, labels) if labels else [],
         splits=_splits(where, table, options.split_column or columns.split(labels.column)),
-        groups=_column(where, table, options.group_column, (), "--group") if options.group_column else None,
+        groups=_column(where, table, options.group_column, (), "--group") if grouped else None,
         group_hint=None if options.group_column else columns.group(path, labels.column),
     )
 
 
 def _labels_of(
-    where: str, table: pa.Table, columns: Columns, path: str, options: SourceOptions, *, strict: bool
+    where: str, table: pa.Table, columns: Columns, path: str, options: SourceOptions, *, alone: bool
 ) -> Labels:
     """Return what tells the labels.
 
     Raises:
-        SourceError: nothing does and ``strict``; or it is in doubt.
+        SourceError: nothing does in a table that stands ``alone``; or it is in doubt.
     """
-    if options.label_column:
+    if options.label_column and (alone or options.label_column in table.column_names):
         return Labels(_named(where, table, options.label_column, (), "--label-column"))
+    if options.label_column:
+        return Labels()
     labels = columns.labels(path, (options.split_column, options.group_column))
     if labels.doubt:
         raise SourceError(
             f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
             f"are {examples(table.column_names, 20)}: name it with --label-column, {_INSIST}"
         )
-    if not labels and strict:
+    if not labels and alone:
         _named(where, table, None, LABEL_COLUMNS, "--label-column")
     return labels
 

@@ -146,30 +146,35 @@ def _from_csv(text: str, named: Named) -> pa.Table:
     delimiter = _delimiter(text)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     rows = csv.reader(io.StringIO(text[:65536]), delimiter=delimiter)
-    first = next((row for row in rows if row), [])
-    names = _titles(first, named)
+    sample = [row for row in itertools.islice(rows, _ROWS) if row]
+    if not sample:
+        raise pa.ArrowInvalid("empty")
+    names = _titles(sample, named)
     if names is not None and len(set(names)) < len(names):
         names = [name if names.index(name) == place else f"{name}.{place}" for place, name in enumerate(names)]
     read = pa.csv.ReadOptions(
-        column_names=names or [f"column {place}" for place in range(1, len(first) + 1)],
+        column_names=names or [f"column {place}" for place in range(1, len(sample[0]) + 1)],
         skip_rows_after_names=int(names is not None),
     )
-    if not first:
-        raise pa.ArrowInvalid("empty")
     kinds = dict.fromkeys(read.column_names, pa.string())
     options = pa.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
     return pa.csv.read_csv(pa.BufferReader(text.encode()), read, parse, options)
 
 
-def _titles(first: Sequence[str], named: Named) -> list[str] | None:
-    """Return the header's names, or None where the first row is a row: it names a file."""
-    cells = [cell.strip() for cell in first]
+def _titles(rows: Sequence[Sequence[str]], named: Named) -> list[str] | None:
+    """Return the header's names, or None where the first row is a row: it names a file, or what it says recurs."""
+    cells = [cell.strip() for cell in rows[0]]
     if any(suffix(cell.partition("?")[0]) in IMAGE_SUFFIXES for cell in cells):
         return None
     if any(cell.strip("/").count("/") > 1 for cell in cells):
         return None
     titled = any(plain(cell) in (*PATH_COLUMNS, *LABEL_COLUMNS) for cell in cells)
-    return None if not titled and any(cell and named(cell) for cell in cells) else cells
+    if titled:
+        return cells
+    recur = any(
+        cell and cell == row[place].strip() for place, cell in enumerate(cells) for row in rows[1:] if place < len(row)
+    )
+    return None if recur or any(cell and named(cell) for cell in cells) else cells
 
 
 def _list_rows(text: str, named: Named) -> list[list[str]] | None:
@@ -199,7 +204,7 @@ def _from_rows(where: str, rows: Sequence[Sequence[str]], named: Named, *, title
     """Return columns of rows of equal length, the first of which may be a header; lists have one where all is text."""
     if not rows:
         raise SourceError(f"{where}: cannot be read as a table (empty); save it as UTF-8 CSV")
-    names = _titles(rows[0], named)
+    names = _titles(rows, named)
     if names is not None and not titled and not _is_header(rows):
         names = None
     width = max(map(len, rows))
