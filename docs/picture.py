@@ -20,7 +20,7 @@ LEFT, TILE = 655, 60  # where the right half begins; a digit with its frame
 PAPER, INK, FAINT, RIGHT, WRONG = "#11161d", "#d8dee6", "#8391a2", "#3fb950", "#f85149"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 NOTES = {
-    "checkpoints": "the best three, the last",
+    "checkpoints": "the best, the last",
     "config.yaml": "repeats the run",
     "lightning_logs": "every metric",
     "predictions": "these, for each epoch",

@@ -13,7 +13,19 @@ import sagitta
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "sagitta"
 
-PACKAGES = ["errors", "files", "pool", "images", "dataset", "sources", "conversion", "loading", "run", "models"]
+PACKAGES = [
+    "errors",
+    "files",
+    "terminal",
+    "pool",
+    "images",
+    "dataset",
+    "sources",
+    "conversion",
+    "loading",
+    "run",
+    "models",
+]
 PACKAGES += ["settings", "evaluation", "training", "verbs", "cli"]
 """From the ground to the roof; each imports only from those before it."""
 APART = {"sources": {"conversion"}, "conversion": {"sources"}}

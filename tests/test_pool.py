@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagitta.errors import SagittaError
-from sagitta.pool import Pool, ahead
+from sagitta.pool import Pool, ahead, spin_little, usable_cores
 
 
 def scaled(state: int, job: int) -> tuple[int, int]:
@@ -182,3 +182,43 @@ def test_progress_is_on_standard_error_of_a_terminal_with_its_rate() -> None:
     assert shown.stdout == b""
     assert "7/7" in told
     assert "images/s" in told
+
+
+@pytest.mark.parametrize(
+    ("groups", "own", "granted"),
+    [
+        ({"cpu.max": "max 100000\n"}, "0::/\n", None),
+        ({"cpu.max": "100000 100000\n"}, "0::/\n", 1),
+        ({"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "max 100000\n"}, "0::/a/b\n", 1),  # the outer group counts, too
+        ({"other/cpu.max": "50000 100000\n"}, "0::/\n", None),
+        ({"cpu.max": "50000 100000\n"}, "0::/outside/of/the/container\n", 1),
+        ({"cpu,cpuacct/d/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/d/cpu.cfs_period_us": "100000\n"},
+         "5:memory:/d\n4:cpu,cpuacct:/d\n", 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/\n", None),
+    ],
+)  # fmt: skip
+def test_cores_are_those_that_affinity_and_control_groups_grant(
+    tmp_path: Path, groups: dict[str, str], own: str, granted: int | None
+) -> None:
+    for name, text in groups.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "process").mkdir()
+    (tmp_path / "process" / "cgroup").write_text(own)
+    assert usable_cores(tmp_path, tmp_path / "process") == (granted or usable_cores(tmp_path, tmp_path / "none"))
+
+
+def test_a_quota_is_rounded_up_and_affinity_counts(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert usable_cores(tmp_path, tmp_path) == min(2, usable_cores(tmp_path, tmp_path / "none"))
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from sagitta.pool import usable_cores"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print(usable_cores())"], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_idle_threads_spin_little_unless_the_user_has_decided() -> None:
+    nothing: dict[str, str] = {}
+    spin_little(nothing)
+    spin_little(decided := {"OMP_WAIT_POLICY": "active"})
+    assert nothing and decided == {"OMP_WAIT_POLICY": "active"}

@@ -1,5 +1,6 @@
-"""Work spread over processes, each holding one state; results in order, some ahead; a progress bar with the rate."""
+"""Work spread over cores and processes, each holding one state; results in order, some ahead; a bar with the rate."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -7,10 +8,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
@@ -20,12 +22,60 @@ S = TypeVar("S")  # the state
 J = TypeVar("J")  # a job
 R = TypeVar("R")  # its result
 
+_SPIN = {"GOMP_SPINCOUNT": "1000"}  # see bench/busy.py
 _state: Any = None
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(groups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:
+    """Return the number of cores that this process may use: by its affinity, and by the quota of its control groups.
+
+    A quota is rounded up; that of a container counts here, which the number of the machine's cores does not know.
+
+    Args:
+        groups: where the control groups are mounted, version 2 or 1.
+        process: folder whose ``cgroup`` names those of this process.
+    """
+    count = getattr(os, "process_cpu_count", None)  # Python 3.13: also by -X cpu_count
+    if count is not None:
+        cores = count() or 1
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas(groups, process))]))
+
+
+def _quotas(groups: Path, process: Path) -> Iterator[float]:
+    """Yield how many cores each control group around a process grants, as far as there is a limit."""
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, files = groups, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            root = next((path for path in (groups / controllers, groups / "cpu") if path.is_dir()), groups)
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        inside = root / name.lstrip("/")
+        for folder in [root, *(each for each in (inside, *inside.parents) if root in each.parents)]:
+            try:
+                quota, period = " ".join((folder / file).read_text() for file in files).split()
+            except (OSError, ValueError):  # of a container, the path outside
+                continue
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
+
+
+def spin_little(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let OpenMP's threads sleep when they have nothing to do, where the user has not decided that.
+
+    They would spin for the next piece of work, and take the cores from whoever has some. It counts for what loads torch
+    afterwards, and for the processes that are started.
+    """
+    if not environment.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
+        environment.update(_SPIN)
 
 
 class Pool(Generic[S]):

@@ -4,13 +4,16 @@
 
     RUN/config.yaml            the resolved configuration; `sagitta fit --config` on it repeats the run
     RUN/run.json               versions, hardware, seed, dataset, command, result
-    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt (the best three) and last.ckpt
+    RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
     RUN/predictions/           epoch=05.png
+    RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
     RUN/test_logs.csv          one line for each test
+    RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.result
 """
 
 import csv
+import difflib
 import io
 import itertools
 import json
@@ -30,12 +33,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
+from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
-CHECKPOINT_NAME = "image-classifier-{epoch:02d}-{val_loss:.2f}"
-COMMAND: ContextVar[str] = ContextVar("command", default="Python")
-"""What the person typed, for the record."""
+LAST_CHECKPOINT = "last.ckpt"
+TEST_LOG = "test_logs.csv"
+PYTHON = "Python"
+COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
+"""What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
@@ -134,7 +140,7 @@ def _claim_numbered(parent: Path, name: str) -> Path:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss.
+    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss, or its last.
 
     Raises:
         ConfigError: there is no such run, or it has no checkpoint.
@@ -142,14 +148,58 @@ def find_checkpoint(run: Path) -> Path:
     if run.is_file():
         return run
     if not run.is_dir():
-        raise ConfigError(f"{run}: no such run directory or checkpoint")
+        raise ConfigError(f"{run}: no such run directory or checkpoint{_near(run)}")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
-    candidates.append(run / "checkpoints" / "last.ckpt")
+    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"{run}: no checkpoint in it; a run directory has checkpoints/*.ckpt")
+    if (run / RUN_FILE).is_file() or (run / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run}: no checkpoint in it; the run ended before its first was written, so fit once more")
+    raise ConfigError(
+        f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "
+        "before the data"
+    )
+
+
+def _near(run: Path) -> str:
+    """Return a hint at runs of a similar name, or at those in ``runs``."""
+    found = sorted({path.parent for folder in {run.parent, Path("runs")} for path in folder.glob(f"*/{RUN_FILE}")})
+    names = {str(path): path.name for path in found}
+    close = [path for path in names if difflib.get_close_matches(run.name, [names[path]])]
+    shown = close or list(names)[-3:]
+    return f"; {'did you mean' if close else 'there is'} {' or '.join(shown[:3])}" if shown else ""
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the run directory that a path is, or whose checkpoint it is; None where it is neither."""
+    folder = path.parent.parent if path.is_file() else path
+    return folder if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file() else None
+
+
+def find_source(run: Path, source: str) -> str:
+    """Return where the data of a run lies, seen from here: its configuration names it from where the run was made.
+
+    Args:
+        run: run directory.
+        source: as its configuration names it, no built-in and nothing on the Hub.
+
+    Raises:
+        ConfigError: it is not there any more; names the places.
+    """
+    if Path(source).expanduser().is_absolute():
+        places = [Path(source).expanduser()]
+    else:
+        made = read_record(run).get("directory")
+        # Version 0.1.0 did not note it: most often the run lies in it, as runs/NAME or as NAME.
+        begin = [Path(made)] if made else [Path(), run.absolute().parent.parent, run.absolute().parent]
+        places = [folder / source for folder in begin]
+    for place in places:
+        if place.exists():
+            return source if place == Path(source) or place == Path.cwd() / source else str(place)
+    looked = " and ".join(dict.fromkeys(str(place.absolute()) for place in places))
+    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it: sagitta test {run} DATA")
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -169,9 +219,10 @@ def read_record(run: Path) -> dict[str, Any]:
 
 @rank_zero_only
 def write_record(run: Path, **fields: Any) -> None:
-    """Add ``fields`` to ``run.json``; the first call also records versions, hardware and the command."""
+    """Add ``fields`` to ``run.json``; the first call also records versions, hardware, the command and its directory."""
     record = read_record(run) or {
         "command": COMMAND.get(),
+        "directory": str(Path.cwd()),
         "versions": {"python": platform.python_version()}
         | {
             name: version(name)
@@ -179,7 +230,7 @@ def write_record(run: Path, **fields: Any) -> None:
         },
         "hardware": {
             "machine": platform.machine(),
-            "cpus": len(os.sched_getaffinity(0)),
+            "cpus": usable_cores(),
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
@@ -228,20 +279,52 @@ def _logged(run: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 @rank_zero_only
 def append_test_log(
-    run: Path, dataset: str, checkpoint: Path, metrics: Mapping[str, float], *, flip: bool = False
+    run: Path,
+    dataset: str,
+    checkpoint: Path,
+    metrics: Mapping[str, float],
+    *,
+    flip: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add one line to ``test_logs.csv``: data, checkpoint, whether mirror images took part (``tta``), every metric."""
-    path = run / "test_logs.csv"
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    rows.append({"dataset": dataset, "checkpoint": checkpoint.name, "tta": "flip" if flip else "", **metrics})
+    """Add one line to ``test_logs.csv``; what is there stays, and a new column is empty before.
+
+    Args:
+        run: its directory.
+        dataset: as it was named.
+        checkpoint: that was tested.
+        metrics: every one, by full name.
+        flip: mirror images took part (``tta``).
+        about: further columns, such as ``images`` and ``fingerprint``; None is left empty.
+    """
+    path = run / TEST_LOG
+    rows = read_test_log(run)
+    how = {"dataset": dataset, "checkpoint": checkpoint.name, "tta": "flip" if flip else ""}
+    rows.append({**how, **(about or {}), **metrics})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
+
+
+def read_test_log(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``test_logs.csv``, none where there is no such file."""
+    path = run / TEST_LOG
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def new_test_folder(run: Path, dataset: str) -> Path:
+    """Make and return a folder for what a test finds out, ``RUN/tests/NUMBER-NAME``: the number is that of its line."""
+    number, name = len(read_test_log(run)) + 1, _run_name(dataset)
+    while any((run / "tests").glob(f"{number:03d}-*")):
+        number += 1
+    folder = run / "tests" / f"{number:03d}-{name}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
+from sagitta.terminal import WholeWords
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -59,6 +60,7 @@ OPTIONS = (
     Option("mixup", "model.mixup", "ALPHA", "mix pairs of images, such as 0.2", "training"),
     Option("cutmix", "model.cutmix", "ALPHA", "put boxes of images into others, such as 1.0", "training"),
     Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
+    Option("keep", "keep", "N", "how many best epochs stay, as weights alone (1)", "training"),
     Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
     Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
     Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),
@@ -66,6 +68,8 @@ OPTIONS = (
     Option("val", "data.convert.val", "SHARE", "for validation where the source has none (0.1)", "data"),
     Option("test", "data.convert.test", "SHARE", "for the test where no split is given (0.1)", "data"),
     Option("group", "data.layout.group_column", "COLUMN", "whose equal values stay in one split", "data"),
+    Option("range", "data.convert.range", "LOW,HIGH", "of deep samples, made 0 to 255; or auto", "data"),
+    Option("bands", "data.convert.bands", "N,N,N", "of many, as red, green, blue: 3,2,1; or one", "data"),
     Option("allow-group-overlap", "data.convert.allow_group_overlap", "", "take splits that share groups", "data"),
     Option("min-images", "data.convert.min_images", "N", "leave out classes with fewer readable images", "data"),
     Option("layout", "data.layout.layout", "NAME", "folders, manifest, …: where its detection is wrong", "data"),
@@ -112,6 +116,7 @@ class Settings:
         logger: csv, tensorboard, wandb, or several with commas.
         patience: epochs without a better val_loss before stopping; 0 never stops early; None is for the recipe.
         ema: decay of the weights' moving average a step, 0 for none; None is for the recipe.
+        keep: how many checkpoints of the best epochs are kept, their weights alone.
     """
 
     source: str
@@ -122,6 +127,7 @@ class Settings:
     logger: str = "csv"
     patience: int | None = None
     ema: float | None = None
+    keep: int = 1
 
     @classmethod
     def of(cls, values: Values) -> "Settings":
@@ -352,17 +358,23 @@ def _computes_bf16(device: str) -> bool:
 def _parser() -> "ArgumentParser":
     """Return the parser that knows every setting by the signatures of data, model and Trainer."""
     import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     from sagitta.loading import ImageData
     from sagitta.models import Classifier
 
-    parser = ArgumentParser(prog="sagitta fit DATA", exit_on_error=False, usage="sagitta fit DATA [OPTION VALUE …]")
+    parser = ArgumentParser(
+        prog="sagitta fit DATA",
+        exit_on_error=False,
+        usage="sagitta fit DATA [OPTION VALUE …]",
+        formatter_class=type("Help", (WholeWords, DefaultHelpFormatter), {}),
+    )
     parser.add_argument("--source", metavar="DATA", help="the same as DATA in front, for YAML")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
     parser.add_argument("--logger", type=str, default="csv", help="csv, tensorboard, wandb, or several with commas")
     parser.add_argument("--patience", type=int | None, help="epochs without a better val_loss; 0: never stop early")
     parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
+    parser.add_argument("--keep", type=int, default=1, help="how many of the best epochs stay, as weights alone")
     found = {"seed", "class_names", "preprocessing"}
     outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
     parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sagitta.models import Classifier
 
 PathLike = str | Path
+Numbers = str | Sequence[float] | None
+"""``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
 
 
 def convert(
@@ -39,6 +42,8 @@ def convert(
     label_separator: str | None = None,
     resize: int | None = None,
     quality: int | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     restart_markers: bool = False,
     shard_size: int | None = None,
     workers: int | None = None,
@@ -62,6 +67,9 @@ def convert(
         label_separator: between several labels in one cell; empty for one label; detected by default.
         resize: make the shorter side so many pixels long; never enlarges.
         quality: JPEG quality, 1 to 100, of re-encoded images.
+        range: the values of samples of more than 8 bits that become black and white, such as ``(0, 4095)``; ``auto``
+            takes the data's percentiles.
+        bands: one or three of the stored bands, as grey or as red, green and blue, such as ``(3, 2, 1)``.
         restart_markers: let training decode only the tiles of a JPEG that a crop needs; lossless.
         shard_size: bytes.
         workers: processes; all cores by default. Never changes the output.
@@ -85,11 +93,12 @@ def convert(
     )  # fmt: skip
     size: dict[str, Any] = {} if shard_size is None else {"shard_size": shard_size}
     options = ConvertOptions(
-        val=val, test=test, seed=seed, resize=resize, quality=quality, restart_markers=restart_markers,
+        val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
+        restart_markers=restart_markers,
         workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
-    print(opened.describe(), flush=True)
+    show(opened.describe())
     convert_source(opened, Path(out), options, progress=True)
     return ShardSet.open(Path(out))
 
@@ -110,6 +119,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -117,6 +127,8 @@ def fit(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -147,13 +159,16 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
         logger: csv, tensorboard, wandb, or several with commas.
         val: share of rows for val where the source has none.
         test: likewise for test.
-        group: table's column whose equal values stay in one split; the next seven as for :func:`convert`.
+        group: table's column whose equal values stay in one split; the next nine as for :func:`convert`.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -186,6 +201,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "keep": keep,
         "seed": seed,
         "devices": devices,
         "precision": precision,
@@ -193,6 +209,8 @@ def fit(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -218,6 +236,8 @@ def probe(
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
     allow_group_overlap: bool | None = None,
     min_images: int | None = None,
     layout: str | None = None,
@@ -236,9 +256,11 @@ def probe(
         weights: their files or runs, in the same order; None takes the published weights.
         image_size: pixels a side, by default that of the weights.
         batch_size: images at a time, by default what is fast on the device.
-        val: as for :func:`fit`, and so the next nine.
+        val: as for :func:`fit`, and so the next eleven.
         test: see there.
         group: see there.
+        range: see there.
+        bands: see there.
         allow_group_overlap: see there.
         min_images: see there.
         layout: see there.
@@ -259,6 +281,8 @@ def probe(
         "val": val,
         "test": test,
         "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
         "allow_group_overlap": allow_group_overlap,
         "min_images": min_images,
         "layout": layout,
@@ -294,15 +318,10 @@ def evaluate(
     run: "PathLike | Run",
     source: PathLike | None = None,
     *,
-    split: Literal["val", "test"] = "test",
+    split: Literal["train", "val", "test"] | None = None,
     batch_size: int | None = None,
     devices: int | str | Sequence[int] = "auto",
     flip: bool = False,
-    val: float | None = None,
-    test: float | None = None,
-    group: str | None = None,
-    allow_group_overlap: bool | None = None,
-    min_images: int | None = None,
     layout: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
@@ -311,19 +330,18 @@ def evaluate(
 ) -> "Evaluation":
     """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
 
+    Other data than the run's is never divided: every image of it counts, or every one of the split that is chosen.
+    Each test is recorded in the run's directory, but for one of ``val``. What is returned says in
+    ``tested`` what was evaluated, and how many of the images the model was trained on.
+
     Args:
         run: run directory or checkpoint file.
-        source: other data than the run's own.
-        split: of the data.
+        source: other data than the run's own: a folder of test images, or anything that :func:`convert` takes.
+        split: of data that has several; by default ``test``, or ``val``, and figures named so, where there is no test.
         batch_size: images a device and batch (64).
         devices: as Lightning's Trainer takes it.
         flip: take the mean of the probabilities of each image and its mirror image.
-        val: as for :func:`convert`, and so the next nine.
-        test: see there.
-        group: see there.
-        allow_group_overlap: see there.
-        min_images: see there.
-        layout: see there.
+        layout: as for :func:`convert`, and so the next four.
         path_column: see there.
         label_column: see there.
         split_column: see there.
@@ -336,19 +354,15 @@ def evaluate(
 
     options = {
         "batch_size": batch_size,
-        "val": val,
-        "test": test,
-        "group": group,
-        "allow_group_overlap": allow_group_overlap,
-        "min_images": min_images,
         "layout": layout,
         "path_column": path_column,
         "label_column": label_column,
         "split_column": split_column,
         "label_separator": label_separator,
     }
-    where = None if source is None else str(source)
-    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), devices=devices, flip=flip)
+    where, purpose = None if source is None else str(source), "val" if split == "val" else "test"
+    how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
+    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), **how)
 
 
 def predict(
@@ -398,7 +412,8 @@ class Run:
 
     Attributes:
         path: the directory.
-        test: the test that ended the fit, in full; None for a run that was opened again.
+        test: the test that ended the fit, in full, of val where there is no test set; None for a run that was opened
+            again.
 
     Raises:
         ConfigError: there is no run in ``path``.
@@ -463,7 +478,9 @@ class Run:
         """Classify image files, see :func:`sagitta.predict`."""
         return predict(self, paths, top_k=top_k, batch_size=batch_size)
 
-    def evaluate(self, source: PathLike | None = None, *, split: Literal["val", "test"] = "test") -> "Evaluation":
+    def evaluate(
+        self, source: PathLike | None = None, *, split: Literal["train", "val", "test"] | None = None
+    ) -> "Evaluation":
         """Evaluate on the run's own data or on others, see :func:`sagitta.evaluate`."""
         return evaluate(self, source, split=split)
 
@@ -477,8 +494,13 @@ class Run:
             from sagitta.training import probe_text
 
             parts.append(probe_text(record["probe"]))
+            if record["probe"][0]["test_acc"] is None:
+                parts.append(
+                    "There is no test set; the figures of val are of folds, each by a head that has not seen it"
+                )
         if self.test is not None:
-            parts.append(f"\nTest, with 95 % intervals\n{self.test.text()}")
+            what = "Test" if "test_loss" in self.test.metrics else "Validation"
+            parts.append(f"\n{what}, with 95 % intervals\n{self.test.text()}")
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -496,3 +518,7 @@ class Run:
 
 def _plain(run: "PathLike | Run | None") -> Any:
     return None if run is None else str(run.path if isinstance(run, Run) else run)
+
+
+def _text(numbers: Numbers) -> str | None:
+    return numbers if numbers is None or isinstance(numbers, str) else ",".join(map(str, numbers))

@@ -35,6 +35,13 @@ def test_shares_that_small_classes_make_larger_are_said() -> None:
     ]
 
 
+def test_a_split_that_got_no_image_is_missed() -> None:
+    rule = SplitRule((), {"val": 0.1}, 0)
+    assert said([0, 0, 1, 1], ["train"] * 4, rule=rule) == [
+        "there is no val: no class has three different images; add some to each class"
+    ]
+
+
 def test_identical_images_under_two_labels_or_in_two_splits_are_named() -> None:
     labels, splits = [0, 0, 1, 1, 2, 2], ["train", "test"] * 3
     relabelled, crossing = said(labels, splits, hashes="abbdef"), said(labels, splits, hashes="aacdef")

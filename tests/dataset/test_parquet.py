@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sagitta.dataset import parquet
-from sagitta.dataset.parquet import RowGroups, as_array, identity, read_column, split_of_file, splits_of_files
+from sagitta.dataset.parquet import RowGroups, as_array, identity, read_column
 
 
 def test_identity_is_that_of_size_and_footer(tmp_path: Path) -> None:
@@ -61,37 +61,6 @@ def test_row_groups_are_kept_up_to_a_number_of_bytes(tmp_path: Path, monkeypatch
     for row in (0, 39, 10, 0, 25, *range(40)):
         assert groups.read(0, row) == images[row]
         assert len(groups._kept) <= 2
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("train-00000-of-00001.parquet", "train"),
-        ("data/test.parquet", "test"),
-        ("validation/0.parquet", "val"),
-        ("my_dev_set.parquet", "val"),
-        ("imagenet-train-000003.tar", "train"),
-        ("trainLabels.csv", "train"),
-        ("XTest.csv", "test"),
-        ("TRAIN/x.csv", "train"),
-        ("testing", "test"),
-        ("val/train.parquet", "train"),
-        ("train/fold/0.parquet", "train"),
-        ("train_val.csv", "train"),
-        ("latest/0.parquet", None),
-        ("contest.parquet", None),
-        ("retrain/devices.csv", None),
-    ],
-)
-def test_words_of_splits(name: str, split: str | None) -> None:
-    assert split_of_file(name) == split
-
-
-def test_folders_that_hold_all_files_tell_only_where_nothing_else_does() -> None:
-    assert splits_of_files(["test/a/train.parquet", "test/a/b.parquet"]) == ["train", "train"]
-    assert splits_of_files(["test/a.parquet", "test/b.parquet"]) == ["test", "test"]
-    assert splits_of_files(["test/a.parquet", "testing/b.parquet", "c.parquet"]) == ["test", "test", "train"]
-    assert splits_of_files(["a.parquet", "b/c.parquet"]) == [None, None]
 
 
 def test_row_groups_leave_no_file_open(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -313,7 +314,8 @@ def assert_verified_as_decoded(data: bytes) -> bool:
         with pytest.raises(ImageError, match=f"^{re.escape(str(error))}$"):
             decoding.verify(data)
         return False
-    assert decoding.verify(data) == decoding.read_header(data)
+    values = {"reduced": None, "lowest": None, "highest": None}  # which only decoding finds out
+    assert replace(decoding.verify(data), **values) == replace(decoding.read_header(data), **values)
     return True
 
 

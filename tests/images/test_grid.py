@@ -38,3 +38,16 @@ def test_captions_of_predictions_stay_in_their_columns(count: int) -> None:
     assert sheet.width == 8 + columns * 164
     for column in range(columns + 1):
         assert not inked(sheet, (column * 164, 0, column * 164 + 8, sheet.height))
+
+
+def test_a_note_stands_above_everything_else() -> None:
+    tiles = [Tile(Image.new("RGB", (64, 64), "black"))] * 2
+    plain, noted = grid(tiles, 2), grid(tiles, 2, note="12 of 300 classes")
+    assert noted.height == plain.height + 24 and inked(noted, (8, 8, noted.width, 28))
+    assert not inked(noted, (0, 29, noted.width, 32))
+    assert np.array_equal(np.asarray(noted)[32:], np.asarray(plain)[8:])
+
+
+def test_a_name_in_two_lines_stays_in_one() -> None:
+    image = Image.new("RGB", (28, 28))
+    assert prediction_grid([(image, "a\nb", "a\tb", 0.5)]).size == prediction_grid([(image, "a", "b", 0.5)]).size

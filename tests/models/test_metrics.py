@@ -9,12 +9,12 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from sagitta.models.metrics import (
     Predictions,
     best_thresholds,
-    bootstrap,
     classification_metrics,
     multilabel_metrics,
     multilabel_scores,
+    multilabel_values,
     single_label_scores,
-    wilson_interval,
+    single_label_values,
 )
 
 RNG = np.random.default_rng(0)
@@ -26,18 +26,6 @@ def outputs(rows: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     logits = RNG.normal(size=(rows, classes)) + 1.5 * np.eye(classes)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return probabilities.astype(np.float32), labels
-
-
-@pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
-    [(87, 88, 0.9384, 0.9980), (5, 10, 0.2366, 0.7634), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (0, 0, 0.0, 1.0)],
-)
-def test_wilson_intervals(right: int, total: int, low: float, high: float) -> None:
-    assert wilson_interval(right, total) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_wilson_intervals_end_exactly_at_none_and_all() -> None:
-    assert all(wilson_interval(0, n)[0] == 0.0 and wilson_interval(n, n)[1] == 1.0 for n in range(1, 500))
 
 
 def test_scores_equal_scikit_learns() -> None:
@@ -75,21 +63,29 @@ def test_classes_without_rows_have_no_scores() -> None:
     assert (classes[2].recall.low, classes[2].recall.high) == (0.0, 1.0)
 
 
+def test_macro_values_are_means_over_the_classes_that_are_there() -> None:
+    """One image of class a is taken for c, which no image has: c has no F1 that would count."""
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.2, 0.1, 0.7], [0.2, 0.8, 0.0]], np.float32)
+    labels = np.array([0, 0, 0, 1])
+    expected = f1_score(labels, probabilities.argmax(axis=1), labels=[0, 1], average="macro")
+    scores, classes = single_label_scores(probabilities, labels, ["a", "b", "c"])
+    assert scores["f1"].value == pytest.approx(expected) == single_label_values(probabilities, labels)["f1"]
+    assert (classes[2].support, classes[2].f1.value) == (0, 0.0)
+    logged = classification_metrics(3, "val_")
+    logged.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    assert float(logged.compute()["val_f1"]) == pytest.approx(expected)
+
+
+def test_labels_that_no_image_has_leave_no_value() -> None:
+    probabilities, none = np.full((4, 2), 0.2, np.float32), np.zeros((4, 2), bool)
+    scores, _ = multilabel_scores(probabilities, none, np.full(2, 0.5), ["a", "b"])
+    assert np.isnan([scores["map"].value, scores["f1"].value]).all() and scores["log_loss"].value > 0
+    assert multilabel_values(probabilities, none, np.full(2, 0.5)) == {}
+
+
 def test_a_certain_and_wrong_prediction_costs_much_but_not_infinitely_much() -> None:
     scores, _ = single_label_scores(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), np.array([1, 1]), ["a", "b"])
     assert 40 < scores["log_loss"].value < 50
-
-
-def test_bootstrap_intervals_cover_the_truth() -> None:
-    """Of 200 samples from a known distribution, about 95 % of the intervals hold its mean."""
-    inside = 0
-    for _ in range(200):
-        sample = RNG.exponential(size=60)
-        (estimate,) = bootstrap(lambda weights, x=sample: np.array([weights @ x / weights.sum()]), 60)  # type: ignore[misc]
-        inside += estimate.low <= 1.0 <= estimate.high
-    assert 176 <= inside <= 198
-    again = [bootstrap(lambda weights: np.array([weights[:3].sum()]), 10) for _ in range(2)]
-    assert again[0] == again[1]
 
 
 def test_intervals_stay_where_values_are_possible() -> None:

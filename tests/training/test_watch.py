@@ -21,6 +21,7 @@ from sagitta.images.grid import prediction_grid
 from sagitta.loading.loader import Loader
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.classifier import Classifier
+from sagitta.run import COMMAND
 from sagitta.sources.detect import open_source
 from sagitta.training.callbacks import WeightEMA
 from sagitta.training.watch import EpochLines, PredictionImages, Throughput
@@ -82,13 +83,28 @@ def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureF
     trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2), DataLoader(Slow(), 12))
     assert watch.images == (12 - 5) * 2
     assert watch.wait_share > 0.5
-    assert "the data is the bottleneck: give the DataLoader more workers" in capsys.readouterr().out
+    assert "the data is the bottleneck; faster:\n  more workers of the DataLoader" in capsys.readouterr().out
 
 
 def test_throughput_sees_when_the_model_is_slow() -> None:
     watch = Throughput()
     watch.waited, watch.computed, watch.images = 0.01, 0.99, 50
     assert watch.diagnosis(None).startswith("throughput: 50 images/s, 1% of the time waiting for data; the model")
+    assert "precision" not in watch.diagnosis(None)  # what a GPU would gain by
+    assert "(precision='bf16-mixed')" in watch.diagnosis(None, "cuda")
+    assert "precision" not in watch.diagnosis(None, "cuda", "bf16-mixed")
+    assert max(map(len, watch.diagnosis(None, "cuda").splitlines())) <= 110
+
+
+def test_settings_are_named_as_their_reader_writes_them() -> None:
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 0.01, 0.99, 50
+    token = COMMAND.set("sagitta fit digits")
+    try:
+        assert "(--precision bf16-mixed)" in watch.diagnosis(None, "cuda")
+        assert "(--batch-size auto)" in watch.diagnosis(None, "cuda")
+    finally:
+        COMMAND.reset(token)
 
 
 def _train(folder: Path, callbacks: list[pl.Callback]) -> tuple[pl.Trainer, Classifier, DataLoader[Any]]:
@@ -156,6 +172,6 @@ def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, phot
         how = replace(Preprocessing.of_dataset(ShardSet.open(tmp_path / name).info), size=(32, 32))
         said.append(watch.diagnosis(Loader(tmp_path / name, preprocessing=how, threads=0)))
     assert said[0].startswith("throughput: 25 images/s, 75% of the time waiting for data; the data is the bottleneck")
-    assert "(--data.threads " in said[0]
-    assert "--restart-markers, lossless" in said[0] and "--restart-markers" not in said[1]
-    assert all("sagitta convert --resize 48" in line for line in said)
+    assert "(threads=" in said[0]
+    assert "convert(…, restart_markers=True)" in said[0] and "restart_markers" not in said[1]
+    assert all("convert(…, resize=48)" in line for line in said)

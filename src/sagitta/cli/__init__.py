@@ -9,6 +9,8 @@ from importlib.metadata import version
 from sagitta.cli import datasets, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
+from sagitta.pool import spin_little
+from sagitta.terminal import WholeWords, show
 
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
@@ -23,6 +25,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 2 for an error that a person can mend, told in one line."""
+    spin_little()  # before a command loads torch
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     try:
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    print(f"sagitta: {' '.join(message.split())}", file=sys.stderr)
+    show(f"sagitta: {' '.join(message.split())}", sys.stderr)
     return code
 
 
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From a folder of photos to an evaluated image classifier.",
         epilog="`sagitta COMMAND --help` explains a command. Begin with: sagitta fit digits",
         exit_on_error=False,
+        formatter_class=WholeWords,
     )
     parser.add_argument("--version", action="version", version=f"sagitta {version('sagitta')}")
     commands = parser.add_subparsers(metavar="COMMAND")

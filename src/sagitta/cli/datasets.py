@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, byte_size, whole
 from sagitta.errors import ConfigError
+from sagitta.terminal import show
 
 
 def convert(argv: list[str]) -> None:
@@ -45,7 +46,7 @@ def convert(argv: list[str]) -> None:
     options["allow_group_overlap"] = bool(a.allow_group_overlap)
     info = run_convert(a.source, a.out, **options).info
     counts = ", ".join(f"{name} {split.rows}" for name, split in info.splits.items())
-    print(
+    show(
         f"{a.out}: {len(info.class_names)} classes, {counts}, {info.quarantined} quarantined. Next: sagitta fit {a.out}"
     )
 
@@ -55,7 +56,7 @@ def _say_core() -> None:
     from sagitta.images import missing_core
 
     if reason := missing_core():
-        print(f"sagitta: {reason}; until then Pillow decodes, which takes several times as long", file=sys.stderr)
+        show(f"sagitta: {reason}; until then Pillow decodes, which takes several times as long", sys.stderr)
 
 
 def share(name: str, text: str | None) -> float | None:
@@ -97,13 +98,13 @@ def inspect(argv: list[str]) -> None:
     )
     a, _ = parser.parse(argv)
     if a.engine:
-        print(engine())
+        show(engine())
         if a.dataset is None:
             return
     if a.dataset is None:
         raise ConfigError("no DATASET given; see sagitta inspect --help")
-    print(summarise(a.dataset))
+    show(summarise(a.dataset))
     _say_core()
     if a.contact_sheet:
         contact_sheet(a.dataset, a.contact_sheet)
-        print(f"contact sheet: {a.contact_sheet}")
+        show(f"contact sheet: {a.contact_sheet}")

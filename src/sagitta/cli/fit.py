@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
+from sagitta.terminal import show
 
 
 def fit(argv: list[str]) -> None:
@@ -39,8 +40,8 @@ def fit(argv: list[str]) -> None:
     if not is_first_process() or not run.metrics:  # the others are silent; a fast_dev_run has nothing to show
         return
     best = run.path / run.record["best_checkpoint"]
-    print(f"{run.text()}\n\nEverything is in {run.path}, the best checkpoint is {best}")
-    print(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
+    show(f"{run.text()}\n\nEverything is in {run.path}, the best checkpoint is {best}")
+    show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
 
 
 def probe(argv: list[str]) -> None:
@@ -70,7 +71,7 @@ def probe(argv: list[str]) -> None:
     own = {name: getattr(a, name) for name in ("weights", "image_size", "batch_size", "embed", "out")}
     run = run_probe(a.source, a.model, **own, **{name: getattr(a, name) for name in names})
     name = run.record["probe"][0]["model"]
-    print(
+    show(
         f"{run.text()}\nEverything is in {run.path}: {name} with its new head\nNext: sagitta predict {run.path} PHOTOS…"
     )
 

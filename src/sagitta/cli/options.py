@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from sagitta.errors import ConfigError
 from sagitta.settings import OPTIONS, unknown_option
 from sagitta.sources import UNDERSTOOD
+from sagitta.terminal import WholeWords
 
 DATA_HELP = (
     f"what you have: a converted dataset; {UNDERSTOOD}, local or hf://user/name; "
@@ -24,6 +25,10 @@ _TITLES = {
 }
 
 
+DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images", "range", "bands")
+"""Options of data that only a training has: what is tested is never divided, and its pixels are the model's matter."""
+
+
 class Command(argparse.ArgumentParser):
     """The parser of one command; complaints are errors of ours, and nothing ends the process but ``--help``."""
 
@@ -31,7 +36,7 @@ class Command(argparse.ArgumentParser):
         super().__init__(
             prog=f"sagitta {name}", usage=f"sagitta {name} {usage}",
             description=description, epilog=epilog, allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
+            formatter_class=lambda prog: WholeWords(prog, max_help_position=26),
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
@@ -42,12 +47,12 @@ class Command(argparse.ArgumentParser):
         """
         raise ConfigError(f"{message}; see {self.prog} --help")
 
-    def add_options(self, *groups: str) -> list[str]:
-        """Add the common options of some groups; returns their names in Python."""
+    def add_options(self, *groups: str, without: Sequence[str] = ()) -> list[str]:
+        """Add the common options of some groups, but for some by name; returns their names in Python."""
         names = []
         for group in groups:
             section = self.add_argument_group(_TITLES[group])
-            for option in (option for option in OPTIONS if option.group == group):
+            for option in (option for option in OPTIONS if option.group == group and option.name not in without):
                 how: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"action": "store_true"}
                 section.add_argument(f"--{option.name}", **how, default=None, help=option.help)
                 names.append(option.name.replace("-", "_"))
@@ -63,6 +68,7 @@ class Command(argparse.ArgumentParser):
         Raises:
             ConfigError: an option is unknown (names the nearest), lacks its value or has one too many.
         """
+        argv = _joined(argv)
         values, rest = _dotted(argv) if dotted else ({}, list(argv))
         options, unknown = self.parse_known_args(rest)
         if unknown:
@@ -71,6 +77,18 @@ class Command(argparse.ArgumentParser):
                 raise unknown_option(name, [word for word in self._option_string_actions if word.startswith("--")])
             self.error(f"{unknown[0]}: one argument too many")
         return options, values
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with a range below zero, as in ``--range -1000,400``, in one word with its option."""
+    words: list[str] = []
+    for word in argv:
+        after = bool(words) and words[-1] in ("--range", "--data.convert.range")
+        if after and word[:1] == "-" and word[1:2] in set("0123456789."):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _dotted(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:

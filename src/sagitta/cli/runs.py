@@ -2,9 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sagitta.cli.options import DATA_HELP, TTA_HELP, Command, whole
+from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.terminal import show
 
 
 def validate(argv: list[str]) -> None:
@@ -17,28 +18,32 @@ def test(argv: list[str]) -> None:
     _evaluate(argv, "test", "test")
 
 
-def _evaluate(argv: list[str], name: str, split: Literal["val", "test"]) -> None:
+def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> None:
     from sagitta.verbs import evaluate
 
     parser = Command(
         name,
         "RUN [DATA] [--OPTION VALUE …]",
-        f"Evaluate a run's best checkpoint on the {split} split; classes are matched by name.",
+        f"Evaluate a run's best checkpoint on every image of DATA, or on the {purpose} split of the run's own; classes "
+        "are matched by name.",
     )
     parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
     parser.add_argument("source", nargs="?", metavar="DATA", help=f"other data than the run's own: {DATA_HELP}")
+    parser.set_defaults(split="val")
+    if purpose == "test":
+        choices = ("train", "val", "test")
+        parser.add_argument("--split", choices=choices, default=None, help="of data that has several (test)")
     parser.add_argument("--batch-size", metavar="N", type=whole, help="images a device and batch (64)")
     parser.add_argument("--devices", metavar="N", default="auto", help="how many (auto: all of the accelerator)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
-    names = parser.add_options("data")
+    names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
-    options = {name: getattr(a, name) for name in names}
-    how = {"batch_size": a.batch_size, "devices": a.devices, "flip": a.tta == "flip"}
-    evaluation = evaluate(a.run, a.source, split=split, **how, **options)
+    options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
+    evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.run import is_first_process
 
     if is_first_process():
-        print(evaluation.text())
+        show(evaluation.text())
 
 
 def predict(argv: list[str]) -> None:
@@ -64,7 +69,7 @@ def predict(argv: list[str]) -> None:
     write_predictions(table, a.output)
     unreadable = table.num_rows - table["error"].null_count
     if unreadable:
-        print(
+        show(
             f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
-            file=sys.stderr,
+            sys.stderr,
         )

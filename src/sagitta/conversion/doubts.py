@@ -82,6 +82,9 @@ def _small_classes(
             f"{_names(class_names, single)} (--min-images 2 leaves such classes out)"
         )
     for name, share in rule.made.items():
+        if name not in counts:
+            yield f"there is no {name}: no class has three different images; add some to each class"
+            continue
         rows, whole = int(counts[name].sum()), int(total.sum())
         if rows > 1.5 * share * whole + 1:
             yield (

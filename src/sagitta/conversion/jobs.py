@@ -18,7 +18,19 @@ from sagitta.conversion.workspace import RESULT
 from sagitta.dataset import Reader, image_schema, is_list
 from sagitta.errors import ImageError, SourceError
 from sagitta.files import content_hash, file_hash, new_file
-from sagitta.images import DEFAULT_QUALITY, add_restart_markers, decode, read_header, reencode, verify
+from sagitta.images import (
+    DEFAULT_QUALITY,
+    MAX_BYTES,
+    ImageHeader,
+    Reduced,
+    Reduction,
+    add_restart_markers,
+    decode,
+    read_header,
+    reduce,
+    reencode,
+    verify,
+)
 
 SCAN = pa.schema(
     [
@@ -31,14 +43,17 @@ SCAN = pa.schema(
         ("orientation", pa.int8()),
         ("format", pa.string()),
         ("mode", pa.string()),
-        ("reduced", pa.string()),  # what decoding leaves out of it; null where nothing is lost
+        ("reduced", pa.string()),  # what decoding leaves out of the source; null where nothing is lost
+        ("lowest", pa.int64()),  # value of its deep pixels, where these are reduced unasked
+        ("highest", pa.int64()),
+        ("deep", pa.bool_()),  # whether the source has more than 8 bits a sample
         ("stored", pa.binary()),  # the rewritten image; null where the source's bytes are kept
     ]
 )
 """What a scan finds out about each row."""
 
 
-_MAX_BYTES = 2**30  # a file is held in memory, and more is hardly an image
+_LOSS = ("reduced", "lowest", "highest")
 _GROUP_BYTES, _GROUP_ROWS = 12 * 2**20, 4096  # about 100 photos, or thousands of thumbnails
 
 
@@ -52,6 +67,7 @@ class Task:
         resize: length of the shorter side, or None.
         quality: JPEG quality of every image, or None.
         restart_markers: whether JPEGs are cut into tiles by restart markers.
+        reduction: what becomes of deep samples and of bands, if anything was asked for.
     """
 
     reader: Reader
@@ -59,11 +75,12 @@ class Task:
     resize: int | None
     quality: int | None
     restart_markers: bool
+    reduction: Reduction | None = None
 
     @property
     def rewrites(self) -> bool:
         """Whether images may be stored in other bytes than the source's."""
-        return self.resize is not None or self.quality is not None or self.restart_markers
+        return (self.resize, self.quality, self.reduction) != (None, None, None) or self.restart_markers
 
 
 @dataclass(frozen=True)
@@ -119,19 +136,31 @@ def scan(task: Task, job: ScanJob) -> int:
 
 def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
     """Return the row of ``SCAN`` for one image."""
-    if size > _MAX_BYTES:
-        return {"reason": f"{size:,} bytes, more than {_MAX_BYTES:,}"}
+    if size > MAX_BYTES:
+        return {"reason": f"{size:,} bytes, more than {MAX_BYTES:,}"}
     try:
         data = task.reader.read(path)
-        stored = _prepared(task, data)
+        chosen = Reduced(data) if task.reduction is None else reduce(data, task.reduction)
+        stored = _prepared(task, chosen.data)
         header = verify(stored)
+        lost = _lost(header, data, stored, chosen)
     except ImageError as error:
         return {"reason": str(error)}
     except OSError as error:
         return {"reason": f"cannot be read: {error.strerror or error}"}
     source_hash, kept = content_hash(data), stored is data
     row = {"source_hash": source_hash, "content_hash": source_hash if kept else content_hash(stored)}
-    return {**row, "size": len(stored), **vars(header), "stored": None if kept else stored}
+    return {**row, "size": len(stored), **vars(header), **lost, "stored": None if kept else stored}
+
+
+def _lost(header: ImageHeader, data: bytes, stored: bytes, chosen: Reduced) -> dict[str, Any]:
+    """Return what was lost of the source's image, whatever was stored of it."""
+    if chosen.changed:
+        return {"reduced": chosen.lost, "lowest": None, "highest": None, "deep": chosen.deep}
+    if stored is not data:
+        header = read_header(data)
+        header = header if header.reduced is None else verify(data)
+    return {**{name: getattr(header, name) for name in _LOSS}, "deep": header.lowest is not None}
 
 
 def _prepared(task: Task, data: bytes) -> bytes:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sagitta.dataset import FORMAT_VERSION, SPLITS, Source
 from sagitta.errors import ConfigError
+from sagitta.images import Reduction
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class ConvertOptions:
         seed: of the split.
         resize: length of the shorter side in pixels; smaller images are kept as they are.
         quality: JPEG quality (1-100) of re-encoded images: all of them if given, else the resized ones, at 90.
+        range: the values of samples of more than 8 bits that become black and white, ``LOW,HIGH``; or ``auto``, by the
+            data's percentiles.
+        bands: one or three of the stored bands, as grey or as red, green and blue, such as ``3,2,1``.
         restart_markers: cut JPEGs by restart markers into small tiles, without loss: training then decodes only the
             tiles that a crop needs.
         shard_size: bytes that a shard holds at most, give or take an image.
@@ -45,6 +49,8 @@ class ConvertOptions:
     seed: int = 0
     resize: int | None = None
     quality: int | None = None
+    range: str | None = None
+    bands: str | None = None
     restart_markers: bool = False
     shard_size: int = 256 * 2**20
     workers: int | None = None
@@ -64,6 +70,7 @@ class ConvertOptions:
             value = getattr(self, name)
             if value is not None and (value < 1 or (largest and value > largest)):
                 raise ConfigError(f"{name} {value}: must be {f'1 to {largest}' if largest else 'at least 1'}")
+        Reduction.of(self.range, self.bands)
         if self.on_bad not in (None, "quarantine", "fail"):
             raise ConfigError(f"on_bad {self.on_bad!r}: must be 'quarantine' or 'fail'")
         if self.purpose not in SPLITS:

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sagitta.conversion.depth import depth_doubts, reduction_of, reductions
 from sagitta.conversion.doubts import doubts, group_overlap, lost
 from sagitta.conversion.jobs import (
     MeasureJob,
@@ -61,8 +62,9 @@ from sagitta.dataset import (
 )
 from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
 from sagitta.files import new_file
-from sagitta.images import GREY_MODES, add_restart_markers
+from sagitta.images import GREY_MODES, Reduction, add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
+from sagitta.terminal import show
 
 _PART_BYTES, _PART_ROWS = 32 * 2**20, 1024
 _STATISTICS_IMAGES, _STATISTICS_JOB = 512, 32
@@ -104,9 +106,10 @@ def convert(
             else as_given(source.rows, options.purpose)
         )
         with work_folder(out, conversion_key(source, options)) as folder:
-            task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers)
+            how = reduction_of(source, options)
+            task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers, how)
             with Pool(task, workers) as pool:
-                info = _Conversion(source, options, rule, pool, folder, progress).run()
+                info = _Conversion(source, options, rule, pool, folder, progress, how).run()
     if progress:
         _say(info, known=source.warnings)
     return info
@@ -137,10 +140,10 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
 def _say(info: DatasetInfo, known: Sequence[str]) -> None:
     """Print what conversion found out beyond the source's own warnings."""
     for reason, files in info.reduced.items():
-        print(f"reduced: {reason}, in {plural(files, 'file')}", flush=True)
+        show(f"reduced: {reason}, in {plural(files, 'file')}")
     for warning in info.warnings:
         if warning not in known:
-            print(warning_line(warning), flush=True)
+            show(warning_line(warning))
 
 
 @contextmanager
@@ -170,6 +173,7 @@ class _Conversion:
     pool: Pool[Task]
     folder: Path
     progress: bool
+    reduction: Reduction | None
 
     def run(self) -> DatasetInfo:
         """Do what is not done yet; ``sagitta.json`` comes last."""
@@ -200,8 +204,14 @@ class _Conversion:
             provenance=self._provenance(),
             quarantined=bad.num_rows,
             multilabel=self.source.multilabel,
-            warnings=(*self.source.warnings, *lost(bad, self.source.rows.num_rows), *warnings),
-            reduced=dict(sorted(Counter(filter(None, rows["reduced"].to_pylist())).items())),
+            warnings=(
+                *self.source.warnings,
+                *lost(bad, self.source.rows.num_rows),
+                *depth_doubts(rows, self.options),
+                *warnings,
+            ),
+            reduced=reductions(rows),
+            reduction=None if self.reduction is None else self.reduction.to_dict(),
         )
         with new_file(self.folder / RESULT / INFO_FILE, self.folder) as temporary:
             temporary.write_text(info.to_json(), encoding="utf-8")

@@ -218,7 +218,7 @@ def check_splits(
         splits: (N,) from :func:`assign`.
 
     Raises:
-        SourceError: fewer than two classes to train on, a class that training lacks, or a split that got no row.
+        SourceError: fewer than two classes to train on, or a class that training lacks.
     """
     trained = _classes_in(labels[splits == "train"])
     for name in ("val", "test"):
@@ -232,9 +232,6 @@ def check_splits(
     if len(trained) < 2:
         only = "".join(f" ({class_names[label]!r})" for label in trained)
         raise SourceError(f"one class only{only}: a classifier needs at least two; is this the right folder or column?")
-    for name in rule.made:
-        if not (splits == name).any():
-            raise SourceError(f"too few images for {name}: no class has three; add images, or ask for no {name} with 0")
 
 
 def _classes_in(labels: Ints | Bools) -> set[int]:

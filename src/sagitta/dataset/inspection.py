@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, plural, single_labels
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, Tile, decode, grid
+from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, grid
+from sagitta.terminal import columns, printable, table, wrapped
 
+_WIDTH = 100  # of lines that go to no terminal
 _MOST_CLASSES = 20
 _MOST_REASONS = 5
 _SHEET_CLASSES = 12
@@ -48,18 +45,13 @@ def summarise(root: Path) -> str:
         for name, split in _ordered(info).items()
     }
     rows = pa.concat_tables(tables.values())
-    text = io.StringIO()
-    console = Console(file=text, width=shutil.get_terminal_size((100, 0)).columns, color_system=None, highlight=False)
-    console.print(
+    head = (
         f"{root}: {rows.num_rows:,} images, {len(info.class_names)} classes, "
-        f"{'grey' if info.channels == 1 else 'RGB'}, fingerprint {info.fingerprint}",
-        markup=False,
-        soft_wrap=True,
+        f"{'grey' if info.channels == 1 else 'RGB'}, fingerprint {info.fingerprint}"
     )
-    parts = (_counts(info, tables), _sizes(rows), _answers(root, info, rows))
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    wide = columns() or _WIDTH
+    parts = (wrapped(head, wide, "  "), _counts(info, tables), _sizes(rows), _answers(root, info, rows, wide))
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
 def _ordered(info: DatasetInfo) -> dict[str, SplitInfo]:
@@ -73,19 +65,19 @@ def _read(file: Path, columns: Sequence[str]) -> pa.Table:
         raise DatasetError(f"{file}: cannot be read ({error}); convert the source again") from error
 
 
-def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> RenderableType:
+def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> list[str]:
     """Return the table class x split, shortened where it is long."""
     classes = len(info.class_names)
     counts = {
         name: np.bincount(single_labels(table["label"]).to_numpy(), minlength=classes) for name, table in tables.items()
     }
-    table = Table(box=box.SIMPLE_HEAD, caption=_left_out(classes), caption_justify="left", show_footer=True)
-    table.add_column("class", "total", overflow="fold")
-    for name, count in counts.items():
-        table.add_column(name, f"{count.sum():,}", justify="right")
-    for label in range(_shown(classes)):
-        table.add_row(Text(info.class_names[label]), *(f"{count[label]:,}" for count in counts.values()))
-    return table
+    rows = [
+        [printable(info.class_names[label]), *(f"{count[label]:,}" for count in counts.values())]
+        for label in range(_shown(classes))
+    ]
+    total = ["total", *(f"{count.sum():,}" for count in counts.values())]
+    more = _left_out(classes)
+    return [*table(["class", *counts], rows, foot=total), *([more] if more else [])]
 
 
 def _shown(classes: int) -> int:
@@ -97,17 +89,15 @@ def _left_out(classes: int) -> str | None:
     return f"... and {more:,} more classes" if more else None
 
 
-def _sizes(rows: pa.Table) -> RenderableType:
-    table = Table("pixels", box=box.SIMPLE_HEAD)
-    for name in ("min", "median", "max"):
-        table.add_column(name, justify="right")
+def _sizes(rows: pa.Table) -> list[str]:
+    lines = []
     for side in ("width", "height"):
         values = rows[side].to_numpy()
-        table.add_row(side, *(f"{value:,.0f}" for value in (values.min(), np.median(values), values.max())))
-    return table
+        lines.append([side, *(f"{value:,.0f}" for value in (values.min(), np.median(values), values.max()))])
+    return table(["pixels", "min", "median", "max"], lines)
 
 
-def _answers(root: Path, info: DatasetInfo, rows: pa.Table) -> RenderableType:
+def _answers(root: Path, info: DatasetInfo, rows: pa.Table, wide: int) -> list[str]:
     """Return formats, modes, what was left out, and the four questions that a dataset must answer."""
     provenance = info.provenance
     splits = ", ".join(f"{name} {split.rows:,}" for name, split in _ordered(info).items())
@@ -121,17 +111,17 @@ def _answers(root: Path, info: DatasetInfo, rows: pa.Table) -> RenderableType:
         "modes": _tally(rows["mode"]),
         "quarantine": _quarantine(root, info),
         "which splits?": f"{splits}: {provenance.get('splits', 'rule unknown')}",
-        "which transforms?": _transforms(provenance.get("options", {})),
+        "which transforms?": _transforms(provenance.get("options", {}), info.reduction),
         "reduced": "; ".join(reduced) or "nothing",
         "which normalisation?": normalisation if info.mean else "no train split, so no statistics",
         "how prepared?": "; ".join([origin, *provenance.get("notes", []), versions]),
     }
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in lines.items():
-        grid.add_row(name, Text(text))
-    return grid
+    room = max(map(len, lines)) + 2
+    return [
+        f"{name if first else '':<{room}}{part}"
+        for name, text in lines.items()
+        for first, part in ((number == 0, part) for number, part in enumerate(wrapped(text, wide - room)))
+    ]
 
 
 def _tally(values: pa.ChunkedArray | Sequence[str], most: int | None = None) -> str:
@@ -143,26 +133,34 @@ def _quarantine(root: Path, info: DatasetInfo) -> str:
     if not info.quarantined:
         return "no file was left out"
     reasons = _read(root / QUARANTINE_FILE, ["reason"])["reason"]
-    more = "; ..." if len(pc.unique(reasons)) > _MOST_REASONS else ""
+    others = len(pc.unique(reasons)) - _MOST_REASONS
+    more = f"; and {others:,} more reasons" if others > 0 else ""
     common = "; ".join(
         f"{count:,} x {reason}" for reason, count in Counter(reasons.to_pylist()).most_common(_MOST_REASONS)
     )
     return f"{info.quarantined:,} left out, listed in {QUARANTINE_FILE}: {common}{more}"
 
 
-def _transforms(options: Mapping[str, Any]) -> str:
+def _transforms(options: Mapping[str, Any], reduction: Mapping[str, Any] | None) -> str:
     """Say what conversion did to the images, and what decoding does to all."""
+    chosen = "" if reduction is None else f"made 8-bit by {Reduction.from_dict(reduction)}"
     resize, quality = options.get("resize"), options.get("quality")
     decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
     if resize is None and quality is None:
-        return f"none, the original bytes are stored; {decoding}"
+        return (
+            f"{chosen}, without further loss; {decoding}"
+            if chosen
+            else f"none, the original bytes are stored; {decoding}"
+        )
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
     encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
-    return f"{', '.join(filter(None, (resized, encoded)))}; {decoding}"
+    return f"{', '.join(filter(None, (chosen, resized, encoded)))}; {decoding}"
 
 
 def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:
     """Write a PNG with some training images of each class: one row a class, at most 12 classes spread over all.
+
+    Where it leaves classes out, it says so. Without a training split the first one is shown.
 
     Args:
         root: the dataset.
@@ -175,7 +173,8 @@ def contact_sheet(root: Path, path: Path, *, per_class: int = 8) -> None:
         OSError: ``path`` cannot be written.
     """
     with ShardSet.open(root) as shards:
-        sheet = _sheet(shards.splits["train"], shards.info, _SHEET_CLASSES, per_class)
+        split = shards.splits.get("train") or next(iter(shards.splits.values()))
+        sheet = _sheet(split, shards.info, _SHEET_CLASSES, per_class)
     encoded = io.BytesIO()
     sheet.save(encoded, "PNG")
     write_atomic(path, encoded.getvalue())
@@ -226,8 +225,9 @@ def _sheet(split: Split, info: DatasetInfo, classes: int, per_class: int, side: 
         rows = np.flatnonzero(split.labels[:, label] if info.multilabel else split.labels == label)
         line = [Tile(Image.fromarray(decode(split.image(row)))) for row in _spread(rows, per_class)]
         tiles += [*line, *[None] * (per_class - len(line))]
-    heads = [f"{info.class_names[label]}\n{counts[label]:,} in {split.name}" for label in labels]
-    return grid(tiles, per_class, side=side, heads=heads)
+    heads = [f"{printable(info.class_names[label])}\n{counts[label]:,} in {split.name}" for label in labels]
+    note = f"{len(labels)} of {len(info.class_names):,} classes" if len(labels) < len(info.class_names) else ""
+    return grid(tiles, per_class, side=side, heads=heads, note=note)
 
 
 def _label_counts(labels: npt.NDArray[np.int64] | npt.NDArray[np.bool_], classes: int) -> npt.NDArray[np.int64]:

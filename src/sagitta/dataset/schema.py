@@ -135,6 +135,7 @@ class DatasetInfo:
         multilabel: a row has several labels, or none.
         warnings: what a person should know before trusting it, one sentence each.
         reduced: what decoding leaves out of images, and in how many of them.
+        reduction: what deep samples and bands became at conversion, :meth:`sagitta.images.Reduction.to_dict`; or None.
         unknown: fields of ``sagitta.json`` that a later Sagitta wrote, kept as they are.
     """
 
@@ -151,6 +152,7 @@ class DatasetInfo:
     multilabel: bool = False
     warnings: tuple[str, ...] = ()
     reduced: Mapping[str, int] = field(default_factory=dict)
+    reduction: Mapping[str, Any] | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -21,24 +21,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset.index import Index, open_index
-from sagitta.dataset.pages import NOT_PLAIN, NULL
-from sagitta.dataset.parquet import (
+from sagitta.dataset.columns import (
     Layout,
-    RowGroups,
-    as_array,
     class_names_in,
     find_files,
-    identity,
     label_numbers,
     layout_of,
     list_lengths,
     multi_hot,
-    read_column,
-    read_metadata,
-    read_schema,
-    readable,
 )
+from sagitta.dataset.index import Index, open_index
+from sagitta.dataset.pages import NOT_PLAIN, NULL
+from sagitta.dataset.parquet import RowGroups, as_array, identity, read_column, read_metadata, read_schema, readable
 from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
 from sagitta.files import content_hash, file_hash
@@ -104,7 +98,9 @@ class Split:
             return view[offset : offset + self._index.lengths.item(row)]
         image = None if offset == NULL else self._row_groups.read(file, row - self._starts[file])
         if image is None:
-            raise DatasetError(f"{self.where(row)}: the image is null; remove the row, or convert again")
+            path = self._given_path(row)
+            only = f", only its path {path!r} is there" if path else ""
+            raise DatasetError(f"{self.where(row)}: the image is null{only}; remove the row, or convert again")
         return memoryview(image)
 
     def images(self, rows: npt.ArrayLike) -> list[memoryview]:
@@ -134,8 +130,14 @@ class Split:
 
     def path(self, row: int) -> str:
         """Return the path that a row's image had at its source; where the file has none, its file and row."""
-        path = None if self._paths is None else self._paths[row].as_py()
-        return path or self.where(row)
+        return self._given_path(row) or self.where(row)
+
+    def _given_path(self, row: int) -> str | None:
+        try:
+            path: str | None = None if self._paths is None else self._paths[row].as_py()
+        except UnicodeDecodeError:
+            return None
+        return path
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray | None:
@@ -152,12 +154,15 @@ class Split:
         assert column is not None  # the layout names a column that is there
         names = self._class_names
         lengths = list_lengths(column) if is_list(column.type) else None
-        labels = label_numbers(column if lengths is None else pc.list_flatten(column), names)
+        values = column if lengths is None else pc.list_flatten(column)
+        labels = label_numbers(values, names, numbered=self._layout.numbered)
         wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
         if wrong.size:
             row = int(wrong[0] if lengths is None else np.repeat(np.arange(len(lengths)), lengths)[wrong[0]])
             value = column[row].as_py()
-            raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes")
+            none = value in (None, -1) or value != value
+            advice = "; `sagitta convert` leaves rows without a label out" if none else ""
+            raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes{advice}")
         return labels if lengths is None else multi_hot(lengths, labels, len(names))
 
     @cached_property
@@ -271,7 +276,7 @@ class ShardSet:
         first = next((paths[0] for paths in files.values() if paths), None)
         if first is None:
             raise DatasetError(f"{root}: the dataset has no shards; convert the source again")
-        shards = cls(root, cache, info, files, layout_of(read_schema(first), first))
+        shards = cls(root, cache, info, files, layout_of([first]))
         for name, split in shards.splits.items():
             if len(split) != info.splits[name].rows:
                 raise DatasetError(
@@ -282,9 +287,8 @@ class ShardSet:
     @classmethod
     def _open_foreign(cls, root: Path, cache: Path | None) -> "ShardSet":
         files = find_files(root)
-        first = next(iter(files.values()))[0]
-        schema = read_schema(first)
-        layout = layout_of(schema, first)
+        layout = layout_of(path for paths in files.values() for path in paths)
+        schema = read_schema(next(iter(files.values()))[0])
         base = root.parent if root.is_file() else root
         splits, digest = {}, hashlib.blake2b(digest_size=16)
         for name, paths in files.items():

@@ -1,10 +1,16 @@
+from .overlap import Seen as Seen
+from .overlap import keep_seen as keep_seen
+from .overlap import read_seen as read_seen
+from .overlap import seen_of as seen_of
 from .prediction import predict as predict
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import judge as judge
+from .testing import choose_split as choose_split
+from .testing import describe as describe
 from .testing import evaluate as evaluate
-from .testing import evaluate_predictions as evaluate_predictions
 from .testing import new_trainer as new_trainer
 from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer
 from .testing import record_test as record_test
+from .testing import run_test as run_test

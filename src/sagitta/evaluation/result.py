@@ -2,9 +2,11 @@
 
 ::
 
-    RUN/test_logs.csv             one line a test: each metric, and the ends of its interval as METRIC_low, METRIC_high
-    RUN/test_per_class.csv        the last test: support, precision, recall and F1 of each class, with intervals
-    RUN/test_predictions.parquet  the last test: path, label, predicted, probabilities (list<float>, in label order)
+    RUN/test_logs.csv        one line a test: data, its split and fingerprint, number of images, how many of them the
+                             model was trained on, each metric, the ends of its interval as METRIC_low and METRIC_high
+    RUN/tests/001-NAME/      of the first line, and so on:
+        per_class.csv        support, precision, recall and F1 of each class, with intervals
+        predictions.parquet  path, label, predicted, probabilities (list<float>, in label order)
 """
 
 import csv
@@ -20,16 +22,59 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from sagitta.dataset import plural, warning_line
+from sagitta.evaluation.overlap import overlap_warnings
 from sagitta.files import write_atomic
 from sagitta.models import ClassScores, Estimate, Task
+from sagitta.terminal import printable, table
 
+PREDICTIONS_FILE = "predictions.parquet"
+CLASSES_FILE = "per_class.csv"
 _MOST_CLASSES = 20  # in print; of more, only the worst
 _WORST = 10
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What was evaluated.
+
+    Attributes:
+        source: the data, as it was named.
+        split: of it, by its own name.
+        images: how many.
+        total: images of the data in all its splits.
+        fingerprint: of the data.
+        classes: in words, where they are not just the model's; else empty.
+        trained_on: how many of the images the model was trained on; None where nobody noted it.
+        chose: how many chose its checkpoint, likewise.
+        notes: what a person has to know of this test, one sentence each.
+        warnings: likewise of the data, and of what the model has seen of it.
+    """
+
+    source: str
+    split: str
+    images: int
+    total: int
+    fingerprint: str
+    classes: str = ""
+    trained_on: int | None = None
+    chose: int | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return the head of the printed result: one line on what was evaluated, and one a note or warning."""
+        whole = self.images == self.total
+        of = plural(self.total, "image")
+        images = f"{of} of {self.source} (all of its rows)" if whole else f"{self.images:,} of {of} of {self.source}"
+        line = "; ".join(filter(None, [images if whole else f"{images} (split {self.split})", self.classes]))
+        overlap = overlap_warnings(self.images, self.trained_on, self.chose)
+        return [line, *self.notes, *map(warning_line, [*self.warnings, *overlap])]
+
+    def log(self) -> dict[str, Any]:
+        """Return the columns of ``test_logs.csv`` that say what was tested."""
+        return {name: getattr(self, name) for name in ("split", "images", "fingerprint", "trained_on")}
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,12 +86,21 @@ class Evaluation:
         scores: the scores with their intervals, by full name.
         classes: those of each class, in label order.
         predictions: path, label, predicted (class names, lists of them where rows have several), probabilities.
+        unknown: full names of the scores that these images have no value of.
+        tested: what was evaluated.
     """
 
     metrics: dict[str, float]
     scores: dict[str, Estimate]
     classes: list[ClassScores]
     predictions: pa.Table
+    unknown: tuple[str, ...] = ()
+    tested: Tested | None = None
+
+    @property
+    def trained_on(self) -> int | None:
+        """How many of the images the model was trained on; None where nobody noted it."""
+        return None if self.tested is None else self.tested.trained_on
 
     def log(self) -> dict[str, float]:
         """Return metrics and interval ends for ``test_logs.csv``."""
@@ -54,19 +108,24 @@ class Evaluation:
         ends |= {f"{name}_high": score.high for name, score in self.scores.items()}
         return self.metrics | ends
 
-    def write(self, run: Path) -> None:
-        """Write the classes and the predictions into a run directory."""
+    def write(self, folder: Path) -> None:
+        """Write the classes and the predictions into a folder."""
         sink = pa.BufferOutputStream()
         pq.write_table(self.predictions, sink)
-        write_atomic(run / "test_predictions.parquet", sink.getvalue().to_pybytes())
-        write_atomic(run / "test_per_class.csv", _as_csv(self.classes))
+        write_atomic(folder / PREDICTIONS_FILE, sink.getvalue().to_pybytes())
+        write_atomic(folder / CLASSES_FILE, _as_csv(self.classes))
 
     def text(self) -> str:
-        """Return the tables for people: metrics with intervals; all classes, or the worst of many."""
+        """Return the tables for people: what was evaluated; metrics with intervals; all classes, or the worst of many.
+
+        Of classes that are not there, only those that were predicted are shown.
+        """
+        head = [] if self.tested is None else [*self.tested.lines(), ""]
         lines = [
             f"{name:<14} {value:.4f}{_interval(self.scores.get(name))}" for name, value in sorted(self.metrics.items())
         ]
-        return "\n".join([*lines, "", *_class_table(self.classes)])
+        lines += [f"{name:<14} -       no image has a label of these classes" for name in self.unknown]
+        return "\n".join([*head, *lines, "", *_class_table(self.classes)])
 
     def __repr__(self) -> str:
         return self.text()
@@ -104,9 +163,10 @@ def judge(
         "predicted": task.names_of(task.decide(probabilities, thresholds), names),
         "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
     }
-    named = {f"{prefix}{name}": score for name, score in scores.items()}
-    values = {name: float(value) for name, value in logged.items()} | {name: each.value for name, each in named.items()}
-    return Evaluation(values, named, classes, pa.table(columns))
+    known = {f"{prefix}{name}": score for name, score in scores.items() if not math.isnan(score.value)}
+    unknown = tuple(name for name in (f"{prefix}{name}" for name in scores) if name not in known)
+    values = {name: float(value) for name, value in logged.items()} | {name: each.value for name, each in known.items()}
+    return Evaluation(values, known, classes, pa.table(columns), unknown)
 
 
 def _interval(score: Estimate | None) -> str:
@@ -128,21 +188,15 @@ def _as_csv(classes: Sequence[ClassScores]) -> str:
 
 def _class_table(classes: Sequence[ClassScores]) -> list[str]:
     """Return the lines of the per-class table, the worst class by F1 first where only some are shown."""
-    shown, title = list(classes), "class"
-    if len(classes) > _MOST_CLASSES:
-        known = [each for each in classes if not math.isnan(each.f1.value)]
-        shown, title = (
-            sorted(known, key=lambda each: each.f1.value)[:_WORST],
-            f"worst {_WORST} of {len(classes)} classes",
-        )
-    table = Table(title, box=box.SIMPLE_HEAD)
-    for name in ("images", "precision", "recall", "recall's 95 %", "F1"):
-        table.add_column(name, justify="right")
+    shown, title = [each for each in classes if each.support or not math.isnan(each.f1.value)], "class"
+    if len(shown) > _MOST_CLASSES:
+        there = [each for each in shown if each.support]
+        shown = sorted(there, key=lambda each: each.f1.value)[:_WORST]
+        title = f"worst {len(shown)} of {len(there)} classes"
+    rows = []
     for each in shown:
         values = ["-" if math.isnan(score.value) else f"{score.value:.3f}" for score in (each.precision, each.recall)]
         f1 = "-" if math.isnan(each.f1.value) else f"{each.f1.value:.3f}"
         span = f"{each.recall.low:.3f} to {each.recall.high:.3f}"
-        table.add_row(Text(each.name), str(each.support), *values, span, f1)
-    text = io.StringIO()
-    Console(file=text, width=100, color_system=None, highlight=False).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+        rows.append([printable(each.name), str(each.support), *values, span, f1])
+    return table([title, "images", "precision", "recall", "recall's 95 %", "F1"], rows)

@@ -2,22 +2,38 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
+from sagitta.dataset import plural
 from sagitta.errors import ConfigError
-from sagitta.evaluation.result import Evaluation, judge
-from sagitta.loading import Loader
+from sagitta.evaluation.overlap import Seen, Use, digests_of, read_seen
+from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge
+from sagitta.loading import ImageData, Loader
 from sagitta.models import Classifier, load_classifier
-from sagitta.run import CONFIG_FILE, append_test_log, find_checkpoint
+from sagitta.run import (
+    CONFIG_FILE,
+    append_test_log,
+    find_checkpoint,
+    find_source,
+    is_first_process,
+    new_test_folder,
+    read_record,
+    run_of,
+)
 from sagitta.settings import Settings
+from sagitta.sources import BUILTIN
+
+Purpose = Literal["test", "val"]
 
 
 @contextmanager
@@ -42,6 +58,8 @@ def quiet() -> Iterator[None]:
                 ".*could not find the monitored key.*",  # steps or time may end before the first validation
             ):
                 warnings.filterwarnings("ignore", message)
+            if not is_first_process():  # which says it for all
+                warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -71,71 +89,247 @@ def quiet_trainer(**arguments: Any) -> pl.Trainer:
 
 
 def evaluate(
-    run: Path, source: str | None, split: str, changes: Mapping[str, Any], *, devices: Any = "auto", flip: bool = False
+    run: Path,
+    source: str | None,
+    split: str | None,
+    changes: Mapping[str, Any],
+    *,
+    purpose: Purpose = "test",
+    devices: Any = "auto",
+    flip: bool = False,
 ) -> Evaluation:
-    """Evaluate a run's best checkpoint, or one checkpoint file, on a split; a test is recorded in the run.
+    """Evaluate a run's best checkpoint, or one checkpoint file, on data that is never divided for it.
+
+    A test is recorded in the run; a validation is not.
 
     Args:
         run: run directory or checkpoint file.
         source: the data, whose labels are matched to the model's classes by name; None takes that of the run.
-        split: ``val`` or ``test``.
+        split: of data that has several; see :func:`choose_split`.
         changes: settings of the data, by dotted names; without a source the run's own are the basis.
+        purpose: ``test`` or ``val``: what rows without a split count as.
         devices: as Lightning's Trainer takes it.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Raises:
-        ConfigError: there is no such run, or the data has classes that the model does not know.
+        ConfigError: there is no such run or split, or the data has classes that the model does not know.
         SagittaError: the data cannot be read.
     """
     checkpoint = find_checkpoint(run)
     classifier = load_classifier(checkpoint)
     classifier.flip = flip
-    config = run / CONFIG_FILE
-    own = Settings.read(config) if config.is_file() else None
+    folder = run_of(run)
+    own = None if folder is None or not (folder / CONFIG_FILE).is_file() else Settings.read(folder / CONFIG_FILE)
     if source is None and own is None:
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
-    settings = own if source is None else Settings.of({"source": source})
-    assert settings is not None
+    settings = _data_settings(classifier, own, folder, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(verbose=True)
+    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
+        verbose=is_first_process()
+    )
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():
+        data.prepare_data()
+        data.setup("test")
+        chosen = choose_split(data, split, purpose, own=source is None)
+        notes = [*chosen.notes, *_of_the_run(folder, run, data, own=source is None)]
         trainer = quiet_trainer(devices=devices, precision=precision)
-        evaluate_split = trainer.test if split == "test" else trainer.validate
-        logged = evaluate_split(classifier, data, verbose=False)[0]
-    loader: Any = trainer.test_dataloaders if split == "test" else trainer.val_dataloaders
-    evaluation = evaluate_predictions(classifier, loader, logged, f"{split}_")
-    if split == "test" and run.is_dir():
-        record_test(run, data.source, checkpoint, evaluation, flip=flip)
+        evaluation = run_test(trainer, classifier, data, replace(chosen, notes=tuple(notes)), read_seen(checkpoint))
+    if purpose == "test" and folder is not None:
+        record_test(folder, data.source, checkpoint, evaluation, flip=flip)
     return evaluation
+
+
+def _pixels_of(classifier: Classifier) -> dict[str, str]:
+    """Return the settings by which deep samples and bands of other data become what the model was trained on."""
+    how = classifier.preprocessing
+    options = {} if how is None or how.reduction is None else how.reduction.options()
+    return {f"data.convert.{name}": value for name, value in options.items()}
+
+
+def _data_settings(
+    classifier: Classifier, own: Settings | None, run: Path | None, source: str | None, purpose: Purpose
+) -> Settings:
+    """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
+    if source is not None:
+        return Settings.of({"source": source, "data.convert.purpose": purpose} | _pixels_of(classifier))
+    assert own is not None and run is not None
+    named = own.source in BUILTIN or own.source.startswith("hf://")
+    return own if named else own.changed({"source": find_source(run, own.source)})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows to evaluate.
+
+    Attributes:
+        split: by the data's own name.
+        prefix: of the names of the figures: ``train_``, ``val_`` or ``test_``.
+        notes: what a person has to know of the choice, one sentence each.
+    """
+
+    split: str
+    prefix: str
+    notes: tuple[str, ...] = ()
+
+
+def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", *, own: bool) -> Chosen:
+    """Return which rows are evaluated.
+
+    All of them where the data has one split, whatever its name; else ``split``, by default that of the purpose. Where
+    there is no test, the figures are those of val, and named so.
+
+    Args:
+        data: set up.
+        split: of data that has several.
+        purpose: ``test`` or ``val``.
+        own: it is the data of the run, so that val has chosen the checkpoint.
+
+    Raises:
+        ConfigError: the data has several splits, but not the one asked for.
+    """
+    names = list(data.shards.splits)
+    if len(names) == 1:
+        called = f"{data.source} calls all of its rows {names[0]}"
+        return Chosen(names[0], f"{purpose}_", () if names[0] == purpose else (called,))
+    wanted = split or purpose
+    if wanted in names:
+        return Chosen(wanted, f"{wanted}_")
+    if split is None and wanted == "test" and "val" in names:
+        also = ", which also chose the checkpoint" if own else ""
+        return Chosen("val", "val_", (f"there is no test set: the figures are those of val{also}",))
+    raise ConfigError(f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with --split")
+
+
+def _of_the_run(folder: Path | None, run: Path, data: ImageData, *, own: bool) -> list[str]:
+    """Return what a person has to know of the run that is evaluated, one sentence each."""
+    if folder is None:
+        return []
+    record, notes = read_record(folder), []
+    if run.is_dir() and "best_checkpoint" not in record:
+        notes.append("the run did not come to its end: this is its last checkpoint")
+    before = record.get("dataset", {}).get("fingerprint")
+    if own and before not in (None, data.info.fingerprint):
+        notes.append("the data is not what the run was trained on: images or labels have changed since")
+    return notes
+
+
+def run_test(
+    trainer: pl.Trainer,
+    classifier: Classifier,
+    data: ImageData,
+    chosen: Chosen,
+    seen: Seen | None,
+    **arguments: Any,
+) -> Evaluation:
+    """Test a model in a Trainer, and return everything about its predictions.
+
+    Args:
+        trainer: what its loggers note is named ``test_``, so they are left out where the figures are of other rows.
+        classifier: the model.
+        data: set up.
+        chosen: from :func:`choose_split`.
+        seen: what the model was trained on, where it is known.
+        arguments: of ``Trainer.test``, such as ``ckpt_path``.
+    """
+    data.tested_split = chosen.split
+    if chosen.prefix != "test_":
+        trainer.loggers = []
+    logged = trainer.test(classifier, data, verbose=False, **arguments)[0]
+    renamed = {f"{chosen.prefix}{name.removeprefix('test_')}": value for name, value in logged.items()}
+    loader: Any = trainer.test_dataloaders
+    return evaluate_predictions(classifier, loader, renamed, data, chosen, seen)
 
 
 @rank_zero_only
 def record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation, *, flip: bool = False) -> None:
-    """Add a test to the run directory, on the first rank only."""
-    append_test_log(run, source, checkpoint, evaluation.log(), flip=flip)
-    evaluation.write(run)
+    """Add a test to the run directory, beside those before, on the first rank only."""
+    folder = new_test_folder(run, source)
+    evaluation.write(folder)
+    about = {} if evaluation.tested is None else evaluation.tested.log()
+    about["predictions"] = (folder / PREDICTIONS_FILE).relative_to(run).as_posix()
+    append_test_log(run, source, checkpoint, evaluation.log(), flip=flip, about=about)
 
 
 def evaluate_predictions(
-    classifier: Classifier, loader: Loader, logged: Mapping[str, float], prefix: str
+    classifier: Classifier,
+    loader: Loader,
+    logged: Mapping[str, float],
+    data: ImageData,
+    chosen: Chosen,
+    seen: Seen | None,
 ) -> Evaluation:
-    """Return everything about the predictions of a classifier's last validation or test.
+    """Return everything about the predictions of a classifier's last test.
 
     Args:
         classifier: its ``evaluated`` holds the predictions of every row, over all devices.
         loader: what it was evaluated on.
-        logged: what the Trainer returned.
-        prefix: of the names, ``val_`` or ``test_``.
+        logged: what the Trainer returned, by full names.
+        data: that the loader is of.
+        chosen: of it.
+        seen: what the model was trained on, where it is known.
     """
     assert classifier.evaluated is not None
     probabilities, labels = (tensor.float().cpu().numpy() for tensor in classifier.evaluated)
     trainer = classifier.trainer
-    world, limits = trainer.world_size, trainer.num_test_batches if prefix == "test_" else trainer.num_val_batches
-    batches = int(min(len(loader), limits[0]))  # --trainer.limit_test_batches
+    world = trainer.world_size
+    batches = int(min(len(loader), trainer.num_test_batches[0]))  # --trainer.limit_test_batches
     rows = np.concatenate([loader.evaluated_rows(rank, world, batches) for rank in range(world)])
     order = np.argsort(rows, kind="stable")
     rows, probabilities, labels = rows[order], probabilities[order], labels[order]
     names, thresholds = classifier.class_names, classifier.thresholds
-    return judge(classifier.task, probabilities, labels, loader.paths(rows), names, logged, prefix, thresholds)
+    prefix = chosen.prefix
+    judged = judge(classifier.task, probabilities, labels, loader.paths(rows), names, logged, prefix, thresholds)
+    return replace(judged, tested=describe(data, chosen, rows, labels, names, seen))
+
+
+def describe(
+    data: ImageData,
+    chosen: Chosen,
+    rows: npt.NDArray[np.int64],
+    labels: npt.NDArray[Any],
+    names: Sequence[str],
+    seen: Seen | None,
+) -> Tested:
+    """Return what was tested.
+
+    Args:
+        data: set up.
+        chosen: of it.
+        rows: (N,) of the split.
+        labels: (N,) in the model's order, or (N, classes) of 0 and 1.
+        names: of the model's classes.
+        seen: what the model was trained on, where it is known.
+    """
+    digests = None if seen is None else digests_of(data.shards.splits[chosen.split], rows)
+    # That val has chosen the checkpoint goes without saying where the figures are named so.
+    known: tuple[Use, ...] = ("trained",) if chosen.prefix == "val_" else ("trained", "chose")
+    counts = {use: seen.count(digests, use) for use in known} if seen is not None and digests is not None else {}
+    return Tested(
+        data.source,
+        chosen.split,
+        len(rows),
+        sum(map(len, data.shards.splits.values())),
+        data.info.fingerprint,
+        _classes(labels, data.info.class_names, names),
+        counts.get("trained"),
+        counts.get("chose"),
+        (*chosen.notes, *_left_out(data)),
+        data.info.warnings,
+    )
+
+
+def _classes(labels: npt.NDArray[Any], own: Sequence[str], names: Sequence[str]) -> str:
+    """Say which of the model's classes are there, and whether their order is another one; nothing where all agrees."""
+    there = len(np.unique(labels)) if labels.ndim == 1 else int(labels.any(axis=0).sum())
+    known = [name for name in names if name in set(own)]
+    macro = " (macro values are means over these)" if there > 1 else ""
+    some = f"{there} of the model's {len(names)} classes{macro}" if there < len(names) else ""
+    order = "" if tuple(own) == tuple(names) else "classes matched by name"
+    return "; ".join(filter(None, (some, order + (", other order" if order and known != list(own) else ""))))
+
+
+def _left_out(data: ImageData) -> list[str]:
+    left_out = data.info.quarantined
+    return [f"{plural(left_out, 'image')} of it could not be read, and no figure counts them"] if left_out else []

@@ -1,5 +1,6 @@
 from . import native as native
 from .decoding import JOB as JOB
+from .decoding import MAX_BYTES as MAX_BYTES
 from .decoding import BatchError as BatchError
 from .decoding import Filter as Filter
 from .decoding import ImageHeader as ImageHeader
@@ -16,4 +17,9 @@ from .encoding import reencode as reencode
 from .grid import Tile as Tile
 from .grid import grid as grid
 from .grid import prediction_grid as prediction_grid
+from .losses import tally as tally
 from .native import missing_core as missing_core
+from .reduction import Reduced as Reduced
+from .reduction import Reduction as Reduction
+from .reduction import find_range as find_range
+from .reduction import reduce as reduce

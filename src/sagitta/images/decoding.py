@@ -3,15 +3,17 @@
 What becomes of every kind of image (the only place that says so):
 
 ==============================  ====================================================================
-animation, several pages        the first frame
+animation, several pages        the first frame; said (``ImageHeader.reduced``)
 EXIF orientation                applied exactly once; a missing or invalid value means upright
 alpha, palette alpha, tRNS      composited over white
+a last band of no tag           dropped, never taken for alpha (TIFF, TGA, JPEG 2000); said
 1, L, P                         as their grey or palette colours
-I;16, I (16 bits a sample)      scaled linearly, 0..65535 to 0..255; values outside are refused
-CMYK, YCCK                      Pillow's conversion, with Adobe's inversion
+I;16, I (16 bits a sample)      scaled linearly, 0..65535 to 0..255; values outside are refused; said
+16-bit RGB, 10- or 12-bit AVIF  the high bits; said
+CMYK, YCCK                      Pillow's conversion, with Adobe's inversion where Adobe's marker says so
 LAB, YCbCr, HSV                 converted to RGB
-F                               refused: floats have no agreed range
-ICC profiles                    ignored, as by every trainer in this field
+F, two or more than four bands  refused; :mod:`sagitta.images.reduction` reads them by a range and bands
+ICC profiles                    ignored, as by every trainer in this field; so are gain maps
 truncated or damaged            refused exactly where Pillow refuses
 more than MAX_PIXELS            refused before memory is taken
 ==============================  ====================================================================
@@ -31,11 +33,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from sagitta.errors import ImageError
 from sagitta.images import native
+from sagitta.images.foreign import foreign
+from sagitta.images.losses import UNTAGGED, Loss, is_untagged, losses, seen
 from sagitta.images.muting import mute_pillow, muted
+from sagitta.images.resizing import resize_window
+from sagitta.images.tiff import first_page
 
 Bytes = bytes | memoryview
 Pixels = npt.NDArray[np.uint8]
@@ -46,6 +52,9 @@ Box = tuple[float, float, float, float]
 MAX_PIXELS = 89_478_485
 """Pillow's own threshold for decompression bombs, about 358 MB of decoded pixels."""
 
+MAX_BYTES = 2**30
+"""Of a file: it is held in memory, and more is hardly an image."""
+
 JOB = np.dtype(
     [("box", "<i4", 4), ("resized", "<i4", 2), ("window", "<i4", 2), ("flip", "u1"), ("orientation", "u1")],
     align=True,
@@ -54,7 +63,11 @@ JOB = np.dtype(
 ``resized`` (height, width), take the window of the output's size at ``window`` (top, left), mirror it if ``flip``.
 ``orientation`` is the EXIF orientation (1-8) that decoding has to apply."""
 
+_MOST_RESIZED = 2**22
+"""Pixels up to which Pillow makes a whole resized image of which only a window is wanted."""
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_GREY_OF_16_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _JPEG_FORMATS = {"JPEG", "MPO"}
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,6 +92,9 @@ class ImageHeader:
         orientation: EXIF orientation (1-8) that decoding still has to apply; 1 when absent or invalid.
         format: Pillow's word, such as ``JPEG``.
         mode: Pillow's word for the stored pixels, such as ``RGB`` or ``L``.
+        reduced: what decoding loses (bits, bands, pages), in words that many files share; None where nothing is.
+        lowest: where 16-bit pixels are reduced and :func:`verify` has decoded them, their lowest value; else None.
+        highest: likewise.
     """
 
     width: int
@@ -86,6 +102,9 @@ class ImageHeader:
     orientation: int
     format: str
     mode: str
+    reduced: str | None = None
+    lowest: int | None = None
+    highest: int | None = None
 
 
 class BatchError(ImageError):
@@ -103,27 +122,29 @@ def read_header(data: Bytes) -> ImageHeader:
     Raises:
         ImageError: the bytes are no image that can be identified, or it has more than ``MAX_PIXELS``.
     """
-    with _refusal(data):
-        image = _open(data)
-        return _header(image, image.size, image.mode)
+    with refusal(data):
+        image = opened(data)
+        return _header(image, image.size, image.mode, Loss("; ".join(losses(image, data)) or None))
 
 
 def verify(data: Bytes) -> ImageHeader:
     """Return what :func:`read_header` does after making sure that :func:`decode` would succeed, at less cost.
+
+    Of 16-bit pixels it knows the lowest and highest, too, and whether they are 8-bit ones in truth.
 
     All of a JPEG's Huffman codes are read, which is where it can fail, but of its pixels only one in 64 is made.
 
     Raises:
         ImageError: the image cannot be decoded; the message is the reason.
     """
-    with _refusal(data):
-        image = _open(data)
-        size, mode = image.size, image.mode
+    with refusal(data):
+        image = opened(data)
+        size, mode, lost = image.size, image.mode, losses(image, data)
         if image.format in _JPEG_FORMATS:
             image.draft("L", (1, 1))
         _load(image)
         _flatten(image)
-        return _header(image, size, mode)
+        return _header(image, size, mode, seen(image, lost))
 
 
 def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pixels:
@@ -140,10 +161,10 @@ def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pi
     Raises:
         ImageError: the image cannot be decoded; the message is the reason.
     """
-    with _refusal(data):
-        image = _open(data)
+    with refusal(data):
+        image = opened(data)
         _load(image)
-        upright = _upright(image, _orientation(image) if orientation is None else orientation)
+        upright = _upright(image, oriented(image) if orientation is None else orientation)
         return _array(upright, channels).copy()
 
 
@@ -215,9 +236,11 @@ def _check_batch(images: Sequence[Bytes], jobs: npt.NDArray[np.void], out: Pixel
 
 def _decode_job(data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filter, profile: Profile) -> Pixels:
     """Do one job with Pillow; returns (H, W, C) uint8 of ``shape``."""
-    height, width = (int(side) for side in job["resized"])
-    with _refusal(data):
-        image = _open(data)
+    (height, width), (top, left) = ((int(first), int(second)) for first, second in (job["resized"], job["window"]))
+    if not (0 <= top <= height - shape[0] and 0 <= left <= width - shape[1]):
+        raise ImageError(f"a window of {shape[1]}x{shape[0]} at {left, top} is not inside {width}x{height}")
+    with refusal(data):
+        image = opened(data)
         orientation = int(job["orientation"])
         box = _checked_box(job, image.size[::-1] if orientation >= 5 else image.size)
         if profile == "fast" and image.format in _JPEG_FORMATS:
@@ -226,11 +249,14 @@ def _decode_job(data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filte
         _load(image)
         crop = _upright(image, orientation).crop(region)
         within = (box[0] - region[0], box[1] - region[1], box[2] - region[0], box[3] - region[1])
-        pixels = _array(crop.resize((width, height), _FILTERS[filter], box=within), shape[2])
-    top, left = (int(edge) for edge in job["window"])
-    if not (0 <= top <= height - shape[0] and 0 <= left <= width - shape[1]):
-        raise ImageError(f"a window of {shape[1]}x{shape[0]} at {left, top} is not inside {width}x{height}")
-    window = pixels[top : top + shape[0], left : left + shape[1]]
+        if height * width > _MOST_RESIZED:
+            few = np.asarray(crop).reshape(crop.height, crop.width, -1)
+            wanted = (top, left, shape[0], shape[1])
+            few = resize_window(few, within, (height, width), wanted, bicubic=filter == "bicubic")
+            window = _array(Image.fromarray(few.squeeze(2) if few.shape[2] == 1 else few), shape[2])
+        else:
+            pixels = _array(crop.resize((width, height), _FILTERS[filter], box=within), shape[2])
+            window = pixels[top : top + shape[0], left : left + shape[1]]
     return window[:, ::-1] if job["flip"] else window
 
 
@@ -261,11 +287,13 @@ def _array(image: Image.Image, channels: int) -> Pixels:
     return pixels.reshape(image.height, image.width, channels)
 
 
-def _open(data: Bytes) -> Image.Image:
+def opened(data: Bytes) -> ImageFile.ImageFile:
     """Read the header; refuse too many pixels before any is decoded."""
     image = Image.open(io.BytesIO(data), formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+    if is_untagged(image, data):
+        image.info[UNTAGGED] = True
     return image
 
 
@@ -283,14 +311,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
 
 
-def _header(image: Image.Image, size: tuple[int, int], mode: str) -> ImageHeader:
+def _header(image: Image.Image, size: tuple[int, int], mode: str, lost: Loss) -> ImageHeader:
     """Return the header of an image that had this size and mode when it was opened."""
-    orientation = _orientation(image)
+    orientation = oriented(image)
     width, height = size[::-1] if orientation >= 5 else size
-    return ImageHeader(width, height, orientation, image.format or "", mode)
+    return ImageHeader(width, height, orientation, image.format or "", mode, lost.words, lost.lowest, lost.highest)
 
 
-def _orientation(image: Image.Image) -> int:
+def oriented(image: Image.Image) -> int:
     """Return the EXIF orientation (1-8) that is still to be applied after ``image.load()``."""
     if image.format == "TIFF":  # Pillow applies a TIFF's orientation itself
         return 1
@@ -310,9 +338,11 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _flatten(image: Image.Image) -> Image.Image:
     """Return the first frame as RGB or L by the rules in the module's docstring."""
     if image.mode == "F":
-        raise ImageError("floating-point pixels have no agreed range; convert it to 8 or 16 bits")
+        raise ImageError("floating-point pixels have no agreed range; give one with --range LOW,HIGH or --range auto")
     if image.mode.startswith("I"):
         return _from_16_bits(image)
+    if UNTAGGED in image.info:
+        return image.convert("L" if image.mode in ("LA", "La") else "RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -322,35 +352,45 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError("integer pixels outside 0..65535 have no agreed range; convert it to 8 or 16 bits")
-    grey = ((values + 128) // 257).astype(np.uint8)
+        raise ImageError(
+            "integer pixels outside 0..65535 have no agreed range; give one with --range LOW,HIGH or --range auto"
+        )
+    grey = _GREY_OF_16_BITS[values]
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
 
 
 @contextmanager
-def _refusal(data: Bytes) -> Iterator[None]:
+def refusal(data: Bytes) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError with a one-line reason."""
-    try:
-        with muted():
+    with muted():
+        try:
             yield
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(_reason(data, error)) from error
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError(_reason(data, error)) from error
 
 
 def _reason(data: Bytes, error: Exception) -> str:
     if not len(data):
         return "the file is empty"
-    head = bytes(data[:24])
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer instead of the image; run `git lfs pull`"
-    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return "HEIC is not supported; convert it to JPEG"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format that Pillow reads"
+    if isinstance(error, UnidentifiedImageError) or "raw mode" in str(error):
+        return foreign(data) or _unread_tiff(data) or "not an image in a format that Pillow reads"
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _unread_tiff(data: Bytes) -> str | None:
+    """Return bands and depth of a TIFF that Pillow does not read, and the remedy; None of anything else."""
+    page = first_page(data)
+    if page is None:
+        return None
+    number = page.kind == "float" or page.kind == "signed" or page.bits > 16
+    scale = "a range with --range LOW,HIGH or --range auto"
+    if page.bands == 3 and number:
+        return f"{page.words()}, which have no agreed range; give {scale}"
+    choice = "three with --bands, such as --bands 3,2,1" if page.bands > 2 else "one with --bands, such as --bands 1"
+    return f"{page.words()}; choose {choice}{f', and give {scale}' if number else ''}"

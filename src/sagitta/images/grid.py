@@ -4,12 +4,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from sagitta.images.lettering import Font, lettering
+from sagitta.terminal import printable
 
 Colour = tuple[int, int, int]
 
 _GAP, _LINE, _FRAME = 8, 15, 3  # pixels between tiles, of a line of text, of a frame
-_HEAD, _HEAD_LINES, _HEAD_LETTERS = 192, 4, 20
+_HEAD, _HEAD_LINES, _HEAD_SIZE = 192, 4, 15  # pixels across, lines of text, pixels of a letter
+_NOTE = 24  # pixels of a line above all tiles
 _INK: Colour = (40, 40, 40)
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
 
@@ -22,7 +26,9 @@ class Tile(NamedTuple):
     colour: Colour | None = None
 
 
-def grid(tiles: Sequence[Tile | None], columns: int, *, side: int = 128, heads: Sequence[str] = ()) -> Image.Image:
+def grid(
+    tiles: Sequence[Tile | None], columns: int, *, side: int = 128, heads: Sequence[str] = (), note: str = ""
+) -> Image.Image:
     """Draw tiles line by line.
 
     Args:
@@ -30,18 +36,24 @@ def grid(tiles: Sequence[Tile | None], columns: int, *, side: int = 128, heads: 
         columns: tiles in a line.
         side: of the square that holds an image, in pixels.
         heads: what stands left of each line, if anything; long ones are broken, and their last line of text stays.
+        note: what stands above everything, if anything.
     """
     left, right = (_HEAD + _GAP, _GAP) if heads else (_GAP, 0)
     text = max((len(tile.lines) for tile in tiles if tile), default=0)
     across, down = side + _GAP, side + _GAP + (text * _LINE + 6 if text else 0)
-    sheet = Image.new("RGB", (left + columns * across + right, _GAP + -(-len(tiles) // columns) * down), "white")
+    top = _GAP + (_NOTE if note else 0)
+    sheet = Image.new("RGB", (left + columns * across + right, top + -(-len(tiles) // columns) * down), "white")
     draw = ImageDraw.Draw(sheet)
+    if note:
+        shown, font = lettering(note, _HEAD_SIZE)
+        draw.text((_GAP, _GAP), _shortened(draw, font, shown, sheet.width - 2 * _GAP), _INK, font)
     for number, head in enumerate(heads):
-        middle = _GAP + number * down + side // 2
-        draw.multiline_text((_GAP, middle), _broken(draw, head), _INK, ImageFont.load_default(15), "lm", spacing=5)
+        shown, font = lettering(head.replace("_", " "), _HEAD_SIZE)
+        middle = top + number * down + side // 2
+        draw.multiline_text((_GAP, middle), _broken(draw, font, shown), _INK, font, "lm", spacing=5)
     for index, tile in enumerate(tiles):
         if tile is not None:
-            _place(sheet, draw, tile, (left + index % columns * across, _GAP + index // columns * down), side)
+            _place(sheet, draw, tile, (left + index % columns * across, top + index // columns * down), side)
     return sheet
 
 
@@ -65,10 +77,10 @@ def _place(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tu
     if tile.colour:
         draw.rectangle((left, top, left + side - 1, top + side - 1), "gainsboro", tile.colour, _FRAME)
     sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
-    font = ImageFont.load_default(12)
     for number, line in enumerate(tile.lines):
+        text, font = lettering(printable(line), 12)
         colour = tile.colour if tile.colour and number == 0 else _INK
-        draw.text((left, top + side + 2 + number * _LINE), _shortened(draw, font, line, side), colour, font)
+        draw.text((left, top + side + 2 + number * _LINE), _shortened(draw, font, text, side), colour, font)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -78,19 +90,18 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC)
 
 
-def _broken(draw: ImageDraw.ImageDraw, head: str) -> str:
+def _broken(draw: ImageDraw.ImageDraw, font: Font, head: str) -> str:
     """Return the text in at most so many lines as there is room for; its last line always stays."""
-    font = ImageFont.load_default(15)
-    *first, last = head.replace("_", " ").split("\n")
-    lines = [line for part in first for line in textwrap.wrap(part, _HEAD_LETTERS)]
+    *first, last = head.split("\n")
+    letter = draw.textlength("".join(first), font=font) / max(1, len("".join(first)))  # pixels, in the mean
+    fitting = max(1, int((_HEAD - _GAP) / max(letter, 1)))
+    lines = [line for part in first for line in textwrap.wrap(part, fitting, break_on_hyphens=False)]
     if len(lines) >= _HEAD_LINES:
         lines = [*lines[: _HEAD_LINES - 2], f"{lines[_HEAD_LINES - 2]}…"]
     return "\n".join(_shortened(draw, font, line, _HEAD - _GAP) for line in [*lines, last])
 
 
-def _shortened(
-    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: int
-) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> str:
     """Shorten ``text`` until it is no wider than ``width`` pixels."""
     while draw.textlength(text, font=font) > width and len(text) > 2:
         text = text[:-2] + "…"

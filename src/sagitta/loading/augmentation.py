@@ -15,6 +15,7 @@ from sagitta.loading.draws import Stream, uniform
 from sagitta.loading.preprocessing import Preprocessing
 
 _CROP_ATTEMPTS = 10  # as in Szegedy et al. 2014 and torchvision's RandomResizedCrop
+_LONGEST = 2**30  # pixels of a resized side, of which only the crop is made
 _ERASED_AREA, _ERASED_RATIO = (0.02, 1 / 3), 10 / 3  # as in Zhong et al. 2017
 
 Ints = npt.NDArray[np.int64]
@@ -131,6 +132,7 @@ def eval_jobs(sizes: Ints, orientations: Ints, preprocessing: Preprocessing) -> 
     if preprocessing.size[0] != preprocessing.size[1]:
         factor = np.max(scale / sizes, axis=1, keepdims=True)
         resized = np.maximum(np.rint(sizes * factor).astype(np.int64), target)
+    resized = np.minimum(resized, _LONGEST)
     jobs = np.zeros(len(sizes), JOB)
     jobs["box"][:, 2:] = sizes[:, ::-1]
     jobs["resized"] = resized

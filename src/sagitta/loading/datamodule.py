@@ -15,7 +15,7 @@ from sagitta.conversion import ConvertOptions, cached
 from sagitta.dataset import INFO_FILE, DatasetInfo, ShardSet
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import user_cache
-from sagitta.images import Profile
+from sagitta.images import Profile, Reduction
 from sagitta.loading.augmentation import Augmentation
 from sagitta.loading.loader import Batch, Loader, match_labels, shorten
 from sagitta.loading.mapstyle import SplitDataset
@@ -23,6 +23,7 @@ from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.loading.transforms import OwnTransform, Transform
 from sagitta.sources import SourceOptions, open_source
+from sagitta.terminal import show
 
 _BATCH_SIZE = 64
 
@@ -40,7 +41,7 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
     options = replace(options, keep_missing=options.keep_missing or convert.on_bad == "quarantine")
     opened = open_source(source, options, cache=user_cache())
     if verbose:
-        print(opened.describe(), flush=True)
+        show(opened.describe())
     return cached(opened, user_cache(), convert, progress=verbose)
 
 
@@ -73,6 +74,9 @@ class ImageData(pl.LightningDataModule):
             which is normalised here, or floats, which are passed on as float32.
         eval_transform: likewise, of each image for validation, test and prediction.
         transform_workers: apply them in so many spawned processes; 0 applies them in the consumer's thread.
+
+    Attributes:
+        tested_split: what a test is made on: ``test``.
 
     Raises:
         ConfigError: an argument is out of range, or a transform cannot be called or sent to processes; or, when loaders
@@ -131,6 +135,7 @@ class ImageData(pl.LightningDataModule):
         for own in (OwnTransform(transform) for transform in self._transforms.values() if transform is not None):
             if transform_workers:
                 own.check_sendable()
+        self.tested_split = "test"
         self._shards: ShardSet | None = None
         self._pixels: dict[str, CachedPixels | EncodedPixels] = {}  # of each split, for all its loaders
         self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
@@ -225,7 +230,19 @@ class ImageData(pl.LightningDataModule):
             raise ConfigError(
                 f"ImageData was given {wanted}, but the model takes {preprocessing}; leave the preprocessing out"
             )
+        if preprocessing is not None:
+            self._check_reduction(preprocessing.reduction)
         self._model_names, self._model_preprocessing = names, preprocessing
+
+    def _check_reduction(self, models: Reduction | None) -> None:
+        """Refuse deep samples or bands that became other 8-bit pixels than those of the model did."""
+        fields = self.info.reduction
+        own = None if fields is None else Reduction.from_dict(fields)
+        if own != models and (own is not None or self.info.reduced):
+            raise ConfigError(
+                f"{self.source} was converted with {own or 'neither --range nor --bands'}, but the model was trained "
+                f"on images with {models or 'neither'}; convert it again like that"
+            )
 
     def forget_model(self) -> None:
         """Take back what was adopted from a model; a fresh one begins with the dataset's own."""
@@ -277,12 +294,23 @@ class ImageData(pl.LightningDataModule):
         return self._loader("val")
 
     def test_dataloader(self) -> Loader:
-        """Return every row of ``test`` exactly once over all ranks; of ``val`` where the dataset has no ``test``."""
-        return self._loader("test" if "test" in self.shards.splits else "val")
+        """Return every row of ``test`` exactly once over all ranks, or of the split that ``tested_split`` names.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        if self.tested_split not in self.shards.splits:
+            has = ", ".join(self.shards.splits)
+            raise ConfigError(
+                f"{self.source}: no {self.tested_split} split to test on, only {has}; convert with --test 0.1, or take "
+                "trainer.validate for the figures of val"
+            )
+        return self._loader(self.tested_split, train=False)
 
     def predict_dataloader(self) -> Loader:
-        """Return the same batches as :meth:`test_dataloader`."""
-        return self.test_dataloader()
+        """Return every row of ``test`` once, or where there is none of ``val``: a prediction measures nothing."""
+        names = [name for name in ("test", "val", "train") if name in self.shards.splits]
+        return self._loader(names[0], train=False)
 
     def teardown(self, stage: str) -> None:
         """Close the dataset's files after fitting, testing or predicting; ``setup`` opens them again."""
@@ -330,16 +358,17 @@ class ImageData(pl.LightningDataModule):
         """
         return SplitDataset(self.shards, split, transform, class_names=self.class_names)
 
-    def _loader(self, split: str, batch_size: int | None = None) -> Loader:
+    def _loader(self, split: str, batch_size: int | None = None, *, train: bool | None = None) -> Loader:
         loader = Loader(
             self.shards,
             split,
             batch_size or self.batch_size,
+            train=train,
             preprocessing=self.preprocessing,
             augmentation=self.augmentation,
             balanced=self._balanced,
             class_names=self.class_names,
-            transform=self._transforms["train" if split == "train" else "eval"],
+            transform=self._transforms["train" if split == "train" and train is None else "eval"],
             seed=self.seed,
             threads=self._threads,
             normalize=False,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sagitta.dataset import Split
 from sagitta.errors import DatasetError, ImageError
-from sagitta.images import BatchError, ImageHeader, decode_batch, native, read_header
+from sagitta.images import MAX_BYTES, BatchError, ImageHeader, decode_batch, native, read_header, reduce
 from sagitta.loading import memory
 from sagitta.loading.augmentation import Augmentation, Ints, eval_jobs, flips, train_jobs
 from sagitta.loading.draws import Stream, uniform
@@ -237,6 +237,19 @@ def _gather(windows: Tensor, cuts: npt.NDArray[np.void]) -> Tensor:
     return torch.where(flip.bool()[:, None, None, None], batch.flip(3), batch)
 
 
+def _read(path: Path, how: Preprocessing) -> bytes:
+    """Return an image file's bytes, its deep samples and bands reduced as those of the training were.
+
+    Raises:
+        ImageError: it is too large, or cannot be reduced.
+        OSError: it cannot be read.
+    """
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ImageError(f"{size:,} bytes, more than {MAX_BYTES:,}")
+    data = path.read_bytes()
+    return data if how.reduction is None else reduce(data, how.reduction).data
+
+
 class FilePixels(Pixels):
     """Normalised batches of image files: an iterable that decodes ahead of its consumer.
 
@@ -272,7 +285,7 @@ class FilePixels(Pixels):
         paths, data, geometry = [], [], []
         for path in (self._files[key] for key in keys.tolist()):
             try:
-                image = Path(path).read_bytes()
+                image = _read(Path(path), how)
                 geometry.append(_geometry_of(read_header(image)))
             except (ImageError, OSError) as error:
                 self.errors[path] = str(error)

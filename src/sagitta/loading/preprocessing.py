@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sagitta.dataset import DatasetInfo
 from sagitta.errors import ConfigError, DatasetError
-from sagitta.images import Profile, native
+from sagitta.images import Profile, Reduction, native
 from sagitta.loading import memory
 
 THUMBNAIL = 64
@@ -34,6 +34,8 @@ class Preprocessing:
         mean: per channel, of pixels scaled to 0..1; its length is the number of channels (1 or 3).
         std: likewise.
         profile: Pillow's pixels exactly, or large photos decoded at a fraction of their size; see ``decode_batch``.
+        reduction: how deep samples and many bands became 8-bit pixels when the data was converted, and how those of new
+            files do; None where the images were decoded as they are.
     """
 
     size: tuple[int, int]
@@ -42,6 +44,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     profile: Profile = "exact"
+    reduction: Reduction | None = None
 
     @property
     def channels(self) -> int:
@@ -68,6 +71,7 @@ class Preprocessing:
             mean=info.mean,
             std=info.std,
             profile=profile,
+            reduction=None if info.reduction is None else Reduction.from_dict(info.reduction),
         )
 
     @classmethod
@@ -81,7 +85,8 @@ class Preprocessing:
             values: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
             }
-            return cls(**values)
+            reduction = values.pop("reduction", None)
+            return cls(**values, reduction=None if reduction is None else Reduction.from_dict(reduction))
         except TypeError as error:
             raise ConfigError(
                 f"preprocessing in the checkpoint does not fit this version of Sagitta: {error}"
@@ -89,19 +94,41 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, for checkpoints and YAML."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        fields.pop("reduction")
+        return fields if self.reduction is None else fields | {"reduction": self.reduction.to_dict()}
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return ``(images / 255 - mean) / std``: uint8 (B, C, H, W) to float32, same shape and device."""
+        """Return ``(images / 255 - mean) / std``: uint8 (B, C, H, W) to float32, same shape and device.
+
+        Statistics of one channel serve images of any number of channels.
+
+        Raises:
+            ConfigError: the statistics are of several channels, and the images have another number of them.
+        """
+        affine = self._affine_of(images)
         core = native.library() if images.device.type == "cpu" else None
         dense = images.is_contiguous() or images.is_contiguous(memory_format=torch.channels_last)
-        if core is not None and dense and images.dtype == torch.uint8:
+        if core is not None and dense and images.dtype == torch.uint8 and images.ndim == 4:
             out = memory.empty(tuple(images.shape), torch.float32)
-            native.normalize(core, images.numpy(), out.numpy(), self.affine)
+            native.normalize(core, images.numpy(), out.numpy(), affine)
             return out
         # Two operations, each rounded: fused into one, the last bit would depend on the device.
-        scale, shift = (torch.from_numpy(each).to(images.device).view(-1, 1, 1) for each in self.affine)
+        scale, shift = (torch.from_numpy(each).to(images.device).view(-1, 1, 1) for each in affine)
         return images.float().mul_(scale).add_(shift)
+
+    def _affine_of(self, images: Tensor) -> native.Affine:
+        """Return :attr:`affine` for the channels of some images (B, C, H, W)."""
+        channels = images.shape[-3] if images.ndim >= 3 else 0
+        if channels == self.channels:
+            return self.affine
+        if self.channels == 1 and channels:
+            scale, shift = (np.repeat(each, channels) for each in self.affine)
+            return scale, shift
+        raise ConfigError(
+            f"images of shape {tuple(images.shape)}, but mean and std are of {self.channels} channels: let the "
+            f"transform return {self.channels}, or give a preprocessing with statistics of as many"
+        )
 
     @cached_property
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -111,6 +138,7 @@ class Preprocessing:
 
     def denormalize(self, images: Tensor) -> Tensor:
         """Invert :meth:`normalize`: float (B, C, H, W) to uint8 of 0..255."""
+        self._affine_of(images)
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -7,11 +7,11 @@ from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head
 from .features import vectors_array as vectors_array
+from .intervals import Estimate as Estimate
+from .intervals import wilson_interval as wilson_interval
 from .metrics import ClassScores as ClassScores
-from .metrics import Estimate as Estimate
 from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
-from .metrics import wilson_interval as wilson_interval
 from .networks import build_network as build_network
 from .networks import check_network as check_network
 from .networks import pretrained_preprocessing as pretrained_preprocessing

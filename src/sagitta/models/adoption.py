@@ -185,6 +185,7 @@ def _chosen(data: Any, published: Preprocessing | None) -> Preprocessing | None:
     if published is None or getattr(data, "wanted_preprocessing", None) is not None:
         return own
     size = getattr(data, "image_size", None)
+    published = replace(published, reduction=own.reduction)  # it is the data's, whatever the weights were trained on
     return published if size is None else replace(published, size=(size, size))
 
 

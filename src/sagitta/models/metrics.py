@@ -1,23 +1,31 @@
 """Metrics: the cheap ones by torchmetrics while training, all of them with 95 % intervals from a test's predictions.
 
 torchmetrics sums or gathers its states over devices before anything is divided, so every value is exact whatever their
-number. Intervals are Wilson's (1927) where a value is a share of trials, else from a bootstrap over rows (Efron 1979).
+number. Macro values are means over the classes that are there: a class without a row has no value, and none to add.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MultilabelF1Score,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MultilabelF1Score
 from torchmetrics.utilities.data import dim_zero_cat
+
+from sagitta.models.intervals import (
+    UNKNOWN,
+    Estimate,
+    bootstrap,
+    f1,
+    mean_f1,
+    mean_share,
+    resamples,
+    share,
+    with_unseen_errors,
+)
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -25,16 +33,14 @@ Bools = npt.NDArray[np.bool_]
 
 TOP5_CLASSES = 10  # top-5 accuracy says little of fewer classes than twice five
 _BINS = 15  # of the expected calibration error, as in Guo et al. 2017
-_RESAMPLES = 1000
-_Z = 1.959964  # 97.5 % quantile of the normal distribution
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """Return the cheap metrics of one label an image.
 
-    Micro accuracy (``acc``, the share of images that are right), macro F1 (``f1``, the mean over classes) and, of more
-    than ten classes, ``top5`` accuracy. All take logits (B, num_classes) and labels int64 (B,).
+    Micro accuracy (``acc``, the share of images that are right), macro F1 (``f1``, the mean over the classes that are
+    there) and, of more than ten classes, ``top5`` accuracy. All take logits (B, num_classes) and labels int64 (B,).
 
     Args:
         num_classes: at least 2.
@@ -42,13 +48,23 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "acc": MulticlassAccuracy(num_classes, average="micro"),
-        "f1": MulticlassF1Score(num_classes, average="macro"),
+        "f1": _MacroF1(num_classes, average="none"),
     }
     if num_classes > TOP5_CLASSES:
         metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
     # Groups share one state between metrics, but are found by comparing states in the first update, which is
     # not the same on every rank; the states here are tiny.
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+
+
+class _MacroF1(MulticlassF1Score):
+    """Mean F1 over the classes that are there; torchmetrics' own takes 0 for a class that is only predicted."""
+
+    def compute(self) -> Tensor:
+        """Return it; of no row at all, not a number."""
+        each: Any = super().compute()
+        true, missed = cast(Tensor, self.tp), cast(Tensor, self.fn)
+        return cast(Tensor, each[true + missed > 0].mean())
 
 
 def multilabel_metrics(num_classes: int, prefix: str) -> MetricCollection:
@@ -89,15 +105,6 @@ class Predictions(Metric):
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class ClassScores:
     """How well one class is found; precision and recall are not a number where nothing was predicted or is there."""
 
@@ -111,52 +118,41 @@ class ClassScores:
 Scores = tuple[dict[str, Estimate], list[ClassScores]]
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of independent trials (Wilson 1927): within 0..1, sound near its ends.
-
-    Args:
-        right: trials that succeeded.
-        total: all trials; of none, nothing is known: (0, 1).
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share, spread = right / total, _Z**2 / total
-    middle = share + spread / 2
-    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5
-    low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
-    return (low if right else 0.0), (high if right < total else 1.0)  # exactly, whatever was rounded
-
-
 def single_label_scores(probabilities: Floats, labels: Ints, class_names: Sequence[str]) -> Scores:
     """Return the scores of a test with one label an image, and those of each class.
 
-    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro, over the classes that occur), ``ece`` (expected
-    calibration error, 15 bins of equal width; Guo et al. 2017) and ``log_loss`` (nats).
+    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro, over the classes that are there), ``ece``
+    (expected calibration error, 15 bins of equal width; Guo et al. 2017) and ``log_loss`` (nats).
 
     Args:
         probabilities: (N, classes), rows sum to 1.
         labels: (N,) int64.
         class_names: one a class.
     """
-    one = _OneLabel(probabilities, labels)
-    estimates = bootstrap(one.statistics, len(labels), [1, 1, np.inf, *np.ones(probabilities.shape[1])])
-    scores = {name: _share(right, len(labels)) for name, right in one.right().items()}
-    scores |= dict(zip(("f1", "ece", "log_loss"), estimates, strict=False))
-    return scores, _class_scores(class_names, one.counts(np.ones(len(labels))), estimates[3:])
+    one, rows = _OneLabel(probabilities, labels), len(labels)
+    ece, loss = bootstrap(one.statistics, rows, [1, np.inf])
+    scores = {name: share(right, rows) for name, right in one.shares().items()}
+    scores |= {
+        "f1": mean_f1(one.counts(), one.influences),
+        "ece": _with_unseen_gap(ece, scores["acc"]),
+        "log_loss": with_unseen_errors(loss, one.losses, one.right, one.losses_if_wrong()),
+    }
+    return scores, _class_scores(class_names, one.counts())
 
 
 def single_label_values(probabilities: Floats, labels: Ints) -> dict[str, float]:
     """Return ``acc``, ``f1`` and ``top5`` of :func:`single_label_scores`, without intervals; takes no time."""
     one, rows = _OneLabel(probabilities, labels), len(labels)
-    shares = {name: right / rows if rows else float("nan") for name, right in one.right().items()}
-    return shares | {"f1": _mean(_f1(one.counts(np.ones(rows))))}
+    values = {name: right / rows for name, right in one.shares().items()} if rows else {}
+    return values | _known({"f1": _macro(_f1(one.counts()), one.counts()[2])})
 
 
 def multilabel_scores(probabilities: Floats, targets: Bools, thresholds: Floats, class_names: Sequence[str]) -> Scores:
     """Return the scores of a test with several labels an image, and those of each class.
 
-    ``map`` (mean over classes of average precision), ``f1`` (macro) and ``f1_micro`` at the thresholds, ``log_loss``
-    (nats, mean over images and labels).
+    ``map`` (mean of average precision) and ``f1`` (macro), both over the classes that are there, ``f1_micro``, both F1
+    at the thresholds, ``log_loss`` (nats, mean over images and labels). Of labels that no image has, ``map`` and ``f1``
+    are not a number.
 
     Args:
         probabilities: (N, classes), each of its own.
@@ -165,39 +161,28 @@ def multilabel_scores(probabilities: Floats, targets: Bools, thresholds: Floats,
         class_names: one a class.
     """
     several = _SeveralLabels(probabilities, targets, thresholds)
-    estimates = bootstrap(several.statistics, len(targets), [1, 1, 1, np.inf, *np.ones(targets.shape[1])])
-    scores = dict(zip(_SeveralLabels.NAMES, estimates, strict=False))
-    return scores, _class_scores(class_names, several.counts(np.ones(len(targets))), estimates[len(scores) :])
+    (loss,) = bootstrap(several.loss, len(targets))
+    scores = {
+        "map": several.mean_precision(),
+        "f1": mean_f1(several.counts(), several.influences),
+        "f1_micro": mean_f1(several.counts().sum(axis=1, keepdims=True), several.influences),
+        "log_loss": with_unseen_errors(loss, several.losses, several.right, several.losses_if_wrong()),
+    }
+    return scores, _class_scores(class_names, several.counts())
 
 
 def multilabel_values(probabilities: Floats, targets: Bools, thresholds: Floats) -> dict[str, float]:
     """Return ``map``, ``f1`` and ``f1_micro`` of :func:`multilabel_scores`, without intervals; takes no time."""
-    values = _SeveralLabels(probabilities, targets, thresholds).statistics(np.ones(len(targets)))
-    return dict(zip(_SeveralLabels.NAMES[:3], values.tolist(), strict=False))
-
-
-def bootstrap(statistics: Callable[[Floats], Floats], rows: int, highest: npt.ArrayLike = np.inf) -> list[Estimate]:
-    """Return values and 95 % intervals from 1,000 resamples of the rows, seeded.
-
-    Percentiles are shifted by the resamples' mean distance from the value: resampling moves some statistics to one side
-    (calibration error up, macro F1 down), and the interval should lie around the value.
-
-    Args:
-        statistics: of weights (rows,), how often each row is drawn, to values (k,).
-        rows: at least 1.
-        highest: value that is possible, of each (k,) or of all; the lowest is 0.
-    """
-    values = statistics(np.ones(rows))
-    generator = np.random.default_rng(0)
-    draws = (np.bincount(generator.integers(rows, size=rows), minlength=rows) for _ in range(_RESAMPLES))
-    resampled = np.stack([statistics(draw.astype(np.float64)) for draw in draws])
-    resampled = np.where(np.isnan(resampled), values, resampled)  # a class that a resample has no row of
-    ends = np.percentile(resampled, (2.5, 97.5), axis=0) - resampled.mean(axis=0) + values
-    low, high = np.clip(ends, 0, highest)
-    return [
-        Estimate(float(value), float(min(a, value)), float(max(b, value)))
-        for value, a, b in zip(values, low, high, strict=True)
-    ]
+    several = _SeveralLabels(probabilities, targets, thresholds)
+    counts = several.counts()
+    pooled = counts.sum(axis=1, keepdims=True)
+    return _known(
+        {
+            "map": float(several.precision(np.ones(len(targets)))[0]),
+            "f1": _macro(_f1(counts), counts[2]),
+            "f1_micro": _macro(_f1(pooled), pooled[2]),
+        }
+    )
 
 
 def best_thresholds(probabilities: Floats, targets: Bools) -> Floats:
@@ -226,60 +211,93 @@ def best_thresholds(probabilities: Floats, targets: Bools) -> Floats:
 
 
 class _OneLabel:
-    """The statistics of one label a row, for rows that count more than once."""
+    """What is known of one label a row, also for rows that count more than once."""
 
     def __init__(self, probabilities: Floats, labels: Ints) -> None:
         self._probabilities, self._labels = probabilities, labels
         self._predicted, self._confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
         self._own = np.take_along_axis(probabilities, labels[:, None], axis=1)
-        self._losses = -np.log(np.maximum(self._own[:, 0], _TINY), dtype=np.float64)
-        self._right = self._predicted == labels
+        self.losses = _loss(self._own[:, 0])
+        self.right = self._predicted == labels
         self._bins = np.clip(np.ceil(self._confidence * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
 
-    def right(self) -> dict[str, int]:
+    def shares(self) -> dict[str, int]:
         """Return how many rows are right, ``acc``, and of more than ten classes have the label among five, ``top5``."""
-        found = {"acc": int(self._right.sum())}
+        found = {"acc": int(self.right.sum())}
         if self._probabilities.shape[1] > TOP5_CLASSES:
             found["top5"] = int(((self._probabilities > self._own).sum(axis=1) < 5).sum())
         return found
 
-    def counts(self, weights: Floats) -> Floats:
+    def counts(self) -> Floats:
         """Return (3, classes): right, predicted, there."""
-        kinds = ((self._labels, self._right), (self._predicted, True), (self._labels, True))
         classes = self._probabilities.shape[1]
-        return np.stack([np.bincount(of, weights=weights * kept, minlength=classes) for of, kept in kinds])
+        kinds = (self._labels[self.right], self._predicted, self._labels)
+        return np.stack([np.bincount(of, minlength=classes) for of in kinds]).astype(np.float64)
+
+    def influences(self, gain: Floats, cost: Floats) -> Floats:
+        """See :func:`sagitta.models.intervals.mean_f1`."""
+        found: Floats = gain[self._labels] * self.right - cost[self._labels] - cost[self._predicted]
+        return found
+
+    def losses_if_wrong(self) -> Floats:
+        """Return the losses (N,) if each row's label were its second most probable class."""
+        return _loss(np.partition(self._probabilities, -2, axis=1)[:, -2])
 
     def statistics(self, weights: Floats) -> Floats:
-        """Return macro F1, expected calibration error and log loss, then the F1 of each class."""
-        gaps = np.bincount(self._bins, weights=weights * (self._right - self._confidence))
-        total = weights.sum()
-        f1 = _f1(self.counts(weights))
-        return np.array([_mean(f1), np.abs(gaps).sum() / total, weights @ self._losses / total, *f1])
+        """Return expected calibration error and log loss."""
+        gaps = np.bincount(self._bins, weights=weights * (self.right - self._confidence))
+        found: Floats = np.array([np.abs(gaps).sum(), weights @ self.losses]) / weights.sum()
+        return found
 
 
 class _SeveralLabels:
-    """The statistics of several labels a row, for rows that count more than once."""
-
-    NAMES = ("map", "f1", "f1_micro", "log_loss")
+    """What is known of several labels a row, also for rows that count more than once."""
 
     def __init__(self, probabilities: Floats, targets: Bools, thresholds: Floats) -> None:
         decided = probabilities >= thresholds
         own = np.where(targets, probabilities, 1 - probabilities)
         self._kinds = np.stack([decided & targets, decided, targets]).astype(np.float64)
-        self._losses = -np.log(np.maximum(own, _TINY), dtype=np.float64).mean(axis=1)
+        self._decided = np.where(decided, probabilities, 1 - probabilities)
+        self.right = (decided == targets).all(axis=1)
+        self.losses: Floats = _loss(own).mean(axis=1)
         self._precision = _AveragePrecision(probabilities, targets)
 
-    def counts(self, weights: Floats) -> Floats:
+    def counts(self) -> Floats:
         """Return (3, classes): right, predicted, there."""
-        found: Floats = np.einsum("n,knc->kc", weights, self._kinds)
+        found: Floats = self._kinds.sum(axis=1)
         return found
 
-    def statistics(self, weights: Floats) -> Floats:
-        """Return the values of ``NAMES``, then the F1 of each class."""
-        found = self.counts(weights)
-        f1, micro = _f1(found), _f1(found.sum(axis=1, keepdims=True))
-        loss = weights @ self._losses / weights.sum()
-        return np.array([_mean(self._precision(weights)), _mean(f1), micro[0], loss, *f1])
+    def influences(self, gain: Floats, cost: Floats) -> Floats:
+        """See :func:`sagitta.models.intervals.mean_f1`; a single gain and cost are those of every class."""
+        right, predicted, there = self._kinds
+        gain, cost = (np.broadcast_to(each, right.shape[1]) for each in (gain, cost))
+        found: Floats = right @ gain - (predicted + there) @ cost
+        return found
+
+    def losses_if_wrong(self) -> Floats:
+        """Return the losses (N,) if each row's least certain decision were wrong."""
+        least = self._decided.min(axis=1)
+        found: Floats = self.losses + (_loss(1 - least) - _loss(least)) / self._decided.shape[1]
+        return np.maximum(found, self.losses)
+
+    def loss(self, weights: Floats) -> Floats:
+        """Return the log loss, (1,)."""
+        return np.array([weights @ self.losses / weights.sum()])
+
+    def precision(self, weights: Floats) -> Floats:
+        """Return the mean over the labels that are there of their average precision, (1,)."""
+        each = self._precision(weights)
+        return np.array([_macro(each, self._kinds[2].sum(axis=0))])
+
+    def mean_precision(self) -> Estimate:
+        """Return it with its interval."""
+        rows = self._kinds.shape[1]
+        there = self._kinds[2].sum(axis=0)
+        value = float(self.precision(np.ones(rows))[0])
+        if np.isnan(value):
+            return UNKNOWN
+        variance = float(np.nanvar(resamples(self.precision, rows)))
+        return mean_share(value, there[there > 0], variance)
 
 
 class _AveragePrecision:
@@ -304,26 +322,36 @@ class _AveragePrecision:
         return result
 
 
+def _loss(probabilities: Floats) -> Floats:
+    losses: Floats = -np.log(np.maximum(probabilities, _TINY), dtype=np.float64)
+    return losses
+
+
 def _f1(counts: Floats) -> Floats:
     """Return F1 of (3, classes) counts: right, predicted, there; not a number where a class does not occur at all."""
     right, predicted, there = counts
     with np.errstate(invalid="ignore"):
-        f1: Floats = 2 * right / (predicted + there)
-    return f1
+        found: Floats = 2 * right / (predicted + there)
+    return found
 
 
-def _mean(values: Floats) -> float:
-    """Return the mean of those that are numbers."""
-    known = values[~np.isnan(values)]
+def _macro(values: Floats, there: Floats) -> float:
+    """Return the mean over the classes that are there; of none, not a number."""
+    known = values[(there > 0) & ~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
-def _share(right: int, total: int) -> Estimate:
-    return Estimate(right / total if total else float("nan"), *wilson_interval(right, total))
+def _known(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
-def _class_scores(class_names: Sequence[str], counts: Floats, f1: Sequence[Estimate]) -> list[ClassScores]:
+def _with_unseen_gap(ece: Estimate, accuracy: Estimate) -> Estimate:
+    """Return the calibration error's interval, up to what the accuracy at its lower end would add."""
+    return Estimate(ece.value, ece.low, max(ece.high, min(1.0, ece.value + accuracy.value - accuracy.low)))
+
+
+def _class_scores(class_names: Sequence[str], counts: Floats) -> list[ClassScores]:
     return [
-        ClassScores(name, there, _share(right, predicted), _share(right, there), estimate)
-        for name, (right, predicted, there), estimate in zip(class_names, counts.T.astype(int), f1, strict=True)
+        ClassScores(name, there, share(right, predicted), share(right, there), f1(right, predicted, there))
+        for name, (right, predicted, there) in zip(class_names, counts.T.astype(int).tolist(), strict=True)
     ]

@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from sagitta.dataset import Source, plural, split_of
-from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, make_source, suffix
+from sagitta.dataset import Source, names_only_a_split, plural, split_of
+from sagitta.errors import SourceError
+from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
+from sagitta.sources.splitfolders import SplitFolders, masks, split_folders
 from sagitta.sources.tree import Tree
 
 _SIDE_SUFFIXES = frozenset({
@@ -14,6 +16,9 @@ _SIDE_SUFFIXES = frozenset({
     ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet",
 })  # fmt: skip
 """Files that accompany images. Any other file in a class folder becomes a row; conversion keeps or quarantines it."""
+
+_UNLABELLED = re.compile(r"_*unlabell?ed", re.IGNORECASE)
+"""A folder of images that no one has labelled yet, as FiftyOne writes it."""
 
 _NAMED = re.compile(r"(?P<label>[^/.]*?[^\W\d_][^/.]*?)[ ._(-]+\d")
 """A label with a letter in it, then separators, then a number: cat.0.jpg, great_pyrenees_12.jpg, ``cat (3).jpg``."""
@@ -54,7 +59,8 @@ class _Found(Found):
     """Rows, and counts of what was passed over."""
 
     side: int = 0
-    outside: int = 0
+    outside: Counter[str] = field(default_factory=Counter)
+    set_aside: int = 0
 
     def mostly_labelled(self) -> bool:
         """Return whether in any split the labelled files are at least as many as those without a label."""
@@ -64,44 +70,99 @@ class _Found(Found):
         """Return what was skipped, in words."""
         skipped = [
             (self.side, "of text beside the images (.txt, .csv and the like)"),
-            (self.outside, "outside the split folders"),
-            (self.unlabelled.total(), "without a label"),
+            (self.unlabelled.total() + self.set_aside, "without a label"),
         ]
         return [f"skipped {plural(count, 'file')} {which}" for count, which in skipped if count]
 
+    def warnings(self) -> list[str]:
+        """Return what was skipped that may have been wanted."""
+        if not self.outside:
+            return []
+        return [
+            f"skipped {plural(self.outside.total(), 'file')} outside the split folders: {examples([*self.outside])}"
+        ]
+
 
 def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | None], layout: str) -> Source | None:
-    splits = _split_folders(tree)
-    found = _collect(tree, splits, label_of)
+    images = [name for name in tree.sizes if suffix(name) not in _SIDE_SUFFIXES]
+    left_out = masks(images)
+    rows = [name for name in images if name not in left_out]
+    plan = split_folders(tree.location, (name for name in rows if not _set_aside(name)), _name_label)
+    mask_notes = [f"left out {plural(len(left_out), 'mask')} ({examples(sorted(set(left_out.values())))})"]
+    if plan.product:
+        source = _source(tree.below(plan.product), options, label_of, layout)
+        return source and replace(source, notes=(*source.notes, *(mask_notes if left_out else ())))
+    found = _collect(tree, rows, plan, label_of)
+    found.side = len(tree.sizes) - len(images)
     if not found.paths or (options.layout is None and not found.mostly_labelled()):
         return None
-    if splits:
-        layout = f"{'/'.join(splits)} folders of {layout}"
-    return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=found.notes())
+    _refuse_half(tree, found, plan)
+    if plan.tops:
+        layout = f"{'/'.join(plan.tops)} folders of {layout}"
+    elif plan.below:
+        layout = f"{layout} with split folders in each"
+    notes = [*([plan.note] if plan.note else []), *found.notes(), *(mask_notes if left_out else [])]
+    warnings = [*plan.warnings, *found.warnings(), *_empty_classes(tree, found, plan), *_one_class(tree, found, plan)]
+    return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=notes, warnings=warnings)
 
 
-def _collect(tree: Tree, splits: dict[str, str], label_of: Callable[[str], str | None]) -> _Found:
+def _refuse_half(tree: Tree, found: _Found, plan: SplitFolders) -> None:
+    """Refuse images in one split's folder beside as many in none: these are the other split, most likely."""
+    if len(set(plan.tops.values())) == 1 and 10 * found.outside.total() > len(found.paths):
+        top, outside = next(iter(plan.tops)), plural(found.outside.total(), "file")
+        raise SourceError(f"{tree.location}: {top} is a split, but {outside} beside it are in none; give them a folder")
+
+
+def _set_aside(name: str) -> bool:
+    """Say whether a file lies in a folder of unlabelled ones, at the top or in a split."""
+    top, _, rest = name.partition("/")
+    folder, slash, _ = rest.partition("/")
+    return bool(rest and (_UNLABELLED.fullmatch(top) or (slash and split_of(top) and _UNLABELLED.fullmatch(folder))))
+
+
+def _collect(tree: Tree, rows: list[str], plan: SplitFolders, label_of: Callable[[str], str | None]) -> _Found:
     found = _Found()
-    for name, size in tree.sizes.items():
+    wrapper = next((split_of(part) for part in tree.within.split("/")[::-1] if names_only_a_split(part)), None)
+    for name in rows:
         top, _, rest = name.partition("/")
-        split = splits.get(top)
-        if suffix(name) in _SIDE_SUFFIXES:
-            found.side += 1
-        elif splits and (split is None or not rest):
-            found.outside += 1
-        elif (label := label_of(rest if splits else name)) is None:
+        second = f"{top}/{rest.partition('/')[0]}"
+        split = plan.tops.get(top) or plan.below.get(second)
+        if _set_aside(name):
+            found.set_aside += 1
+        elif (plan.tops or plan.below) and (split is None or not rest):
+            found.outside[top if plan.tops else second] += 1
+        elif (label := label_of(_below_split(name, plan))) is None:
             found.unlabelled[split] += 1
         else:
-            found.add(name, label, size, split)
+            found.add(name, label, tree.sizes[name], split or wrapper)
     return found
 
 
-def _split_folders(tree: Tree) -> dict[str, str]:
-    """Return folder -> split for the top folders that are splits, or {} where they are classes.
+def _below_split(name: str, plan: SplitFolders) -> str:
+    top, _, rest = name.partition("/")
+    if top not in plan.tops:
+        return name
+    return rest.removeprefix(f"{plan.inner[top]}/") if top in plan.inner else rest
 
-    One folder called ``train`` among others is a class (cars, buses, trains); two different splits are splits.
-    """
-    tops = {name.partition("/")[0] for name in tree.sizes if "/" in name}
-    # test1 is the unlabelled half of Kaggle's dogs-vs-cats.
-    splits = {top: split for top in sorted(tops) if (split := "test" if top == "test1" else split_of(top))}
-    return splits if len(splits) == len(tops) or len(set(splits.values())) > 1 else {}
+
+def _empty_classes(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:
+    """Return a sentence on the folders that would be classes, if they held an image."""
+    depth = 2 if plan.tops or plan.below else 1
+    used = {"/".join(path.split("/")[:depth]) for path in found.paths}
+    empty = {"/".join(name.split("/")[:depth]) for name in tree.empty}
+    lacking = sorted(name for name in empty - used if name.count("/") == depth - 1)
+    return [f"no image in {plural(len(lacking), 'folder')}: {examples(lacking)}"] if lacking else []
+
+
+def _one_class(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:
+    """Return a sentence on a training split of one class beside splits of more, as for anomaly detection (MVTec)."""
+    pairs = set(zip(found.splits, found.labels, strict=True))
+    trained = [label for split, label in pairs if split == "train"]
+    tested = [label for split, label in pairs if split == "test"]
+    if len(trained) != 1 or len(tested) < 2:
+        return []
+    folder = next((top for top, split in plan.tops.items() if split == "test"), "test")
+    return [
+        f"train has the class {trained[0]!r} only, as for finding anomalies, which Sagitta does not do; "
+        f"a classifier can be trained on {tree.location}/{tree.within}{folder} by itself"
+    ]

@@ -1,7 +1,7 @@
 """Image Parquet as Hugging Face writes it: bytes and labels in columns, splits in file names, any compression."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,21 +15,23 @@ from sagitta.dataset import (
     ROWS,
     RowGroups,
     Source,
-    class_names_of,
+    class_names_in,
+    column_texts,
+    common_label,
+    declared_names,
+    files_note,
     image_leaves,
     is_list,
-    label_column,
     label_numbers,
     plural,
     read_column,
     read_metadata,
     read_schema,
-    single_labels,
-    split_of,
     splits_of_files,
 )
 from sagitta.errors import DatasetError, ImageError, SourceError
-from sagitta.sources.base import SourceOptions, class_order, examples, make_source, rows_table, split_text, suffix
+from sagitta.sources.base import SourceOptions, examples, make_source, rows_table, split_text, suffix
+from sagitta.sources.splitcolumns import GivenSplits, given_splits
 from sagitta.sources.tree import Tree
 
 _ROW = re.compile(r"(?P<file>.+?\.parquet)/(?P<row>\d+)", re.IGNORECASE)
@@ -63,9 +65,16 @@ class ParquetReader:
             image = self._held[1].read(0, row)
         except DatasetError as error:
             raise ImageError(str(error)) from error
-        if image is None:
-            raise ImageError(f"{name}, row {row}: no image bytes")
-        return image
+        return self._beside(name, row, path[found.end() + 1 :]) if image is None else image
+
+    def _beside(self, name: str, row: int, given: str) -> bytes:
+        """Return the image of a row that stores only its path, of a file below the folder."""
+        root = Path(self._root)
+        for folder in (Path(root, name).parent, root) if given and ".." not in Path(given).parts else ():
+            file = folder / given  # an absolute path stands for itself
+            if file.absolute().is_relative_to(root.absolute()) and file.is_file():
+                return file.read_bytes()
+        raise ImageError(f"{name}, row {row}: no image bytes{f', and no file {given} beside' if given else ''}")
 
 
 def unreadable(where: str, path: Path, error: DatasetError) -> SourceError:
@@ -86,20 +95,71 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
         return None
     if tree.root is None:
         raise SourceError(f"{tree.location}: Parquet files in an archive; unpack it first")
-    files = [found for name in names if (found := _open(tree.location, tree.root, name, options)) is not None]
-    if not files:
+    schemas = {name: schema for name in names if image_leaves(schema := _schema(tree, name))}
+    if not schemas:
         return None
-    rows = pa.concat_tables([file.rows for file in files])
-    if options.split_column is None:
-        splits = zip(files, splits_of_files([file.name for file in files]), strict=True)
-        column = pa.array([split for file, split in splits for _ in range(file.rows.num_rows)], pa.string())
-        rows = rows.set_column(rows.column_names.index("split"), ROWS.field("split"), column)
-    notes = []
-    if unlabelled := sum(file.unlabelled for file in files):
-        notes.append(f"skipped {plural(unlabelled, 'row')} without a label")
-    reader = ParquetReader(tree.root, {file.name: file.leaf for file in files})
-    layout = f"Parquet with images, {plural(len(files), 'file')}"
-    return make_source(tree.location, layout, rows, reader, class_names=_class_names(tree.location, files), notes=notes)
+    labels = _labels(tree, schemas, options)
+    files = [_open(tree, name, schema, labels, options) for name, schema in schemas.items()]
+    named = _splits_of_names(tree, list(schemas)) if options.split_column is None else [None] * len(files)
+    rows = pa.concat_tables(_with_splits(file, split) for file, split in zip(files, named, strict=True))
+    kept = rows.filter(pc.is_valid(rows["label"]))
+    notes = [*dict.fromkeys(file.given.note for file in files if file.given)]
+    if mapped := files_note([f"{tree.within}{name}" for name in schemas], named):
+        notes.append(f"splits: {mapped}")
+    if unlabelled := rows.num_rows - kept.num_rows:
+        notes.append(f"skipped {plural(unlabelled, 'row')} without a label{_wholly_unlabelled(files)}")
+    return make_source(
+        tree.location,
+        f"Parquet with images, {plural(len(files), 'file')}",
+        kept,
+        ParquetReader(str(tree.root), {file.name: file.leaf for file in files}),
+        class_names=None if options.label_separator else labels.names,
+        notes=notes,
+        warnings=[f"{file.name}: {warning}" for file in files for warning in file.warnings],
+    )
+
+
+def _schema(tree: Tree, name: str) -> pa.Schema:
+    path = Path(str(tree.root), name)
+    try:
+        return read_schema(path)
+    except DatasetError as error:
+        raise unreadable(f"{tree.location}/{name}", path, error) from error
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The column of labels that all files have, the class names, and whether integers are positions among them."""
+
+    column: str
+    names: tuple[str, ...]
+    numbered: bool
+
+
+def _labels(tree: Tree, schemas: Mapping[str, pa.Schema], options: SourceOptions) -> _Labels:
+    """Return what the files say of their labels, all alike.
+
+    Raises:
+        SourceError: there is no label column, or the files differ in it.
+    """
+    located = {f"{tree.location}/{name}": schema for name, schema in schemas.items()}
+    try:
+        column = common_label(located, options.label_column)
+        if column is None:
+            where, schema = next(iter(located.items()))
+            what = f"no column {options.label_column!r}" if options.label_column else "no label column"
+            columns = ", ".join(schema.names)
+            raise SourceError(f"{where}: {what}; its columns are {columns}: name one with --label-column")
+        declared = declared_names(located, column)
+        names = declared or class_names_in({"": [Path(str(tree.root), name) for name in schemas]}, column)
+    except DatasetError as error:
+        raise SourceError(str(error)) from error
+    return _Labels(column, names, declared is not None)
+
+
+def _splits_of_names(tree: Tree, names: Sequence[str]) -> list[str | None]:
+    """Return the splits that the files' names tell, or else the folders that the tree was found in."""
+    return splits_of_files([f"{tree.within}{name}" for name in names])
 
 
 @dataclass(frozen=True)
@@ -107,46 +167,65 @@ class _File:
     name: str
     leaf: str
     rows: pa.Table
-    unlabelled: int
-    class_names: tuple[str, ...] | None
+    given: GivenSplits | None
+    warnings: Sequence[str]
 
 
-def _open(location: str, root: str, name: str, options: SourceOptions) -> _File | None:
-    """Return the rows of one file, or None where it holds no images. No image is read."""
-    where, path = f"{location}/{name}", Path(root, name)
+def _wholly_unlabelled(files: Iterable[_File]) -> str:
+    """Return which files have no label at all, for the note on rows without one."""
+    names = [file.name for file in files if file.rows.num_rows and file.rows["label"].null_count == file.rows.num_rows]
+    return f" (all of {examples(names)})" if names else ""
+
+
+def _with_splits(file: _File, named: str | None) -> pa.Table:
+    """Return the rows of a file with their splits: a column's, else the file's.
+
+    Raises:
+        SourceError: they contradict each other.
+    """
+    splits: list[str | None] = [named] * file.rows.num_rows
+    if (given := file.given) is not None:
+        splits = [split or named for split in given.splits]
+        if named and named != "train":
+            splits = [named if given.is_flag and split == "train" else split for split in splits]
+            if other := next((split for split in splits if split != named), None):
+                raise SourceError(
+                    f"{file.name}: is {named} by its name, but {given.note} has {other}; mend one of them"
+                )
+    column = pa.array(splits, pa.string())
+    return file.rows.set_column(file.rows.column_names.index("split"), ROWS.field("split"), column)
+
+
+def _open(tree: Tree, name: str, schema: pa.Schema, labels: _Labels, options: SourceOptions) -> _File:
+    """Return the rows of one file, null where a row has no label. No image is read."""
+    where, path, leaves = f"{tree.location}/{name}", Path(str(tree.root), name), image_leaves(schema)
+    assert leaves is not None
+    for asked in filter(None, (options.split_column, options.group_column)):
+        if asked not in schema.names:
+            raise SourceError(f"{where}: no column {asked!r}; its columns are {', '.join(schema.names)}")
+
+    def texts(column: str) -> list[str | None]:
+        return _texts(where, read_column([path], column))
+
     try:
-        schema, metadata = read_schema(path), read_metadata(path)
-        if (leaves := image_leaves(schema)) is None:
-            return None
-        label = _label_column(where, schema, options.label_column)
-        class_names = class_names_of(schema, label)
-        labels, splits, groups, originals = (
-            read_column([path], name) if name else None
-            for name in (label, options.split_column, options.group_column, leaves[1])
+        metadata = read_metadata(path)
+        column = read_column([path], labels.column)
+        originals = read_column([path], leaves[1]) if leaves[1] else None
+        given, warnings = given_splits(where, schema.names, texts, options.split_column)
+        rows = rows_table(
+            where,
+            _paths(name, originals.to_pylist() if originals else [None] * metadata.num_rows),
+            _label_names(where, column, labels, options.label_separator),  # null for now: left out of the source
+            _sizes(metadata, leaves[0]),
+            None,
+            texts(options.group_column) if options.group_column else None,
         )
     except DatasetError as error:
         raise unreadable(where, path, error) from error
-    for asked, column in ((options.split_column, splits), (options.group_column, groups)):
-        if asked and column is None:
-            raise SourceError(f"{where}: no column {asked!r}; its columns are {', '.join(schema.names)}")
-    rows = rows_table(
-        where,
-        _paths(name, originals.to_pylist() if originals else [None] * metadata.num_rows),
-        _label_names(where, labels, class_names, options.label_separator),  # null for now: dropped below
-        _sizes(metadata, leaves[0]),
-        _splits(where, splits, options.split_column) if options.split_column else None,
-        _texts(where, groups) if groups else None,
-    )
-    kept = rows.filter(pc.is_valid(rows["label"]))
-    return _File(name, leaves[0], kept, rows.num_rows - kept.num_rows, class_names)
-
-
-def _label_column(where: str, schema: pa.Schema, asked: str | None) -> str:
-    found = label_column(schema) if asked is None else asked if asked in schema.names else None
-    if found is None:
-        what = f"no column {asked!r}" if asked else "no label column"
-        raise SourceError(f"{where}: {what}; its columns are {', '.join(schema.names)}: name one with --label-column")
-    return found
+    several = pa.list_(pa.string())
+    if (options.label_separator or is_list(schema.field(labels.column).type)) and rows["label"].type != several:
+        rows = rows.set_column(1, pa.field("label", several), pa.nulls(rows.num_rows, several))  # none has any
+    return _File(name, leaves[0], rows, given, warnings)
 
 
 def _paths(name: str, originals: Sequence[str | None]) -> list[str]:
@@ -154,45 +233,35 @@ def _paths(name: str, originals: Sequence[str | None]) -> list[str]:
     return [f"{name}/{row:0{digits}d}" + (f"/{given}" if given else "") for row, given in enumerate(originals)]
 
 
-def _label_names(
-    where: str, column: pa.ChunkedArray, class_names: Sequence[str] | None, separator: str | None
-) -> list[Any]:
+def _label_names(where: str, column: pa.ChunkedArray, labels: _Labels, separator: str | None) -> list[Any]:
     """Return class names, or lists of them where the column holds lists or text to be split; None without a label."""
     if not is_list(column.type):
-        texts = _label_texts(where, column, class_names)
-        return [text and split_text(text, separator) for text in texts] if separator else texts
-    names = iter(_label_texts(where, pc.list_flatten(column), class_names))
+        if separator:
+            return [split_text(text, separator) if text else None for text in _texts(where, column)]
+        return _label_texts(where, column, labels)
+    names = iter(_label_texts(where, pc.list_flatten(column), labels))
     lengths = pc.list_value_length(column).to_pylist()
     return [None if length is None else [name for name in islice(names, length) if name] for length in lengths]
 
 
-def _label_texts(where: str, column: pa.ChunkedArray, class_names: Sequence[str] | None) -> list[str | None]:
-    """Return class names; None for null, empty and -1, Hugging Face's mark of a row without a label."""
-    if class_names is None:
-        return [text or None for text in _texts(where, column)]
-    numbers = label_numbers(column, class_names).tolist()
-    outside = [row for row, number in enumerate(numbers) if not -1 <= number < len(class_names)]
+def _label_texts(where: str, column: pa.ChunkedArray, labels: _Labels) -> list[str | None]:
+    """Return class names; None for null, NaN, empty and -1, Hugging Face's mark of a row without a label."""
+    numbers = label_numbers(column, labels.names, numbered=labels.numbered).tolist()
+    outside = [row for row, number in enumerate(numbers) if not -1 <= number < len(labels.names)]
     if outside:
         raise SourceError(
-            f"{where}: row {outside[0]} has label {numbers[outside[0]]}, but there are {len(class_names)} class names"
+            f"{where}: row {outside[0]} has label {numbers[outside[0]]}, but there are {len(labels.names)} class names"
         )
-    return [None if number == -1 else class_names[number] for number in numbers]
+    return [None if number == -1 else labels.names[number] for number in numbers]
 
 
-def _texts(where: str, column: pa.ChunkedArray) -> list[str | None]:
-    try:
-        texts: list[str | None] = column.cast(pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(f"{where}: a column of {column.type} is no text or number; name another one") from error
-    return texts
-
-
-def _splits(where: str, column: pa.ChunkedArray, asked: str) -> list[str | None]:
-    values = _texts(where, column)
-    unknown = sorted({value for value in values if value and split_of(value) is None})
-    if unknown:
-        raise SourceError(f"{where}: split column {asked!r} holds {examples(unknown)}; write train, val or test")
-    return [split_of(value) for value in values]
+def _texts(where: str, column: pa.ChunkedArray | None) -> list[str | None]:
+    texts = column_texts(column)
+    if texts is None:
+        kind = "nothing" if column is None else column.type
+        raise SourceError(f"{where}: a column of {kind} is no text or number; name another one")
+    found: list[str | None] = texts.to_pylist()
+    return found
 
 
 def _sizes(metadata: pq.FileMetaData, leaf: str) -> list[int]:
@@ -204,18 +273,3 @@ def _sizes(metadata: pq.FileMetaData, leaf: str) -> list[int]:
         total = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == leaf)
         sizes += [total // max(group.num_rows, 1)] * group.num_rows
     return sizes
-
-
-def _class_names(location: str, files: Sequence[_File]) -> tuple[str, ...]:
-    """Return the names all files agree on, or those of the labels where no file names them.
-
-    Raises:
-        SourceError: two files name different classes.
-    """
-    named = {file.class_names: file.name for file in files if file.class_names}
-    if len(named) > 1:
-        first, second = list(named.values())[:2]
-        raise SourceError(f"{location}: {first} and {second} name different classes; convert them one by one")
-    if named:
-        return next(iter(named)) or ()
-    return class_order(label for file in files for label in pc.unique(single_labels(file.rows["label"])).to_pylist())

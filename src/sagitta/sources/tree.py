@@ -14,7 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,7 +23,10 @@ from sagitta.dataset import Reader
 from sagitta.errors import ImageError, SourceError
 from sagitta.files import new_file
 
-_JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+_JUNK = frozenset({
+    "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN",
+    "System Volume Information", "lost+found", "__pycache__",
+})  # fmt: skip
 _DOCUMENTS = frozenset({"md", "txt", "rst", "html", "pdf", "license", "readme"})
 _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": gzip.open,
@@ -115,18 +118,36 @@ class Tree:
         location: how messages name it.
         reader: bytes of a file by its name.
         root: the folder on disk, or None for an archive.
+        within: the folders that wrap what is seen (``data/test/``), which may name its split; else empty.
     """
 
-    def __init__(self, location: str, listing: Callable[[], dict[str, int]], reader: Reader, root: str | None = None):
+    def __init__(
+        self,
+        location: str,
+        listing: Callable[[], dict[str, int]],  # of files, and of empty folders as ``name/``
+        reader: Reader,
+        root: str | None = None,
+        within: str = "",
+    ):
         self.location = location
         self.reader = reader
         self.root = root
+        self.within = within
         self._listing = listing
+
+    @cached_property
+    def _listed(self) -> dict[str, int]:
+        return dict(sorted(self._listing().items()))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Every file's name and size in bytes, in order of names; listed when first asked for."""
-        return dict(sorted(self._listing().items()))
+        return {name: size for name, size in self._listed.items() if name[-1:] != "/"}
+
+    @property
+    def empty(self) -> list[str]:
+        """The folders that hold nothing."""
+        return [name[:-1] for name in self._listed if name.endswith("/")]
 
     def size(self, name: str) -> int | None:
         """Return the size in bytes of the file ``name``, or None where there is none; lists nothing."""
@@ -147,11 +168,12 @@ class Tree:
     def below(self, folder: str) -> "Tree":
         """Return the view of what lies in ``folder``."""
         prefix = folder + "/"
-        sizes = {name.removeprefix(prefix): size for name, size in self.sizes.items() if name.startswith(prefix)}
+        sizes = {name.removeprefix(prefix): size for name, size in self._listed.items() if name.startswith(prefix)}
+        within = self.within + prefix
         if self.root is not None:
             root = f"{self.root}/{folder}"
-            return Tree(self.location, lambda: sizes, FolderReader(root), root)
-        return Tree(self.location, lambda: sizes, BelowReader(self.reader, prefix))
+            return Tree(self.location, lambda: sizes, FolderReader(root), root, within)
+        return Tree(self.location, lambda: sizes, BelowReader(self.reader, prefix), within=within)
 
 
 def folder_tree(location: str, root: Path) -> Tree:
@@ -186,6 +208,7 @@ def tar_tree(location: str, file: Path) -> Tree:
         SourceError: it is damaged or not an uncompressed tar.
     """
     members: dict[str, tuple[int, int]] = {}
+    folders = []
     try:
         with tarfile.open(file, "r:") as tar:
             while (member := tar.next()) is not None:
@@ -195,19 +218,32 @@ def tar_tree(location: str, file: Path) -> Tree:
                     members[name] = (member.offset_data, member.size)
                 elif member.islnk() and _clean(member.linkname) in members:
                     members[name] = members[_clean(member.linkname)]
+                elif member.isdir() and not _is_junk(name):
+                    folders.append(name)
     except tarfile.TarError as error:
         raise SourceError(f"{location}: not a whole, uncompressed tar ({error}); get it again") from error
-    sizes = {name: size for name, (_, size) in members.items()}
+    sizes = {name: size for name, (_, size) in members.items()} | _empty(folders, members)
     return Tree(location, lambda: sizes, TarReader(str(file), members))
 
 
 def _zip_tree(location: str, file: Path) -> Tree:
     with zipfile.ZipFile(file) as opened:
-        infos = {_clean(info.filename): info for info in opened.infolist() if not info.is_dir()}
-    infos = {name: info for name, info in infos.items() if not _is_junk(name)}
-    sizes = {name: info.file_size for name, info in infos.items()}
+        listed = {name: info for info in opened.infolist() if not _is_junk(name := _clean(info.filename))}
+    infos = {name: info for name, info in listed.items() if not info.is_dir()}
+    folders = [name for name, info in listed.items() if info.is_dir()]
+    sizes = {name: info.file_size for name, info in infos.items()} | _empty(folders, infos)
     members = {name: info.filename for name, info in infos.items()}
     return Tree(location, lambda: sizes, ZipReader(str(file), members))
+
+
+def _empty(folders: Iterable[str], files: Iterable[str]) -> dict[str, int]:
+    """Return those of an archive's folders that hold nothing, as a listing does: ``name/`` -> 0."""
+    folders = [folder for folder in folders if folder]
+    used = set()
+    for name in (*folders, *files):
+        while (name := name.rpartition("/")[0]) and name not in used:
+            used.add(name)
+    return {f"{folder}/": 0 for folder in folders if folder not in used}
 
 
 def _uncompressed(file: Path, cache: Path) -> Path:
@@ -226,22 +262,29 @@ def _uncompressed(file: Path, cache: Path) -> Path:
 
 
 def _scan(root: str) -> dict[str, int]:
-    """Return name -> size of every file below ``root``; a link that leads nowhere counts as a file of 0 bytes."""
+    """Return name -> size of every file below ``root``, and of every empty folder as ``name/``.
+
+    A link that leads nowhere counts as a file of 0 bytes.
+    """
     sizes: dict[str, int] = {}
     pending = [("", root, frozenset({_identity(root)}))]
     while pending:
         prefix, folder, above = pending.pop()
+        empty = bool(prefix)
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if _is_junk(entry.name):
                         continue
+                    empty = False
                     if (size := _file_size(entry)) is not None:
                         sizes[prefix + entry.name] = size
                     elif entry.is_dir() and (identity := _identity(entry.path)) not in above:
                         pending.append((f"{prefix}{entry.name}/", entry.path, above | {identity}))
         except OSError as error:
             raise SourceError(f"{folder}: cannot be listed ({error.strerror}); mend its permissions") from error
+        if empty:
+            sizes[prefix] = 0
     return sizes
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from sagitta.dataset import Reader, Source, plural, split_of_file
+from sagitta.dataset import Reader, Source, files_note, plural, splits_of_files
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, make_source, suffix
 from sagitta.sources.tree import Tree, tar_tree
@@ -32,22 +32,25 @@ class ShardsReader:
 def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
     """Return the labelled samples of ``tree``, or of the tar files that lie in it.
 
-    A word in a shard's name or folder (train, val, test) gives its split. ``classnames.txt``, one name a line,
-    beside the shards or inside one, names integer labels.
+    A word in a shard's name or folder (train, val, test) gives its split; of ``K.jpg`` and ``K.depth.png`` the first
+    is the sample's image. ``classnames.txt``, one name a line, beside the shards or inside one, names integer labels.
 
     Raises:
-        SourceError: a shard is damaged, or a label is outside ``classnames.txt``.
+        SourceError: a shard is damaged, a sample has two images, or a label is outside ``classnames.txt``.
     """
     shards = _shards(tree)
     names = next((_class_names(shard) for shard in [tree, *shards.values()] if _NAMES_FILE in shard.sizes), None)
     found = Found()
-    for shard, members in shards.items():
-        _collect(shard, members, names, found)
+    located = [f"{tree.within}{shard}" for shard in shards]
+    splits = splits_of_files(located)
+    for (shard, members), split in zip(shards.items(), splits, strict=True):
+        _collect(shard, members, names, found, split)
     unlabelled = found.unlabelled.total()
     if not found.paths or unlabelled > len(found.paths):
         return None
     rows = found.table(tree.location).sort_by("path")
-    notes = [f"skipped {plural(unlabelled, 'sample')} without a label"] if unlabelled else []
+    notes = [f"splits: {mapped}"] if (mapped := files_note(located, splits)) else []
+    notes += [f"skipped {plural(unlabelled, 'sample')} without a label"] if unlabelled else []
     reader = ShardsReader({shard: members.reader for shard, members in shards.items()})
     layout = f"WebDataset, {plural(len(shards), 'shard')}"
     return make_source(tree.location, layout, rows, reader, class_names=names, notes=notes)
@@ -64,20 +67,31 @@ def _shards(tree: Tree) -> dict[str, Tree]:
     return {name: tar_tree(f"{tree.location}/{name}", Path(tree.root, name)) for name in tars}
 
 
-def _collect(shard: str, members: Tree, names: list[str] | None, found: Found) -> None:
+def _collect(shard: str, members: Tree, names: list[str] | None, found: Found, split: str | None) -> None:
     samples: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for name in members.sizes:
         folder, slash, base = name.rpartition("/")
         key, _, extension = base.partition(".")
         samples[folder + slash + key][extension.lower()] = name
     for sample in samples.values():
-        image = next((name for name in sample.values() if suffix(name) in IMAGE_SUFFIXES), None)
-        if image is None:
+        if (image := _image(members, sample)) is None:
             continue
         if (label := _label(members, sample, names)) is None:
             found.unlabelled[None] += 1
             continue
-        found.add(f"{shard}/{image}", label, members.sizes[image], split_of_file(shard))
+        found.add(f"{shard}/{image}", label, members.sizes[image], split)
+
+
+def _image(members: Tree, sample: Mapping[str, str]) -> str | None:
+    """Return the name of a sample's image, or None; a plain extension (``jpg``) goes before others (``depth.png``)."""
+    images = {extension: name for extension, name in sample.items() if suffix(name) in IMAGE_SUFFIXES}
+    plain = [name for extension, name in images.items() if "." not in extension] or list(images.values())
+    if len(plain) > 1:
+        raise SourceError(
+            f"{members.location}: {' and '.join(plain[:2])} are two images of one sample; "
+            "leave one of them out, or call the other one KEY.NAME.EXTENSION"
+        )
+    return plain[0] if plain else None
 
 
 def _label(members: Tree, sample: Mapping[str, str], names: list[str] | None) -> str | None:

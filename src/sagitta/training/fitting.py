@@ -11,18 +11,29 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, evaluate_predictions, new_trainer, quiet, record_test
+from sagitta.evaluation import (
+    Evaluation,
+    choose_split,
+    keep_seen,
+    new_trainer,
+    quiet,
+    read_seen,
+    record_test,
+    run_test,
+    seen_of,
+)
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
-    CHECKPOINT_NAME,
     CONFIG_FILE,
+    LAST_CHECKPOINT,
     check_free,
     from_first_process,
+    is_first_process,
     new_run_directory,
     read_metrics,
     save_config,
@@ -31,8 +42,9 @@ from sagitta.run import (
 )
 from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
+from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.tuning import find_batch_size, find_lr
-from sagitta.training.watch import EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
+from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 
@@ -44,7 +56,7 @@ class Fitted:
     Attributes:
         run: its directory.
         result: the final metrics by their logged names; empty after a ``fast_dev_run``.
-        evaluation: the test in full; None after a ``fast_dev_run``.
+        evaluation: the test in full, of val where there is no test set; None after a ``fast_dev_run``.
     """
 
     run: Path
@@ -69,7 +81,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     with quiet():
         trial = _check_before_conversion(settings, resume)
         say_core()
-        data = settings.image_data(verbose=True)
+        data = settings.image_data(verbose=is_first_process())
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -85,7 +97,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            return _train(settings, data, classifier, run, resume and run / "checkpoints" / "last.ckpt")
+            return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
 
 
 def resumable(run: Path) -> Path:
@@ -94,7 +106,7 @@ def resumable(run: Path) -> Path:
     Raises:
         ConfigError: something that is needed for it is missing.
     """
-    for needed in (run / CONFIG_FILE, run / "checkpoints" / "last.ckpt"):
+    for needed in (run / CONFIG_FILE, run / "checkpoints" / LAST_CHECKPOINT):
         if not needed.is_file():
             raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
     return run / CONFIG_FILE
@@ -115,7 +127,9 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trai
             name = opened.model() if name == "auto" else name
         if name != "auto":
             check_network(name, pretrained=settings.model["pretrained"])
-    trainer = _trainer(settings, callbacks=[ModelCheckpoint(), *_callbacks(settings)], logger=CSVLogger("."))
+    trainer = _trainer(
+        settings, callbacks=[*_callbacks(settings), Checkpoints(Path(), settings.keep)], logger=CSVLogger(".")
+    )
     _check_devices(settings, trainer)
     return trainer
 
@@ -175,7 +189,7 @@ def _classifier(settings: Settings, resume: Path | None) -> Classifier:
     if resume is None:
         return Classifier(**settings.model, seed=settings.seed)
     # Its weights come from the checkpoint, so the file that it began with may have gone.
-    before = load_classifier(resume / "checkpoints" / "last.ckpt")
+    before = load_classifier(resume / "checkpoints" / LAST_CHECKPOINT)
     return Classifier(
         **{**settings.model, "pretrained": False, "weights": None},
         seed=settings.seed,
@@ -210,11 +224,11 @@ def _measured(settings: Settings, data: ImageData) -> Settings:
 
 
 def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Path, checkpoint: Path | None) -> Fitted:
-    best = ModelCheckpoint(run / "checkpoints", CHECKPOINT_NAME, monitor="val_loss", save_top_k=3, save_last=True)
+    kept = Checkpoints(run / "checkpoints", settings.keep)
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[best, *_callbacks(settings)],
+        callbacks=[*_callbacks(settings), kept],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -222,6 +236,8 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
+    seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+    keep_seen(run, seen, settings.model["weights"])
     try:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
@@ -232,14 +248,13 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
         raise KeyboardInterrupt from None
     if settings.trainer["fast_dev_run"]:
         return Fitted(run, {}, None)
-    path = Path(best.best_model_path or best.last_model_path or run / "checkpoints" / "last.ckpt")
+    path = Path(kept.best_model_path or run / "checkpoints" / LAST_CHECKPOINT)
     if not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None
     if settings.trainer["limit_test_batches"] != 0:
-        tested = trainer.test(classifier, data, ckpt_path=path, verbose=False, weights_only=True)[0]
-        loader: Any = trainer.test_dataloaders
-        evaluation = evaluate_predictions(classifier, loader, tested, "test_")
+        chosen = choose_split(data, None, own=True)
+        evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
         record_test(run, data.source, path, evaluation)
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
@@ -254,11 +269,12 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
     """
     given = settings.trainer_arguments()
     own = given.pop("callbacks", None) or []
+    own = own if isinstance(own, list) else [own]
     given["enable_model_summary"] = bool(given.get("enable_model_summary"))
     if given.get("enable_progress_bar") is None:
-        given["enable_progress_bar"] = sys.stderr.isatty()
-    own = own if isinstance(own, list) else [own]
-    return new_trainer(**given | arguments, callbacks=[*callbacks, *own])
+        given["enable_progress_bar"] = sys.stdout.isatty() and sys.stderr.isatty()
+    bar = given["enable_progress_bar"] and not any(isinstance(callback, ProgressBar) for callback in own)
+    return new_trainer(**given | arguments, callbacks=[*callbacks, *own, *([EpochBar()] if bar else [])])
 
 
 def _validated(run: Path) -> dict[str, float]:

@@ -3,11 +3,8 @@
 The head is that of :mod:`sagitta.training.head`, put into the network's last linear layer.
 """
 
-import io
 import itertools
 import os
-import shutil
-import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,14 +16,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
-from sagitta.evaluation import Evaluation, judge, quiet, quiet_trainer, record_test
+from sagitta.evaluation import (
+    Evaluation,
+    Seen,
+    choose_split,
+    describe,
+    judge,
+    keep_seen,
+    quiet,
+    quiet_trainer,
+    record_test,
+    seen_of,
+)
 from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import (
@@ -45,6 +50,7 @@ from sagitta.models import (
 from sagitta.pool import follow
 from sagitta.run import CONFIG_FILE, check_free, new_run_directory, save_config, write_record
 from sagitta.settings import Settings
+from sagitta.terminal import show, table
 from sagitta.training.head import Head, fit_head
 
 _CHUNK = 16_384  # rows that an export holds at a time
@@ -136,7 +142,7 @@ def _probe_one(
 ) -> Probed:
     classifier, preprocessing = _build(data, candidate, image_size)
     if verbose and classifier.weights_report:
-        print(classifier.weights_report, flush=True)
+        show(classifier.weights_report)
     assert classifier.network is not None
     body, head_name = split_head(classifier.network, candidate.name)
     store = FeatureStore(candidate.name, body, preprocessing)
@@ -156,7 +162,7 @@ def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tup
     """Return the network with a new head, and the preprocessing that its weights were trained with."""
     weights = None if candidate.weights is None else open_weights(candidate.weights)
     found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
-    preprocessing = found or data.preprocessing
+    preprocessing = replace(found or data.preprocessing, reduction=data.preprocessing.reduction)
     if image_size is not None:
         preprocessing = replace(preprocessing, size=(image_size, image_size))
     classifier = Classifier(
@@ -203,9 +209,16 @@ def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
     with torch.inference_mode():
         logits = head(torch.from_numpy(store.read(split.content_hashes)))
         probabilities = logits.softmax(dim=1).numpy()
+    rows, names = np.arange(len(split)), data.class_names
     paths = [split.path(row) for row in range(len(split))]
-    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, data.class_names, {}, "test_")
-    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics)
+    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, names, {}, "test_")
+    tested = describe(data, choose_split(data, "test", own=True), rows, split.labels, names, _seen(data))
+    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics, tested=tested)
+
+
+def _seen(data: ImageData) -> Seen:
+    """Return what a head has seen: it is fitted on both splits."""
+    return seen_of(data.shards.splits, trained=("train", "val"), chose=())
 
 
 def probe_run(
@@ -254,7 +267,8 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={best.head.val_loss:.2f}.ckpt"
     trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(best.classifier)
-    trainer.save_checkpoint(checkpoint)
+    trainer.save_checkpoint(checkpoint, weights_only=True)
+    keep_seen(run, _seen(data), best.candidate.weights)
     result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
     if best.test is not None:
         record_test(run, data.source, checkpoint, best.test)
@@ -316,37 +330,29 @@ def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
 
 
 def probe_text(record: Sequence[Mapping[str, Any]]) -> str:
-    """Return :func:`as_table` as text, as wide as the terminal, or 120 characters where there is none."""
-    text = io.StringIO()
-    width = shutil.get_terminal_size((120, 0)).columns if sys.stdout.isatty() else 120
-    Console(file=text, width=width, color_system=None).print(as_table(record))
-    return text.getvalue().rstrip()
-
-
-def as_table(record: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one line a network, the best first, with 95 % intervals of the accuracies.
+    """Return a table of the networks, the best first, with 95 % intervals of the accuracies; weights below their model.
 
     Args:
         record: ``probe`` of ``run.json``.
     """
     folds = record[0]["folds"]
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("model", overflow="fold")
-    for title in ("parameters", "features", "head", f"val, {folds} folds" if folds else "val", "test"):
-        table.add_column(title, justify="right")
+    rows = []
     for each in record:
         seconds, computed = each["feature_seconds"], each["computed"]
-        rate = f"{seconds:.1f} s, {computed / max(seconds, 1e-3):,.0f} images/s" if computed else "cached"
-        table.add_row(
-            "\n".join([each["model"], *([Path(each["weights"]).name] if each["weights"] else [])]),
-            f"{each['parameters'] / 1e6:.2f} M",
-            rate,
-            f"{each['head_seconds']:.1f} s",
-            _percent(each["val_acc"], each["val_interval"]),
-            "-" if each["test_acc"] is None else _percent(each["test_acc"], each["test_interval"]),
+        named = each["model"] if each["weights"] is None else f"{each['model']}\n{each['weights']}"
+        rows.append(
+            [
+                named,
+                f"{each['parameters'] / 1e6:.2f} M",
+                f"{computed / max(seconds, 1e-3):,.0f} images/s" if computed else "cached",
+                f"{seconds + each['head_seconds']:.1f} s",
+                _percent(each["val_acc"], each["val_interval"]),
+                "-" if each["test_acc"] is None else _percent(each["test_acc"], each["test_interval"]),
+            ]
         )
-    return table
+    heads = ["model", "size", "features", "time", f"val, {folds} folds" if folds else "val", "test"]
+    return "\n".join(table(heads, rows))
 
 
 def _percent(accuracy: float, interval: Sequence[float]) -> str:
-    return f"{accuracy:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+    return f"{accuracy:.1%} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"

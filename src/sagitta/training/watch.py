@@ -1,6 +1,5 @@
 """What a person sees of a training: a line an epoch, pictures of predictions, what it waits for."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -18,6 +18,10 @@ from sagitta.dataset import SPLITS
 from sagitta.images import missing_core, prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
 from sagitta.models import Classifier, Task, task_of
+from sagitta.pool import usable_cores
+from sagitta.run import COMMAND, PYTHON
+from sagitta.settings import short_name
+from sagitta.terminal import show
 
 _WAIT_WORTH_MENTIONING = 0.2
 
@@ -25,7 +29,7 @@ _WAIT_WORTH_MENTIONING = 0.2
 @rank_zero_only
 def say(line: str) -> None:
     """Print a line at once, on the first rank only."""
-    print(line, flush=True)
+    show(line)
 
 
 def say_core() -> None:
@@ -176,14 +180,30 @@ class EpochLines(pl.Callback):
             if key in values
         )
         seconds = time.monotonic() - self._began
-        print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {seconds:.1f} s", flush=True)
+        say(f"{_epoch(trainer.current_epoch, trainer)}  {shown}  {seconds:.1f} s")
+
+
+def _epoch(epoch: int, trainer: pl.Trainer) -> str:
+    """Return how an epoch is called, whose number begins with 0 inside."""
+    return f"epoch {epoch + 1:>3}" if trainer.max_epochs in (None, -1) else f"epoch {epoch + 1:>3}/{trainer.max_epochs}"
+
+
+class EpochBar(RichProgressBar):
+    """Shows how far an epoch is, and counts epochs as the lines do; the values are in these."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return _epoch(current_epoch, self.trainer)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Return nothing: in a narrow terminal values would stand in pieces beside the bar."""
+        return {}
 
 
 class Throughput(pl.Callback):
     """Measures how long training waits for data and how long it computes, and says what is the bottleneck.
 
     Waiting is the time from the end of one training step to the start of the next, on the host's monotonic clock; the
-    first steps, which warm up caches and compilers, are left out. At the end of the fit one line says what to change.
+    first steps, which warm up caches and compilers, are left out. At the end of the fit a few lines say what to change.
 
     Attributes:
         waited: seconds spent waiting for batches.
@@ -235,33 +255,49 @@ class Throughput(pl.Callback):
         self._steps += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the line, on the first rank only."""
-        if trainer.is_global_zero and self.images:
-            print(self.diagnosis(trainer.train_dataloader), flush=True)
+        """Print the lines, on the first rank only."""
+        if self.images:
+            say(self.diagnosis(trainer.train_dataloader, trainer.strategy.root_device.type, str(trainer.precision)))
 
-    def diagnosis(self, loader: Any) -> str:
-        """Return the line: images a second, share of waiting, the bottleneck, and what to change."""
+    def diagnosis(self, loader: Any, device: str = "cpu", precision: str = "32-true") -> str:
+        """Return images a second, the share of waiting and the bottleneck, and a line on each thing that would help."""
         text = f"throughput: {self.images_per_second:.0f} images/s, {self.wait_share:.0%} of the time waiting for data"
-        if self.wait_share < _WAIT_WORTH_MENTIONING:
-            return (
-                f"{text}; the model is the bottleneck: mixed precision (--trainer.precision bf16-mixed) if it is "
-                "not used yet, on a GPU a larger batch (--batch-size auto), elsewhere a smaller model would help"
-            )
-        return f"{text}; the data is the bottleneck: {'; '.join(_remedies(loader))}"
+        waits = self.wait_share >= _WAIT_WORTH_MENTIONING
+        remedies = _data_remedies(loader) if waits else _model_remedies(device, precision)
+        return "\n  ".join([f"{text}; the {'data' if waits else 'model'} is the bottleneck; faster:", *remedies])
 
 
-def _remedies(loader: Any) -> list[str]:
+def _setting(key: str, value: object, command: str = "") -> str:
+    """Return a setting as its reader writes it: as an option of a command, or as an argument in Python."""
+    if COMMAND.get() == PYTHON:
+        argument = f"{key.rpartition('.')[2]}={value!r}"
+        return f"{command}(…, {argument})" if command else argument
+    name = f"--{key.replace('_', '-')}" if command else short_name(key)
+    option = name if value is True else f"{name} {value}"
+    return f"sagitta {command} {option}" if command else option
+
+
+def _model_remedies(device: str, precision: str) -> list[str]:
+    """Return what would make the steps faster."""
+    if device == "cpu":
+        return ["a smaller model, smaller images, or a GPU"]
+    mixed = [f"mixed precision ({_setting('trainer.precision', 'bf16-mixed')})"] if precision.startswith("32") else []
+    return [*mixed, f"a larger batch ({_setting('data.batch_size', 'auto')})", "a smaller model"]
+
+
+def _data_remedies(loader: Any) -> list[str]:
     """Return what would make a loader faster, the cheapest first."""
     if not isinstance(loader, Loader):
-        return ["give the DataLoader more workers, or use sagitta.ImageData"]
+        return ["more workers of the DataLoader, or sagitta.ImageData"]
     remedies = []
-    if loader.threads < (cores := len(os.sched_getaffinity(0))):
-        remedies.append(f"use all {cores} cores (--data.threads {cores})")
+    if loader.threads < (cores := usable_cores()):
+        remedies.append(f"all {cores} cores ({_setting('data.threads', cores)})")
     height, width = loader.preprocessing.size
     stored = dict(loader.shards.info.provenance.get("options", {}))
     photos = min(loader.shards.info.max_size) > max(height, width)
     if photos and not stored.get("restart_markers") and missing_core() is None:
-        remedies.append("let crops decode only what they need (sagitta convert --restart-markers, lossless)")
+        how = _setting("restart_markers", True, "convert")
+        remedies.append(f"crops that decode only what they need, without loss ({how})")
     if photos and min(loader.shards.info.max_size) > 2 * max(height, width):
-        remedies.append(f"store smaller images (sagitta convert --resize {round(1.5 * min(height, width))})")
-    return remedies or ["use a machine with more CPU cores, or a larger model for the same time"]
+        remedies.append(f"smaller stored images ({_setting('resize', round(1.5 * min(height, width)), 'convert')})")
+    return remedies or ["a machine with more CPU cores"]

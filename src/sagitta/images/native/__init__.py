@@ -9,12 +9,15 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_POINTER = ctypes.c_void_p
+Affine = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
+_POINTER = ctypes.c_void_p
+_JOB_BYTES, _CUT_BYTES = 36, 24  # by the core's own assertions
 
 INTERFACE = 1
 """Must equal the core's ``sagitta_interface()``; raise both when a function, its arguments or their meaning change."""
@@ -92,7 +95,13 @@ def decode_batch(
 
     Returns:
         (B,) bool: True where ``out`` is written, False where the image is left to Pillow, which decodes or refuses it.
+
+    Raises:
+        ValueError: shapes or types do not fit together.
     """
+    _check(out, np.uint8, (len(images), *out.shape[1:]), contiguous=True)
+    if jobs.shape != (len(images),) or jobs.dtype.itemsize != _JOB_BYTES or out.shape[3] not in (1, 3):
+        raise ValueError(f"{len(images)} images need as many jobs, and one or three channels, not {out.shape}")
     views = [np.frombuffer(image, np.uint8) for image in images]
     files = np.array([view.__array_interface__["data"][0] for view in views], np.uint64)
     sizes = np.array([view.size for view in views], np.uint64)
@@ -134,17 +143,33 @@ def cut_out(
     images: npt.NDArray[np.uint8],
     cuts: npt.NDArray[np.void],
     out: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
-    affine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
+    affine: Affine | None,
 ) -> None:
     """Write into ``out`` a window of each chosen image: bytes, or floats after scale and shift.
 
     Args:
         core: the library.
         images: (N, C, H, W), C-contiguous.
-        cuts: (B,) of ``thumbnails.CUT``; windows must lie inside of the images, nobody checks.
+        cuts: (B,) of ``pixels.CUT``.
         out: (B, C, h, w), C-contiguous, float32 with ``affine``.
         affine: what bytes are multiplied by, and what is added then, (C,) each.
+
+    Raises:
+        ValueError: shapes or types do not fit together, or a window does not lie inside of its image.
     """
+    kind = np.uint8 if affine is None else np.float32
+    _check(images, np.uint8, images.shape, contiguous=True)
+    _check(out, kind, (len(cuts), images.shape[1], *out.shape[2:]), contiguous=True)
+    _check_affine(affine, images.shape[1])
+    room = np.array(images.shape[2:]) - out.shape[2:]
+    if len(cuts) and not (
+        cuts.dtype.itemsize == _CUT_BYTES
+        and cuts.flags.c_contiguous
+        and 0 <= cuts["row"].min() <= cuts["row"].max() < len(images)
+        and 0 <= cuts["top"].min() <= cuts["top"].max() <= room[0]
+        and 0 <= cuts["left"].min() <= cuts["left"].max() <= room[1]
+    ):
+        raise ValueError(f"a window of {out.shape[2:]} does not lie inside of {len(images)} images {images.shape[2:]}")
     change = (None, None) if affine is None else (affine[0].ctypes.data, affine[1].ctypes.data)
     core.sagitta_cut_out(
         len(cuts), images.ctypes.data, *images.shape[1:], cuts.ctypes.data, *out.shape[2:], *change, out.ctypes.data
@@ -155,7 +180,7 @@ def normalize(
     core: ctypes.CDLL,
     images: npt.NDArray[np.uint8],
     out: npt.NDArray[np.float32],
-    affine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    affine: Affine,
 ) -> None:
     """Write into ``out`` the bytes as floats after scale and shift.
 
@@ -164,12 +189,31 @@ def normalize(
         images: (B, C, H, W), the memory in this order or with the channels last.
         out: (B, C, H, W), C-contiguous.
         affine: what bytes are multiplied by, and what is added then, (C,) each.
+
+    Raises:
+        ValueError: shapes or types do not fit together.
     """
     count, channels, height, width = images.shape
+    last = images.transpose(0, 2, 3, 1).flags.c_contiguous
+    _check(images, np.uint8, images.shape, contiguous=not last)
+    _check(out, np.float32, images.shape, contiguous=True)
+    _check_affine(affine, channels)
     change = (affine[0].ctypes.data, affine[1].ctypes.data)
     core.sagitta_normalize(
         count, height * width, channels, not images.flags.c_contiguous, images.ctypes.data, *change, out.ctypes.data
     )
+
+
+def _check(array: npt.NDArray[Any], kind: npt.DTypeLike, shape: tuple[int, ...], *, contiguous: bool) -> None:
+    """Raise where the core would read or write beside an array."""
+    if array.dtype != kind or array.shape != shape or array.ndim != 4 or (contiguous and not array.flags.c_contiguous):
+        raise ValueError(f"the core needs {shape} of {np.dtype(kind)}, contiguous, not {array.shape} of {array.dtype}")
+
+
+def _check_affine(affine: Affine | None, channels: int) -> None:
+    for each in affine or ():
+        if each.shape != (channels,) or each.dtype != np.float32 or not each.flags.c_contiguous:
+            raise ValueError(f"{channels} channels need as many float32 each to scale and to shift, not {each.shape}")
 
 
 def libjpeg(core: ctypes.CDLL) -> str:

@@ -109,7 +109,7 @@ class Worker {
 
   private:
     bool fits(const Job& job, int width, int height) const {
-        constexpr int limit = 1 << 16;
+        constexpr int limit = 1 << 30;  // of which only the window is made
         return 0 <= job.box[0] && job.box[0] < job.box[2] && job.box[2] <= width &&  //
                0 <= job.box[1] && job.box[1] < job.box[3] && job.box[3] <= height &&
                job.resized[0] <= limit && job.resized[1] <= limit &&  //

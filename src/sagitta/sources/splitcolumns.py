@@ -1,0 +1,77 @@
+"""The column of a table that gives its rows to splits: found by its name, read by its values, never guessed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sagitta.dataset import flag_of, mapping_note, read_split_column, split_columns
+from sagitta.errors import SourceError
+from sagitta.sources.base import examples
+
+_ORDER = ("val", "test", "train")
+
+
+@dataclass(frozen=True)
+class GivenSplits:
+    """What the columns of a table say about its rows.
+
+    Attributes:
+        splits: of each row; None where its cell is empty.
+        is_flag: they come from booleans (``is_valid``), of which false does not say which other split it is.
+        note: which columns were used, and what was taken for what.
+    """
+
+    splits: list[str | None]
+    is_flag: bool
+    note: str
+
+
+def given_splits(
+    where: str, names: Sequence[str], read: Callable[[str], Sequence[str | None]], asked: str | None
+) -> tuple[GivenSplits | None, list[str]]:
+    """Return the splits that a table's columns give, or None where no column does; and warnings.
+
+    Args:
+        where: the table, for messages.
+        names: of its columns.
+        read: returns a column's values as text.
+        asked: the column that the user names; empty for none; None to look for one.
+
+    Raises:
+        SourceError: a column of splits holds a value that names none; or what ``read`` raises.
+    """
+    if asked:
+        return _given(where, {asked: read(asked)}, asked), []
+    wanted: dict[str, Sequence[str | None]] = {}
+    warnings = []
+    for name in split_columns(names) if asked is None else ():
+        values = read(name)
+        column = read_split_column(name, values, asked=False)
+        if column is None or (wanted and not flag_of(name)):
+            continue
+        if flag_of(name) and _mostly(values, column.splits.get):
+            warnings.append(f"column {name!r} is true in most rows, so it counts as no split (--split-column {name})")
+        elif not wanted or all(map(flag_of, wanted)):
+            wanted[name] = values
+    return (_given(where, wanted, None) if wanted else None), warnings
+
+
+def _mostly(values: Sequence[str | None], split_of: Callable[[str | None], str | None]) -> bool:
+    """Say whether a column sets apart more rows than it leaves to train on: it then says that rows are valid."""
+    return sum(split_of(value) in ("val", "test") for value in values) > len(values) / 2
+
+
+def _given(where: str, columns: dict[str, Sequence[str | None]], asked: str | None) -> GivenSplits:
+    found, notes = [], []
+    for name, values in columns.items():
+        column = read_split_column(name, values, asked=asked is not None)
+        assert column is not None  # so it was chosen
+        if column.unknown:
+            out = "" if asked else ", or use no column with --split-column ''"
+            raise SourceError(
+                f"{where}: split column {name!r} holds {examples(column.unknown)}; write train, val or test{out}"
+            )
+        found.append([column.splits[value] for value in values])
+        mapped = mapping_note((value, split) for value, split in column.splits.items() if value)
+        notes.append(f"{name!r}{f' ({mapped})' if mapped else ''}")
+    splits = [min(filter(None, cells), key=_ORDER.index, default=None) for cells in zip(*found, strict=True)]
+    return GivenSplits(splits, all(map(flag_of, columns)), f"splits of column {' and '.join(notes)}")
