@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from sagitta.dataset.splitwords import (
     mapping_note,
     may_be_a_class,
-    names_only_a_split,
     read_split_column,
     split_columns,
+    split_in,
     split_of,
     split_of_file,
     splits_of_files,
@@ -27,14 +27,13 @@ NO_LETTERS = st.text("-_. =0123456789/", max_size=4)
 @given(st.sampled_from(WORDS), NO_LETTERS, NO_LETTERS, st.sampled_from([str.lower, str.upper, str.title]))
 def test_every_word_of_the_hub_is_known_between_what_are_no_letters(word, before, after, case) -> None:  # type: ignore[no-untyped-def]
     name = before.replace("/", "_") + case(word[0]) + after.replace("/", "_")
-    assert split_of(name) == word[1]
-    assert names_only_a_split(name)
+    assert split_of(name) == split_in(name) == word[1]
     assert split_of_file(f"data/{name}/0.parquet") == word[1]
 
 
 @given(st.sampled_from(WORDS), st.text("abcxyzé", min_size=1, max_size=3), st.booleans())
 def test_no_word_is_known_within_another(word, letters, first) -> None:  # type: ignore[no-untyped-def]
-    assert split_of(letters + word[0] if first else word[0] + letters) is None
+    assert split_in(letters + word[0] if first else word[0] + letters) is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_no_word_is_known_within_another(word, letters, first) -> None:  # type:
     ],
 )
 def test_a_name_and_whether_it_says_anything_else(text: str, split: str | None, only: bool) -> None:
-    assert (split_of(text), names_only_a_split(text)) == (split, only)
+    assert (split_in(text), split_of(text)) == (split, split if only else None)
 
 
 def test_words_that_name_classes_as_well() -> None:

@@ -52,7 +52,7 @@ def test_what_kaggle_leaves_without_a_label_is_counted(open_folder: Open) -> Non
     files = {f"train/{name}.{index}.jpg": None for name in ("cat", "dog") for index in range(2)}
     source = open_folder(files | {f"test1/{index}.jpg": None for index in range(9)})
     assert source.rows.num_rows == 4
-    assert source.notes == ("skipped 9 files without a label",)
+    assert source.notes == ("splits: train -> train, test1 -> test", "skipped 9 files without a label")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,36 @@ def test_one_folder_called_train_among_others_is_a_class(open_folder: Open) -> N
 def test_folders_beside_the_splits_are_counted(open_folder: Open) -> None:
     source = open_folder({"train/a/1.png": None, "val/b/1.png": None, "extra/c/1.png": None})
     assert source.class_names == ("a", "b")
-    assert source.notes == ("skipped 1 file outside the split folders",)
+    assert source.warnings == ("skipped 1 file outside the split folders: extra",)
+
+
+def test_a_lone_split_folder_beside_as_many_images_is_refused(open_folder: Open) -> None:
+    files = {f"{folder}{name}.{index}.jpg": None for folder in ("", "test/") for name in ("a", "b") for index in "12"}
+    with pytest.raises(SourceError, match="test is a split, but 4 files beside it are in none; give them a folder"):
+        open_folder(files)
+
+
+@pytest.mark.parametrize("wrapper", ["test", "data/Validation_set/images"])
+def test_a_wrapper_that_names_a_split_is_kept(open_files: Open, wrapper: str) -> None:
+    source = open_files({f"{wrapper}/cat/1.png": None, f"{wrapper}/dog/1.png": None})
+    assert set(source.rows["split"].to_pylist()) == {"test" if wrapper == "test" else "val"}
+
+
+@pytest.mark.parametrize("unlabelled", ["_unlabeled", "unlabelled", "train/unlabeled"])
+def test_folders_of_what_nobody_labelled_are_no_class(open_folder: Open, unlabelled: str) -> None:
+    files = {f"{split}/{label}/1.png": None for split in ("train", "test") for label in ("cat", "dog")}
+    source = open_folder(files | {f"{unlabelled}/{index}.png": None for index in range(9)})
+    assert (source.class_names, source.rows.num_rows) == (("cat", "dog"), 4)
+    assert source.notes == ("skipped 9 files without a label",)
+
+
+def test_empty_folders_of_classes_are_named(open_files: Open, tmp_path: Path) -> None:
+    for folder in ("train/emu", "test/cat/sub", "test/dog"):
+        (tmp_path / "given" / folder).mkdir(parents=True)
+    (tmp_path / "given/test/dog/.DS_Store").touch()
+    source = open_files({f"{split}/{label}/1.png": None for split in ("train", "test") for label in ("cat", "owl")})
+    assert source.warnings == ("no image in 2 folders: test/dog, train/emu",)
+    assert source.class_names == ("cat", "owl")
 
 
 def test_a_single_top_folder_is_a_wrapper_unless_it_is_the_only_class(open_files: Open) -> None:

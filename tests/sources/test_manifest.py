@@ -153,6 +153,50 @@ def test_a_name_that_fits_several_files_is_refused(open_folder: Open) -> None:
         open_folder({"x/1.jpg": None, "y/1.jpg": None, "x/2.jpg": None, "labels.csv": "id,label\n2,a\n1,b\n"})
 
 
-def test_a_column_of_other_values_called_split_is_passed_over(open_folder: Open) -> None:
-    source = open_folder(PHOTOS | {"labels.csv": "id,label,split\na,x,1\nb,y,2\n"})
-    assert source.rows["split"].null_count == 2
+def test_values_that_name_no_split_are_refused_unless_the_column_is_left_out(open_folder: Open) -> None:
+    table = {"labels.csv": "id,label,split\na,x,1\nb,y,2\nc,x,train\n"}
+    with pytest.raises(SourceError, match=r"'split' holds 1, 2; write train, val or test, or use no .* --split-column"):
+        open_folder(PHOTOS | table, SourceOptions(layout="manifest"))
+    source = open_folder(PHOTOS | table, SourceOptions(layout="manifest", split_column=""))
+    assert source.rows["split"].null_count == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "expected", "note"),
+    [
+        (
+            "split",
+            ["train", "dev", "holdout"],
+            ["train", "val", "test"],
+            "splits of column 'split' (train -> train, dev -> val, holdout -> test)",
+        ),
+        (
+            "is_valid",
+            ["False", "True", "False"],
+            ["train", "val", "train"],
+            "splits of column 'is_valid' (False -> train, True -> val)",
+        ),
+        (
+            "is_test,is_valid",
+            ["0,0", "1,0", "0,1"],
+            ["train", "test", "val"],
+            "splits of column 'is_test' (0 -> train, 1 -> test) and 'is_valid' (0 -> train, 1 -> val)",
+        ),
+    ],
+)
+def test_words_and_booleans_are_mapped_and_said(
+    open_folder: Open, columns: str, cells: list[str], expected: list[str], note: str
+) -> None:
+    rows = zip("abc", "xyx", cells, strict=True)
+    table = "\n".join([f"id,label,{columns}", *(",".join(row) for row in rows)])
+    source = open_folder(PHOTOS | {"labels.csv": table + "\n"})
+    assert source.rows["split"].to_pylist() == expected
+    assert note in source.notes
+
+
+def test_a_flag_that_is_true_in_most_rows_is_no_split(open_folder: Open) -> None:
+    source = open_folder(PHOTOS | {"labels.csv": "id,label,valid\na,x,True\nb,y,True\nc,x,False\n"})
+    assert source.rows["split"].null_count == 3
+    assert source.warnings == (
+        "labels.csv: column 'valid' is true in most rows, so it counts as no split (--split-column valid)",
+    )

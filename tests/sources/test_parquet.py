@@ -212,6 +212,34 @@ LAYOUTS: dict[str, dict[str, pa.Table]] = {
 }
 
 
+LAYOUTS |= {
+    "words in names": {"x-train.parquet": PLAIN, "x-evaluation.parquet": PLAIN, "x-valset.parquet": PLAIN},
+    "hive": {"split=train/0.parquet": PLAIN, "split=holdout/0.parquet": PLAIN},
+    "whole fractions": {"a.parquet": pa.table({"image": PICTURES, "label": [0.0, 1.0] * 3})},
+    "gaps": {"a.parquet": pa.table({"image": PICTURES, "label": [10, 2, 9, 2, 10, 9]})},
+    "numbers as text": {"a.parquet": pa.table({"image": PICTURES, "label": ["10", "2", "9", "2", "10", "9"]})},
+    "two classes with a sign": {"a.parquet": pa.table({"image": PICTURES, "label": [-1, 1] * 3})},
+    "integers beside fractions": {
+        "a.parquet": pa.table({"image": PICTURES, "label": [0, 1] * 3}),
+        "b.parquet": pa.table({"image": PICTURES, "label": [2.0, 1.0] * 3}),
+    },
+    "views": {
+        "a.parquet": pa.table(
+            {
+                "image": pa.array(PICTURES, pa.binary_view()),
+                "label": pa.array(WORDS, pa.string_view()),
+            }
+        )
+    },
+    "declared in one file only": {
+        "a.parquet": with_features({"image": PICTURES, "label": NUMBERS}, label=KINDS),
+        "b.parquet": pa.table({"image": PICTURES, "label": NUMBERS}),
+    },
+    "one split's column": {"test.parquet": pa.table({"image": PICTURES, "label": WORDS, "split": ["Test"] * 6})},
+    "other values called split": {"a.parquet": pa.table({"image": PICTURES, "label": WORDS, "set": list("abcdef")})},
+}
+
+
 def rows_of(shards: ShardSet) -> dict[tuple[str, int], tuple[str, list[str], bytes]]:
     """(file, row in it) -> split, names of the labels, image, as `Loader` has them."""
     found = {}
@@ -238,6 +266,7 @@ def test_opened_and_converted_data_are_the_same(tmp_path: Path, name: str, optio
     with ShardSet.open(tmp_path / "given", cache=tmp_path / "cache") as shards:
         opened = rows_of(shards)
     source = open_source(str(tmp_path / "given"), cache=tmp_path)
+    assert source.class_names == shards.info.class_names
     whole = {split for split, _, _ in opened.values()}
     matched = set()
     for row in source.rows.to_pylist():
@@ -272,3 +301,136 @@ def test_features_that_are_no_json_are_an_error_of_ours(tmp_path: Path) -> None:
         ShardSet.open(tmp_path, cache=tmp_path / "cache")
     with pytest.raises(SourceError, match=r"a\.parquet: cannot be read as Parquet \(the features"):
         open_source(str(tmp_path), cache=tmp_path)
+
+
+def write_two(root: Path, first: pa.Table, second: pa.Table) -> Path:
+    pq.write_table(first, root / "train.parquet")
+    pq.write_table(second, root / "test.parquet")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"label": ["a"] * 6}, r"train\.parquet: column 'label' holds numbers, but text in .*test\.parquet"),
+        ({"label": [[1]] * 6}, r"holds numbers, but lists of numbers in .*test\.parquet; write the labels alike"),
+        ({"label": pa.nulls(6)}, r"holds numbers, but null in .*test\.parquet"),
+        ({}, r"test\.parquet: no column 'label', which .*train\.parquet has; take that file out"),
+        ({"class": [1] * 6}, r"train\.parquet: no column 'class', which .*test\.parquet has"),
+    ],
+)
+def test_files_whose_labels_differ_are_refused_by_both(tmp_path: Path, second: dict[str, Any], message: str) -> None:
+    write_two(tmp_path, pa.table({"image": PICTURES, "label": NUMBERS}), pa.table({"image": PICTURES, **second}))
+    with pytest.raises(SourceError, match=message):
+        open_source(str(tmp_path), cache=tmp_path)
+    with pytest.raises(DatasetError, match=r"column 'label'|column 'class'"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0.0, float("nan"), 1.0, None, 1.0, 0.0], ("0", "1")),
+        ([0, -1, 1, None, 1, 0], ("0", "1")),
+        (["x", "", "y", "NA", "z", "x"], ("x", "y", "z")),
+    ],
+)
+def test_what_has_no_label_is_left_out_and_no_class_of_either(
+    tmp_path: Path, labels: list[object], classes: tuple[str, ...]
+) -> None:
+    pq.write_table(pa.table({"image": PICTURES, "label": labels}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path), cache=tmp_path)
+    shards = ShardSet.open(tmp_path, cache=tmp_path / "cache")
+    assert source.class_names == shards.info.class_names == classes
+    assert [path[10] for path in source.rows["path"].to_pylist()] == ["0", "2", "4", "5"]
+    assert source.notes == ("skipped 2 rows without a label",)
+    with pytest.raises(DatasetError, match=r"row 1: label .* is none of the . classes; `sagitta convert` leaves rows"):
+        _ = shards.splits["train"].labels
+
+
+def test_views_of_bytes_in_structs_are_images(tmp_path: Path) -> None:
+    rows = pa.array([{"bytes": data} for data in PICTURES], pa.struct([("bytes", pa.binary_view())]))
+    pq.write_table(pa.table({"image": rows, "label": WORDS}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path), cache=tmp_path)
+    assert [source.reader.read(path) for path in source.rows["path"].to_pylist()] == PICTURES
+    train = ShardSet.open(tmp_path, cache=tmp_path / "cache").splits["train"]
+    assert [bytes(train.image(row)) for row in range(6)] == PICTURES
+
+
+def test_a_file_without_any_label_is_named_among_those_skipped(tmp_path: Path) -> None:
+    write_two(
+        tmp_path,
+        with_features({"image": PICTURES, "label": NUMBERS}, label=KINDS),
+        with_features({"image": PICTURES, "label": [-1] * 6}, label=KINDS),
+    )
+    source = open_source(str(tmp_path), cache=tmp_path)
+    assert source.notes == ("skipped 6 rows without a label (all of test.parquet)",)
+
+
+def test_a_column_divides_the_rows_or_is_refused_where_it_cannot(tmp_path: Path) -> None:
+    cells = ["train", "dev", "holdout"] * 2
+    pq.write_table(pa.table({"image": PICTURES, "label": WORDS, "split": cells}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path), cache=tmp_path)
+    assert source.rows["split"].to_pylist() == ["train", "val", "test"] * 2
+    assert source.notes == ("splits of column 'split' (train -> train, dev -> val, holdout -> test)",)
+    with pytest.raises(DatasetError, match=r"a\.parquet: its column 'split' gives rows to test and train and val;"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+    assert open_source(str(tmp_path), SourceOptions(split_column=""), cache=tmp_path).rows["split"].null_count == 6
+
+
+def test_booleans_of_validation_are_a_split_of_the_file_for_training_only(tmp_path: Path) -> None:
+    flags = pa.table({"image": PICTURES, "label": WORDS, "is_valid": [False, True] + [False] * 4})
+    write_two(tmp_path, flags, flags.set_column(2, "is_valid", pa.array([False] * 6)))
+    source = open_source(str(tmp_path), cache=tmp_path)
+    assert source.rows["split"].to_pylist() == ["test"] * 6 + ["train", "val"] + ["train"] * 4
+
+
+def test_a_column_that_contradicts_its_files_name_is_refused(tmp_path: Path) -> None:
+    given = pa.table({"image": PICTURES, "label": WORDS, "split": ["train"] * 6})
+    write_two(tmp_path, given, given)
+    with pytest.raises(SourceError, match=r"test\.parquet: is test by its name, but has train in splits of column"):
+        open_source(str(tmp_path), cache=tmp_path)
+    with pytest.raises(DatasetError, match=r"test\.parquet: its column 'split' gives rows to train, its name to test"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+
+
+def test_values_of_a_split_column_that_tell_nothing_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": PICTURES, "label": WORDS, "split": [0, 1, 2] * 2}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet: split column 'split' holds 0, 1, 2; write train, val or test"):
+        open_source(str(tmp_path), cache=tmp_path)
+
+
+def test_images_of_which_only_the_path_is_stored_are_read_beside_the_file(tmp_path: Path) -> None:
+    root = tmp_path / "given"
+    (root / "data").mkdir(parents=True)
+    (tmp_path / "out.png").write_bytes(image(9))
+    (root / "data" / "a.png").write_bytes(image(0))
+    (root / "b.png").write_bytes(image(1))
+    paths = ["a.png", "b.png", str(root / "b.png"), "far.png", "../out.png", str(tmp_path / "out.png")]
+    rows = pa.array([{"bytes": None, "path": path} for path in paths], IMAGE)
+    pq.write_table(pa.table({"image": rows, "label": WORDS}), root / "data" / "x.parquet")
+    source = open_source(str(root), cache=tmp_path)
+    names = source.rows["path"].to_pylist()
+    assert [source.reader.read(name) for name in names[:3]] == [image(0), image(1), image(1)]
+    for name in names[3:]:
+        with pytest.raises(ImageError, match=r"x\.parquet, row \d: no image bytes, and no file .*\.png beside"):
+            source.reader.read(name)
+    with pytest.raises(DatasetError, match=r"row 0: the image is null, only its path 'a\.png' is there"):
+        ShardSet.open(root, cache=tmp_path / "cache").splits["train"].image(0)
+
+
+def test_labels_that_are_no_text_are_an_error_of_ours(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": PICTURES, "label": [{"a": 1}] * 6}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"column 'label' of struct<a: int64> is no text or number"):
+        open_source(str(tmp_path), cache=tmp_path)
+    with pytest.raises(DatasetError, match=r"column 'label' of struct<a: int64> is no text or number"):
+        ShardSet.open(tmp_path, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("folder", ["", "test/"])
+def test_the_only_folder_of_parquet_tells_its_split_in_both(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "given" / folder).mkdir(parents=True)
+    pq.write_table(PLAIN, tmp_path / "given" / folder / "0.parquet")
+    expected = "test" if folder else None
+    assert set(open_source(str(tmp_path / "given"), cache=tmp_path).rows["split"].to_pylist()) == {expected}
+    assert [*ShardSet.open(tmp_path / "given", cache=tmp_path / "cache").splits] == [expected or "train"]

@@ -143,3 +143,16 @@ def test_a_tree_is_the_same_in_every_container(
         assert tree.sizes == {name: len(visible[name]) for name in sorted(visible)}
         reader = pickle.loads(pickle.dumps(tree.reader))
         assert {name: reader.read(name) for name in tree.sizes} == visible
+
+
+def test_folders_that_hold_nothing_are_listed_and_are_no_files(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "given", {"a/x.png": None, "b/.hidden": "x", "c/d/Thumbs.db": "x", "e/f/y.png": None})
+    (root / "e" / "g" / "h").mkdir(parents=True)
+    for kind in ("folder", "tar", "zip"):
+        packed = pack(root, kind)
+        tree = folder_tree("x", packed) if kind == "folder" else archive_tree("x", packed, tmp_path / "cache")
+        assert tree is not None
+        tree = tree.below("given") if kind == "zip" else tree
+        assert (sorted(tree.empty), list(tree.sizes)) == (["b", "c/d", "e/g/h"], ["a/x.png", "e/f/y.png"])
+        assert tree.below("e").empty == ["g/h"]
+        assert tree.below("e").within.endswith("e/")

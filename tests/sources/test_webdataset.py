@@ -71,3 +71,21 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     (root / "01.tar").write_bytes(b"\x1f\x8b not a tar")
     with pytest.raises(SourceError, match=r"01\.tar: not a whole, uncompressed tar"):
         open_source(str(root), cache=tmp_path)
+
+
+def test_the_plain_extension_is_the_image(open_folder: Open) -> None:
+    source = open_folder({"0.depth.png": None, "0.jpg": None, "0.cls": "a", "1.rgb.png": None, "1.cls": "b"})
+    assert [path.rpartition("/")[2] for path in source.rows["path"].to_pylist()] == ["0.jpg", "1.rgb.png"]
+
+
+@pytest.mark.parametrize("names", [("0.jpg", "0.png"), ("0.left.jpg", "0.right.jpg")])
+def test_two_images_of_one_sample_are_refused(open_folder: Open, names: tuple[str, str]) -> None:
+    with pytest.raises(SourceError, match=f"{names[0]} and {names[1]} are two images of one sample; leave one"):
+        open_folder({**dict.fromkeys(names), "0.cls": "a"})
+
+
+def test_words_in_the_names_of_shards_are_mapped_and_said(tmp_path: Path) -> None:
+    root = write_shards(tmp_path / "shards", {"x-training-0.tar": SHARD, "x-eval-0.tar": SHARD, "x-more-0.tar": SHARD})
+    source = open_source(str(root), cache=tmp_path)
+    assert source.rows["split"].to_pylist() == ["test"] * 2 + ["train"] * 4
+    assert source.notes[0] == "splits: x-more-0.tar -> train, training -> train, eval -> test"

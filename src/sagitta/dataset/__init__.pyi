@@ -5,6 +5,7 @@ from .columns import column_texts as column_texts
 from .columns import common_label as common_label
 from .columns import declared_names as declared_names
 from .columns import image_leaves as image_leaves
+from .columns import is_no_label as is_no_label
 from .columns import label_column as label_column
 from .columns import label_numbers as label_numbers
 from .columns import label_texts as label_texts
@@ -39,9 +40,9 @@ from .splitwords import files_note as files_note
 from .splitwords import flag_of as flag_of
 from .splitwords import mapping_note as mapping_note
 from .splitwords import may_be_a_class as may_be_a_class
-from .splitwords import names_only_a_split as names_only_a_split
 from .splitwords import read_split_column as read_split_column
 from .splitwords import split_columns as split_columns
+from .splitwords import split_in as split_in
 from .splitwords import split_of as split_of
 from .splitwords import split_of_file as split_of_file
 from .splitwords import splits_of_files as splits_of_files

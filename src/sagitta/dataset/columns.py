@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 _MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _LABEL_COLUMNS = ("fine_label", "label", "labels", "class", "class_name", "category", "target")
-_NO_LABEL = ("", "nan", "NaN", "NA", "N/A", "<NA>")
+_NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
 
 
 def find_files(root: Path) -> dict[str, list[Path]]:
@@ -241,8 +241,13 @@ def class_order(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def is_no_label(text: str | None) -> bool:
+    """Say whether a text means that there is no label: nothing, ``NA``, ``nan``, ``null``; ``None`` is a class."""
+    return text is None or (text.strip().lower() in _NO_LABEL and text.strip() not in ("Nan", "Na"))
+
+
 def label_texts(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Return labels as text, null where there is none (null, NaN, empty, ``NA``); ``1.0`` is ``1``.
+    """Return labels as text, null where there is none (NaN and what :func:`is_no_label` says); ``1.0`` is ``1``.
 
     Raises:
         ArrowInvalid, ArrowNotImplementedError: the column holds neither text nor numbers.
@@ -250,7 +255,8 @@ def label_texts(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Arra
     texts = column.cast(pa.string())
     if pa.types.is_integer(column.type):
         return texts
-    return pc.if_else(pc.is_in(texts, pa.array(_NO_LABEL)), pa.scalar(None, pa.string()), texts)
+    nothing = [text for text in pc.unique(texts).to_pylist() if is_no_label(text)]
+    return pc.if_else(pc.is_in(texts, pa.array(nothing, pa.string())), pa.scalar(None, pa.string()), texts)
 
 
 def column_texts(column: pa.ChunkedArray | None) -> pa.ChunkedArray | None:

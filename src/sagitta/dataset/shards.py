@@ -160,7 +160,7 @@ class Split:
         if wrong.size:
             row = int(wrong[0] if lengths is None else np.repeat(np.arange(len(lengths)), lengths)[wrong[0]])
             value = column[row].as_py()
-            none = value in (None, -1) or value != value
+            none = value in (None, "", -1) or value != value
             advice = "; `sagitta convert` leaves rows without a label out" if none else ""
             raise DatasetError(f"{self.where(row)}: label {value!r} is none of the {len(names)} classes{advice}")
         return labels if lengths is None else multi_hot(lengths, labels, len(names))

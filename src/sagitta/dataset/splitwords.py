@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from sagitta.dataset.schema import SPLITS
+
 _WORDS = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -32,7 +34,16 @@ _ABOUT_FLAGS = frozenset({"is", "in", "for", "flag", "image", "set"})
 
 
 def split_of(text: str | None) -> str | None:
-    """Return the split that a word in ``text`` names, or None: ``Validation``, ``my_dev_set`` and ``valTest2`` no.
+    """Return the split that ``text`` names, or None where it says anything else.
+
+    ``Validation``, ``test_set``, ``val2017`` and ``split=train`` name one; ``bullet-train`` does not.
+    """
+    known = all(word in _WORDS or word in _BESIDE for word in _words(text or ""))
+    return split_in(text) if known else None
+
+
+def split_in(text: str | None) -> str | None:
+    """Return the split that a word in ``text`` names, whatever else it says, or None: ``PublicTest``, ``trainLabels``.
 
     Of several words the first counts (``train_val``), but test and another together name none (``train_test_split``).
     """
@@ -41,11 +52,6 @@ def split_of(text: str | None) -> str | None:
     if not found or ("test" in found and len(set(found)) > 1) or _NOT & set(words):
         return None
     return found[0]
-
-
-def names_only_a_split(text: str) -> bool:
-    """Say whether ``text`` names a split and nothing else: ``training_set``, ``test1``, but not ``bullet-train``."""
-    return split_of(text) is not None and all(word in _WORDS or word in _BESIDE for word in _words(text))
 
 
 def may_be_a_class(text: str) -> bool:
@@ -71,7 +77,7 @@ def split_of_file(name: str) -> str | None:
 
     ``imagenet-val-003.tar``, ``my_dev_set.csv``, ``trainLabels.csv``, but neither ``latest`` nor ``contest.parquet``.
     """
-    return next((split for part in reversed(name.split("/")) if (split := split_of(part))), None)
+    return next((split for part in reversed(name.split("/")) if (split := split_in(part))), None)
 
 
 def splits_of_files(names: Sequence[str]) -> list[str | None]:
@@ -92,7 +98,7 @@ def mapping_note(mapped: Iterable[tuple[str, str | None]]) -> str | None:
     pairs = {name: split for name, split in mapped if split}
     if all(name.lower() == split for name, split in pairs.items()):
         return None
-    shown = [f"{name} -> {split}" for name, split in pairs.items()]
+    shown = [f"{name} -> {split}" for each in SPLITS for name, split in pairs.items() if split == each]
     return f"{', '.join(shown[:8])}{', ...' if len(shown) > 8 else ''}"
 
 
@@ -109,7 +115,7 @@ def files_note(names: Sequence[str], splits: Sequence[str | None]) -> str | None
 def _telling(name: str) -> str:
     """Return the word that tells a file's split, or the file's own name where none does."""
     for part in reversed(name.split("/")):
-        if split_of(part):
+        if split_in(part):
             return next(word for word in _words(part) if word in _WORDS)
     return name.rpartition("/")[2]
 
@@ -163,9 +169,9 @@ def read_split_column(name: str, values: Iterable[str | None], *, asked: bool) -
         other = "test" if flag == "train" else "train"
         splits.update({text: flag if text.strip().lower() in _TRUE else other for text in texts})
         return SplitColumn(splits, ())
-    found = {text: split_of(text) for text in texts}
+    found = {text: split_in(text) for text in texts}
     unknown = tuple(sorted(text for text, split in found.items() if split is None))
-    named = {split for text, split in found.items() if split and names_only_a_split(text)}
+    named = {split for text, split in found.items() if split and split_of(text)}
     if not asked and _rank(name) != 0 and not (flag is None and ("train" in named or len(named) > 1)):
         return None  # ``usage`` of ``private`` and ``commercial``, a ``valid`` of comments
     splits.update(found)

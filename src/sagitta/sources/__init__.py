@@ -4,7 +4,9 @@ In the order of their imports::
 
     base         options, and what every layout needs: names, splits, several labels a row
     tree         a folder, tar or zip as names, sizes and bytes; nothing is extracted
+    splitfolders which folders are splits, classes or masks
     folders      class folders; labels in file names
+    splitcolumns which column of a table gives splits
     manifest     tables that name files
     webdataset   tar shards of samples
     arrays       MNIST's idx files, CIFAR's batches

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from sagitta.dataset import Reader, Source, split_of_file
+from sagitta.dataset import Reader, Source, class_order, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import SourceOptions, class_order, make_source, rows_table
+from sagitta.sources.base import SourceOptions, make_source, rows_table
 from sagitta.sources.tree import Tree
 
 Pixels = npt.NDArray[np.uint8]

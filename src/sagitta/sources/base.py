@@ -3,13 +3,13 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import ROWS, Reader, Source, is_list, single_labels
+from sagitta.dataset import ROWS, Reader, Source, class_order, is_list, single_labels
 from sagitta.errors import SourceError
 
 IMAGE_SUFFIXES = frozenset({
@@ -24,8 +24,6 @@ TEXT_SUFFIXES = frozenset({
     ".manifest",
 })  # fmt: skip
 """Lower-case suffixes of files that accompany images."""
-
-_NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
 
 
 @dataclass(frozen=True)
@@ -62,23 +60,10 @@ def examples(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def is_no_label(text: str | None) -> bool:
-    """Say whether a text means that there is no label: nothing, ``NA``, ``nan``, ``null``; ``None`` is a class."""
-    return text is None or (text.strip().lower() in _NO_LABEL and text.strip() not in ("Nan", "Na"))
-
-
 def suffix(name: str) -> str:
     """Return the lower-case extension of a '/'-separated name, with its dot, or ''."""
     stem, dot, extension = name.rpartition("/")[2].rpartition(".")
     return dot + extension.lower() if stem else ""
-
-
-def class_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return the distinct labels: numerically where all are integers, alphabetically otherwise."""
-    names = sorted(set(labels))
-    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
-        names.sort(key=int)
-    return tuple(names)
 
 
 def rows_table(

@@ -8,8 +8,8 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import plural, split_of
-from sagitta.sources.base import IMAGE_SUFFIXES, Cell, examples, is_no_label, suffix
+from sagitta.dataset import is_no_label, plural, split_of
+from sagitta.sources.base import IMAGE_SUFFIXES, Cell, examples, suffix
 from sagitta.sources.matching import Finder
 
 PATH_COLUMNS = (

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sagitta.dataset import Source, names_only_a_split, plural, split_of
+from sagitta.dataset import Source, plural, split_of
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
 from sagitta.sources.splitfolders import SplitFolders, masks, split_folders
@@ -115,6 +115,8 @@ def _refuse_half(tree: Tree, found: _Found, plan: SplitFolders) -> None:
 
 def _set_aside(name: str) -> bool:
     """Say whether a file lies in a folder of unlabelled ones, at the top or in a split."""
+    if "unlabel" not in name.lower():  # of a million names nearly all
+        return False
     top, _, rest = name.partition("/")
     folder, slash, _ = rest.partition("/")
     return bool(rest and (_UNLABELLED.fullmatch(top) or (slash and split_of(top) and _UNLABELLED.fullmatch(folder))))
@@ -122,15 +124,15 @@ def _set_aside(name: str) -> bool:
 
 def _collect(tree: Tree, rows: list[str], plan: SplitFolders, label_of: Callable[[str], str | None]) -> _Found:
     found = _Found()
-    wrapper = next((split_of(part) for part in tree.within.split("/")[::-1] if names_only_a_split(part)), None)
+    wrapper = next((split for part in tree.within.split("/")[::-1] if (split := split_of(part))), None)
     for name in rows:
         top, _, rest = name.partition("/")
-        second = f"{top}/{rest.partition('/')[0]}"
+        second = f"{top}/{rest.partition('/')[0]}" if plan.below else top
         split = plan.tops.get(top) or plan.below.get(second)
         if _set_aside(name):
             found.set_aside += 1
         elif (plan.tops or plan.below) and (split is None or not rest):
-            found.outside[top if plan.tops else second] += 1
+            found.outside[second] += 1
         elif (label := label_of(_below_split(name, plan))) is None:
             found.unlabelled[split] += 1
         else:

@@ -4,20 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sagitta.dataset import Reader, Source, plural, split_of, split_of_file
+from sagitta.dataset import Reader, Source, is_no_label, plural, split_of, split_of_file
 from sagitta.errors import ImageError, SourceError
 from sagitta.sources.base import (
     IMAGE_SUFFIXES,
     Cell,
     SourceOptions,
     examples,
-    is_no_label,
     make_source,
     rows_table,
     several_labels,
     suffix,
 )
 from sagitta.sources.matching import Finder
+from sagitta.sources.splitcolumns import GivenSplits
 from sagitta.sources.tree import Tree
 
 
@@ -34,6 +34,7 @@ class Sheet:
         files: the files that each may mean.
         labels: what it writes of each row's class; empty where it has none.
         splits: of each row; None where it has no such column; likewise ``groups``.
+        warnings: what a person must see of it.
         group_hint: a column that seems to tell which rows belong together.
     """
 
@@ -44,9 +45,10 @@ class Sheet:
     paths: list[str | None]
     files: list[list[str]]
     labels: list[Cell]
-    splits: list[str | None] | None
+    splits: GivenSplits | None
     groups: list[str | None] | None
     group_hint: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def rank(self) -> tuple[bool, int, str]:
@@ -120,17 +122,17 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
     return list(lists.values()) if len(lists) > 1 else []
 
 
-def _cub_splits(tree: Tree, sheet: Sheet) -> list[str | None]:
-    """Return the splits in ``train_test_split.txt`` (number, 1 for train), empty where there is none beside a list."""
+def _cub_splits(tree: Tree, sheet: Sheet) -> GivenSplits | None:
+    """Return the splits in ``train_test_split.txt`` (number, 1 for train), or None where there is none."""
     beside = f"{sheet.name.removesuffix('images.txt')}train_test_split.txt"
     if beside not in tree.sizes or len(sheet.columns) != 2:
-        return []
+        return None
     rows, flags = (
         [line.split() for line in tree.reader.read(name).decode("utf-8", "replace").splitlines() if line.strip()]
         for name in (sheet.name, beside)
     )
     told = {row[0]: "train" if row[-1] == "1" else "test" for row in flags}
-    return [told.get(row[0]) for row in rows]
+    return GivenSplits((), [told.get(row[0]) for row in rows], is_flag=False, note=f"splits of {beside}")
 
 
 def _classes(sheet: Sheet) -> list[Cell]:
@@ -227,7 +229,11 @@ def source_of(
         rows.sort_by("path"),
         reader,
         notes=notes,
-        warnings=[*warnings, *_group_hints([*sheets, *others])],
+        warnings=[
+            *warnings,
+            *(warning for sheet in sheets for warning in sheet.warnings),
+            *_group_hints([*sheets, *others]),
+        ],
     )
 
 
@@ -324,9 +330,9 @@ def _splits(
     of_names = len({split_of_file(sheet.name) for sheet in sheets}) > 1
     for sheet in sheets:
         named = split_of_file(sheet.name) if of_names else None
-        splits += sheet.splits or [named] * len(sheet.paths)
+        splits += sheet.splits.beside(sheet.name, named) if sheet.splits else [named] * len(sheet.paths)
     if any(splits):
-        return splits, []
+        return splits, [*dict.fromkeys(sheet.splits.note for sheet in sheets if sheet.splits)]
     for names, told in _told_splits(others):
         if all(path in told for path in paths):
             return [told[path] for path in paths], [f"splits of {names}"]
@@ -344,8 +350,8 @@ def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str |
     lists: dict[str, str | None] = {}
     names = []
     for other in others:
-        if other.splits and any(other.splits):
-            rows = zip(other.files, other.splits, strict=True)
+        if other.splits:
+            rows = zip(other.files, other.splits.splits, strict=True)
             yield other.name, {files[0]: split for files, split in rows if files}
         elif len(other.columns) == 1 and (split := split_of_file(other.name)):
             lists.update({files[0]: split for files in other.files if files})

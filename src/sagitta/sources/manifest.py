@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import Source, is_list, split_of
+from sagitta.dataset import Source, is_list
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels
 from sagitta.sources.joining import Sheet, choose, class_lists, require_most, source_of
 from sagitta.sources.matching import Finder
+from sagitta.sources.splitcolumns import GivenSplits, given_splits
 from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
-_SPLIT_COLUMNS = ("split", "subset", "partition", "data set")
 _NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction).*|(?:readme|license|requirements).*")
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
@@ -164,7 +164,9 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
     columns = Columns(name, table, finder)
     path = None if options.path_column else columns.path()
     path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
-    labels = _labels_of(where, table, columns, path, options, alone=alone)
+    splits, warnings = _splits(where, table, columns, path, options)
+    taken = splits.columns if splits else ()
+    labels = _labels_of(where, table, columns, path, options, taken, alone=alone)
     grouped = options.group_column and (alone or options.group_column in columns.values)
     paths = _column(where, table, path, (), "--path-column")
     return Sheet(
@@ -175,16 +177,24 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
         paths=paths,
         files=finder.find(name, paths),
         labels=_cells(where, table, labels) if labels else [],
-        splits=_splits(where, table, options.split_column or columns.split(labels.column)),
+        splits=splits,
+        warnings=tuple(f"{name}: {warning}" for warning in warnings),
         groups=_column(where, table, options.group_column, (), "--group") if grouped else None,
         group_hint=None if options.group_column else columns.group(path, labels.column),
     )
 
 
 def _labels_of(
-    where: str, table: pa.Table, columns: Columns, path: str, options: SourceOptions, *, alone: bool
+    where: str,
+    table: pa.Table,
+    columns: Columns,
+    path: str,
+    options: SourceOptions,
+    taken: Sequence[str],
+    *,
+    alone: bool,
 ) -> Labels:
-    """Return what tells the labels.
+    """Return what tells the labels: not the columns ``taken`` for splits.
 
     Raises:
         SourceError: nothing does in a table that stands ``alone``; or it is in doubt.
@@ -193,7 +203,7 @@ def _labels_of(
         return Labels(_named(where, table, options.label_column, (), "--label-column"))
     if options.label_column:
         return Labels()
-    labels = columns.labels(path, (options.split_column, options.group_column))
+    labels = columns.labels(path, (*taken, options.group_column))
     if labels.doubt:
         raise SourceError(
             f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
@@ -258,12 +268,16 @@ def _column(where: str, table: pa.Table, asked: str | None, known: Sequence[str]
         raise SourceError(f"{where}: column {name!r} is not text or numbers ({error}); use {flag}") from error
 
 
-def _splits(where: str, table: pa.Table, asked: str | None) -> list[str | None] | None:
-    """Return the split column, or None where there is none or a column of that name holds something else."""
-    if asked is None and not any(name.strip().lower() in _SPLIT_COLUMNS for name in table.column_names):
-        return None
-    values = _column(where, table, asked, _SPLIT_COLUMNS, "--split-column")
-    unknown = sorted({value for value in values if value and split_of(value) is None})
-    if unknown and asked:
-        raise SourceError(f"{where}: split column {asked!r} holds {examples(unknown)}; write train, val or test")
-    return None if unknown else [split_of(value) for value in values]
+def _splits(
+    where: str, table: pa.Table, columns: Columns, path: str, options: SourceOptions
+) -> tuple[GivenSplits | None, list[str]]:
+    """Return what the columns say of splits, and warnings; see :func:`given_splits`."""
+
+    def texts(column: str) -> list[str | None]:
+        return _column(where, table, column, (), "--split-column")
+
+    names = [name for name in table.column_names if name not in (path, options.label_column)]
+    given, warnings = given_splits(where, names, texts, options.split_column)
+    if given is None and options.split_column is None and (name := columns.split(options.label_column)):
+        return given_splits(where, names, texts, name)
+    return given, warnings

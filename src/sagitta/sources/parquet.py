@@ -101,7 +101,7 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
     labels = _labels(tree, schemas, options)
     files = [_open(tree, name, schema, labels, options) for name, schema in schemas.items()]
     named = _splits_of_names(tree, list(schemas)) if options.split_column is None else [None] * len(files)
-    rows = pa.concat_tables(_with_splits(file, split) for file, split in zip(files, named, strict=True))
+    rows = pa.concat_tables(_with_splits(tree.location, file, split) for file, split in zip(files, named, strict=True))
     kept = rows.filter(pc.is_valid(rows["label"]))
     notes = [*dict.fromkeys(file.given.note for file in files if file.given)]
     if mapped := files_note([f"{tree.within}{name}" for name in schemas], named):
@@ -177,21 +177,10 @@ def _wholly_unlabelled(files: Iterable[_File]) -> str:
     return f" (all of {examples(names)})" if names else ""
 
 
-def _with_splits(file: _File, named: str | None) -> pa.Table:
-    """Return the rows of a file with their splits: a column's, else the file's.
-
-    Raises:
-        SourceError: they contradict each other.
-    """
-    splits: list[str | None] = [named] * file.rows.num_rows
-    if (given := file.given) is not None:
-        splits = [split or named for split in given.splits]
-        if named and named != "train":
-            splits = [named if given.is_flag and split == "train" else split for split in splits]
-            if other := next((split for split in splits if split != named), None):
-                raise SourceError(
-                    f"{file.name}: is {named} by its name, but {given.note} has {other}; mend one of them"
-                )
+def _with_splits(location: str, file: _File, named: str | None) -> pa.Table:
+    """Return the rows of a file with their splits: a column's, else the file's."""
+    given = [named] * file.rows.num_rows
+    splits = file.given.beside(f"{location}/{file.name}", named) if file.given else given
     column = pa.array(splits, pa.string())
     return file.rows.set_column(file.rows.column_names.index("split"), ROWS.field("split"), column)
 

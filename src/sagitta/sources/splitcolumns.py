@@ -15,14 +15,30 @@ class GivenSplits:
     """What the columns of a table say about its rows.
 
     Attributes:
+        columns: that say it.
         splits: of each row; None where its cell is empty.
         is_flag: they come from booleans (``is_valid``), of which false does not say which other split it is.
         note: which columns were used, and what was taken for what.
     """
 
+    columns: tuple[str, ...]
     splits: list[str | None]
     is_flag: bool
     note: str
+
+    def beside(self, where: str, named: str | None) -> list[str | None]:
+        """Return the split of each row of a table that is itself called after a split, or not (None).
+
+        Raises:
+            SourceError: the rows of a test would be of another split.
+        """
+        splits = [split or named for split in self.splits]
+        if named in (None, "train"):
+            return splits
+        splits = [named if self.is_flag and split == "train" else split for split in splits]
+        if other := next((split for split in splits if split != named), None):
+            raise SourceError(f"{where}: is {named} by its name, but has {other} in {self.note}; mend one")
+        return splits
 
 
 def given_splits(
@@ -74,4 +90,4 @@ def _given(where: str, columns: dict[str, Sequence[str | None]], asked: str | No
         mapped = mapping_note((value, split) for value, split in column.splits.items() if value)
         notes.append(f"{name!r}{f' ({mapped})' if mapped else ''}")
     splits = [min(filter(None, cells), key=_ORDER.index, default=None) for cells in zip(*found, strict=True)]
-    return GivenSplits(splits, all(map(flag_of, columns)), f"splits of column {' and '.join(notes)}")
+    return GivenSplits(tuple(columns), splits, all(map(flag_of, columns)), f"splits of column {' and '.join(notes)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from sagitta.dataset import mapping_note, may_be_a_class, names_only_a_split, split_of, without_split
+from sagitta.dataset import mapping_note, may_be_a_class, split_in, split_of, without_split
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, examples, suffix
 
@@ -21,7 +21,7 @@ class SplitFolders:
         tops: top folder -> split; empty where the top folders are no splits.
         inner: top folder -> the only folder in it, where that is no class: ``train/train/CLASS``, as Kaggle packs it.
         below: ``CLASS/FOLDER`` -> split, where each class is divided by itself.
-        product: the only top folder, where the splits and then the classes are below it.
+        product: the only top folder, where the classes, or the splits and then the classes, are below it.
         warnings: what a person must see.
     """
 
@@ -69,8 +69,8 @@ def split_folders(location: str, names: Iterable[str], label_in: Callable[[str],
         SourceError: some folders look like splits beside others that do not, or several products have splits each.
     """
     tops = _read(names, label_in)
-    mapped = {top: split for top in tops if (split := split_of(top))}
-    plain = {top: split for top, split in mapped.items() if names_only_a_split(top)}
+    mapped = {top: split for top in tops if (split := split_in(top))}
+    plain = {top: split for top in tops if (split := split_of(top))}
     found = plain | _linked(tops, mapped)
     if len(set(found.values())) > 1 or (found and len(found) == len(tops)):
         return SplitFolders(tops=found, inner=_inner(tops, found))
@@ -79,6 +79,8 @@ def split_folders(location: str, names: Iterable[str], label_in: Callable[[str],
         _refuse_beside_classes(location, top, tops)
     if not mapped and (below := _below(location, tops)):
         return below
+    if len(tops) == 1 and all(top.folders and not top.files for top in tops.values()):
+        return SplitFolders(product=next(iter(tops)))
     doubtful = [top for top in mapped if any(tops[top].shares(tops[other]) >= _SHARED for other in tops.keys() - {top})]
     warning = f"{examples(doubtful)}: counted as a class, though the name holds a word for a split"
     return SplitFolders(warnings=(warning,) if doubtful else ())
@@ -103,7 +105,7 @@ def _read(names: Iterable[str], label_in: Callable[[str], str | None]) -> dict[s
 def _inner(tops: Mapping[str, _Top], splits: Mapping[str, str]) -> dict[str, str]:
     """Return the only folders in split folders that are no classes: they name the split again, or are in each."""
     only = {top: next(iter(tops[top].folders)) for top in splits if len(tops[top].folders) == 1 and not tops[top].files}
-    again = {top: name for top, name in only.items() if names_only_a_split(name) and split_of(name) == splits[top]}
+    again = {top: name for top, name in only.items() if split_of(name) == splits[top]}
     in_each = only if len(only) == len(splits) and len(set(only.values())) == 1 else {}
     return again | {top: name for top, name in in_each.items() if name in tops[top].deep}
 
@@ -151,7 +153,7 @@ def _below(location: str, tops: Mapping[str, _Top]) -> SplitFolders | None:
     Raises:
         SourceError: several folders have splits with folders of their own, or some classes are divided, others not.
     """
-    inside = {top: sorted(filter(names_only_a_split, found.folders)) for top, found in tops.items()}
+    inside = {top: sorted(filter(split_of, found.folders)) for top, found in tops.items()}
     below = {f"{top}/{name}": str(split_of(name)) for top, names in inside.items() for name in names}
     if len(set(below.values())) < 2:
         return None
@@ -172,8 +174,11 @@ def _below(location: str, tops: Mapping[str, _Top]) -> SplitFolders | None:
     return SplitFolders(below=below)
 
 
-_MASKS = re.compile(r"ground[ _-]?truths?|gts?|((seg|segmentation)[ _-]?)?(masks?|maps?)|segs?|segmentations?|labels?")
+_MASKS = re.compile(
+    r"ground[ _-]?truths?|gts?|((seg|segmentation)[ _-]?)?masks?|seg(mentation)?[ _-]?maps?|segs?|segmentations?|labels?"
+)
 _IMAGES = re.compile(r"((jpeg|png|raw|rgb|original)[ _-]?)?(images?|imgs?|photos?|pictures?)|jpegimages|originals?|rgb")
+_MASK_WORD = re.compile(r"[ _-](?:mask|seg|gt)", re.IGNORECASE)
 _MASK_FILE = re.compile(r"(?P<of>.+?)[ _-](?:mask|segmentation|seg|gt)(?:[ _-]?\d+)?$", re.IGNORECASE)
 
 
@@ -183,26 +188,27 @@ def masks(names: Collection[str]) -> dict[str, str]:
     A folder holds masks where its name says so and one beside it holds images (``images``) or is a split, as in
     ``bottle/{train,test,ground_truth}``; beside classes, ``mask`` is a class. ``x_mask.png`` is one beside ``x.png``.
     """
-    folders: defaultdict[str, set[str]] = defaultdict(set)
-    for folder in {name.rpartition("/")[0] for name in names}:
+    children: defaultdict[str, set[str]] = defaultdict(set)
+    within: dict[str, str | None] = {name.rpartition("/")[0]: None for name in names}
+    for folder in within:
         parts = folder.split("/") if folder else []
         for depth, part in enumerate(parts):
-            folders["/".join(parts[:depth])].add(part)
-    found: dict[str, str] = {}
-    held = {f"{parent}/{name}".lstrip("/") for parent, children in folders.items() for name in _mask_folders(children)}
-    stems = {_stem(name) for name in names}
-    for name in names:
-        folder = name.rpartition("/")[0]
-        if held and (within := _first_in(held, folder)):
-            found[name] = within
-        elif suffix(name) in IMAGE_SUFFIXES and (mask := _MASK_FILE.match(_stem(name))) and mask["of"] in stems:
-            found[name] = folder or "."
-    return found
+            children["/".join(parts[:depth])].add(part)
+    held = {f"{parent}/{name}".lstrip("/") for parent, inside in children.items() for name in _mask_folders(inside)}
+    within = {folder: _first_in(held, folder) for folder in within} if held else within
+    found = {name: mask for name in names if (mask := within[name.rpartition("/")[0]]) is not None}
+    beside = {
+        name: mask["of"]
+        for name in names
+        if _MASK_WORD.search(name) and suffix(name) in IMAGE_SUFFIXES and (mask := _MASK_FILE.match(_stem(name)))
+    }
+    stems = {_stem(name) for name in names} if beside else set()
+    return {name: name.rpartition("/")[0] or "." for name, of in beside.items() if of in stems} | found
 
 
 def _mask_folders(children: Collection[str]) -> list[str]:
     """Return which of the folders beside one another hold masks."""
-    images = [name for name in children if _IMAGES.fullmatch(name.lower()) or names_only_a_split(name)]
+    images = [name for name in children if _IMAGES.fullmatch(name.lower()) or split_of(name)]
     return [name for name in children if images and name not in images and _MASKS.fullmatch(name.lower())]
 
 

@@ -74,24 +74,25 @@ def _collect(shard: str, members: Tree, names: list[str] | None, found: Found, s
         key, _, extension = base.partition(".")
         samples[folder + slash + key][extension.lower()] = name
     for sample in samples.values():
-        if (image := _image(members, sample)) is None:
+        images = {extension: name for extension, name in sample.items() if suffix(name) in IMAGE_SUFFIXES}
+        if not images:
             continue
         if (label := _label(members, sample, names)) is None:
             found.unlabelled[None] += 1
             continue
+        image = _image(members, images)
         found.add(f"{shard}/{image}", label, members.sizes[image], split)
 
 
-def _image(members: Tree, sample: Mapping[str, str]) -> str | None:
-    """Return the name of a sample's image, or None; a plain extension (``jpg``) goes before others (``depth.png``)."""
-    images = {extension: name for extension, name in sample.items() if suffix(name) in IMAGE_SUFFIXES}
+def _image(members: Tree, images: Mapping[str, str]) -> str:
+    """Return which of a sample's images, by extension, is meant: a plain one (``jpg``) rather than ``depth.png``."""
     plain = [name for extension, name in images.items() if "." not in extension] or list(images.values())
     if len(plain) > 1:
         raise SourceError(
             f"{members.location}: {' and '.join(plain[:2])} are two images of one sample; "
             "leave one of them out, or call the other one KEY.NAME.EXTENSION"
         )
-    return plain[0] if plain else None
+    return plain[0]
 
 
 def _label(members: Tree, sample: Mapping[str, str], names: list[str] | None) -> str | None:
