@@ -227,7 +227,7 @@ def several_labels(
         return [split_text(text if isinstance(text, str) else None, separator) for text in cells], note
     if separator == "":
         return None, None
-    for mark in _ASKED:
+    for mark in ([found] if found else []) + [*_ASKED]:
         if _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
             example = next(text for text in texts if mark in text)
             raise SourceError(
