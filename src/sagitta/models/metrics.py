@@ -113,8 +113,8 @@ Scores = tuple[dict[str, Estimate], list[ClassScores]]
 def single_label_scores(probabilities: Floats, labels: Ints, class_names: Sequence[str]) -> Scores:
     """Return the scores of a test with one label an image, and those of each class.
 
-    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro), ``ece`` (expected calibration error, 15 bins of
-    equal width; Guo et al. 2017) and ``log_loss`` (nats).
+    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro), ``ece`` (expected calibration error, 15 bins
+    of equal width; Guo et al. 2017) and ``log_loss`` (nats).
 
     Args:
         probabilities: (N, classes), rows sum to 1.
