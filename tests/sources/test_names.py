@@ -21,7 +21,7 @@ CODES = dict.fromkeys(["cat/a.jpg", "dog/b.jpg"])
         (COUNTED | {"classes.txt": "1 z\n2 y\n3 x\n"}, ("z", "y")),
         (NUMBERS | {"label_map.json": '{"z": 0, "y": 1, "x": 2}'}, ("z", "y", "x")),
         (NUMBERS | {"class_index.json": '{"0": ["n1", "z"], "1": ["n2", "y"], "2": ["n3", "x"]}'}, ("z", "y", "x")),
-        (SYNSETS | {"LOC_synset_mapping.txt": "n01440764 tench, Tin\nn01443537 goldfish\n"}, ("tench, Tin", "goldfish")),
+        (SYNSETS | {"LOC_synset_mapping.txt": "n01440764 tench, Tin\nn01443537 fish\n"}, ("tench, Tin", "fish")),
         (SYNSETS | {"words.txt": "n01440764\ttench\nn01443537\tgoldfish\nn00000001\tthing\n"}, ("tench", "goldfish")),
         (NUMBERS | {"classes.txt": "z\ny\n"}, ("0", "1", "2")),  # too few
         (NUMBERS | {"classes.txt": "z\ny\ny\n"}, ("0", "1", "2")),  # two of one name
