@@ -1,6 +1,8 @@
 """Locks between processes and threads, also where the holder removes what it held."""
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.files import lock
+from sagitta.files import check_place, lock, remedy, write_atomic
 
 
 def test_the_holder_may_remove_file_and_folder(tmp_path: Path) -> None:
@@ -53,3 +55,41 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
 def test_a_lock_where_nothing_can_be_made_is_an_error() -> None:
     with pytest.raises(OSError, match="No such file or directory"), lock(Path("/proc/nothing/here")):
         pass
+
+
+@pytest.mark.parametrize("data", [b"x" * 100_000, "x" * 100_000])
+def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path, data: bytes | str) -> None:
+    """A limit on the size of files stands for a full disk; what was there before stays."""
+    target = tmp_path / "report.csv"
+    write_atomic(target, "before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_atomic(target, data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(target) and caught.value.errno == errno.EFBIG
+    assert remedy(caught.value).startswith(f"{target}: larger than a file may be here; ")
+    assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
+    target = tmp_path / ("folder" * 20) / ("x" * 250)
+    write_atomic(target, "whole")
+    assert target.read_text() == "whole" and len(list(target.parent.iterdir())) == 1
+
+
+def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    check_place(tmp_path / "file")
+    check_place(tmp_path / "new.csv")
+    for name, words in (
+        ("none/x.csv", "make it first: mkdir -p"),
+        ("file/x.csv", "a file is where a folder is needed"),
+        ("", "a folder, where a file is needed"),
+    ):
+        with pytest.raises((FileNotFoundError, NotADirectoryError, IsADirectoryError)) as caught:
+            check_place(tmp_path / name)
+        assert remedy(caught.value).startswith(f"{tmp_path / name}: ") and words in remedy(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

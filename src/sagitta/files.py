@@ -1,5 +1,6 @@
 """Files whole or not at all, digests, locks between processes, and the folder for what can be made again."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,22 @@ from pathlib import Path
 from typing import IO
 
 _PATIENCE = 1000
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NAME_BYTES = 16  # of a temporary name: that of the target may leave no room for more
+_REMEDIES = {
+    errno.ENOSPC: "no room left on the disk; make room, or name a place on another disk",
+    errno.EDQUOT: "your share of the disk is used up; make room, or name a place on another disk",
+    errno.EFBIG: "larger than a file may be here; raise the limit (ulimit -f), or name another place",
+    errno.EACCES: "no permission; change its rights, or name another place",
+    errno.EPERM: "not permitted; change its rights, or name another place",
+    errno.EROFS: "this disk cannot be written to; name another place",
+    errno.EEXIST: "a file is in the way; remove it, or name another place",
+    errno.ENOTDIR: "a file is where a folder is needed; name another place",
+    errno.EISDIR: "a folder, where a file is needed; name the file",
+    errno.ENAMETOOLONG: "the name is too long; take a shorter one",
+    errno.EMFILE: "too many open files; allow more (ulimit -n)",
+}
 
 
 @contextmanager
@@ -20,17 +37,47 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
         folder: where the temporary file lies, on the same disk; by default beside ``target``.
 
     Raises:
-        OSError: it cannot be written (no space, no permission); ``target`` is then unchanged.
+        OSError: it cannot be written (no room, no permission), and names ``target``, which is then unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (folder or target.parent) / f".{target.parent.name}-{target.name}.{os.getpid()}.tmp"
+    temporary = (folder or target.parent) / f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}.{os.getpid()}.tmp"
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        unnamed = error.filename is None and error.errno in _NO_ROOM | _REFUSED  # as `write` raises it
+        if error.errno is None or not (unnamed or str(error.filename) == str(temporary)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_place(target: Path) -> None:
+    """Make sure that ``target`` could be made or replaced, before the work that ends with it; makes nothing.
+
+    Raises:
+        OSError: its folder is missing or cannot be written to, or ``target`` is a folder.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not target.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, f"no such folder; make it first: mkdir -p {target.parent}", str(target))
+    trial = target.parent / f".{os.getpid()}.tmp"
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(target)) from None
+
+
+def remedy(error: OSError) -> str:
+    """Return in one line which file an error of the system is about, what is wrong, and what to do."""
+    name = "the output" if error.filename is None else os.fsdecode(error.filename)
+    return f"{name}: {_REMEDIES.get(error.errno or 0) or error.strerror or error}"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -32,7 +32,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
-from sagitta.files import write_atomic
+from sagitta.files import check_place, remedy, write_atomic
 from sagitta.pool import usable_cores
 
 RUN_FILE = "run.json"
@@ -61,7 +61,7 @@ def new_run_directory(out: Path | None, source: str) -> Path:
     try:
         return _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
     except OSError as error:
-        raise ConfigError(f"{out or 'runs'}: cannot make the run directory: {error.strerror}") from None
+        raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
 
 
 @contextmanager
@@ -113,12 +113,21 @@ def check_free(out: Path | None) -> None:
     """Refuse a run directory that could not be made, before anything long begins.
 
     Raises:
-        ConfigError: ``out`` exists and is not an empty folder.
+        ConfigError: ``out`` exists and is not an empty folder, or nothing can be made there.
     """
-    if out is not None and not _global_rank() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _global_rank():
+        return
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or go on with --resume {out}"
         )
+    place = (out or Path("runs")).absolute()
+    above = next(folder for folder in place.parents if folder.exists())
+    try:
+        check_place(above / RUN_FILE)
+    except OSError as error:
+        error.filename = str(out or "runs")
+        raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
 
 
 def _claim(out: Path) -> Path:
@@ -140,7 +149,9 @@ def _claim_numbered(parent: Path, name: str) -> Path:
 
 
 def find_checkpoint(run: Path) -> Path:
-    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss, or its last.
+    """Return the checkpoint to evaluate: the file itself, or a run's best by validation loss, else its last.
+
+    Of a run that has not come to its end, the best is that of the lowest loss in its name.
 
     Raises:
         ConfigError: there is no such run, or it has no checkpoint.
@@ -151,6 +162,7 @@ def find_checkpoint(run: Path) -> Path:
         raise ConfigError(f"{run}: no such run directory or checkpoint{_near(run)}")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
+    candidates += sorted((run / "checkpoints").glob("image-classifier-*.ckpt"), key=_named_loss)
     candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
     for candidate in candidates:
         if candidate.is_file():
@@ -161,6 +173,11 @@ def find_checkpoint(run: Path) -> Path:
         f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "
         "before the data"
     )
+
+
+def _named_loss(checkpoint: Path) -> float:
+    found = re.search(r"val_loss=(\d+\.\d+)", checkpoint.name)
+    return float(found[1]) if found else float("inf")
 
 
 def _near(run: Path) -> str:
@@ -174,7 +191,7 @@ def _near(run: Path) -> str:
 
 def run_of(path: Path) -> Path | None:
     """Return the run directory that a path is, or whose checkpoint it is; None where it is neither."""
-    folder = path.parent.parent if path.is_file() else path
+    folder = path.absolute().parent.parent if path.is_file() else path
     return folder if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file() else None
 
 

@@ -103,6 +103,36 @@ _BY_RECIPE = {
 """Setting -> field of the recipe that decides it where nobody has."""
 
 
+_NO_END = float("inf")
+_LIMITS = {
+    "seed": (0, 2**32 - 1),
+    "patience": (0, _NO_END),
+    "ema": (0, 0.9999999),
+    "data.image_size": (1, 8192),  # the blank images of the trial alone would fill the memory
+    "data.threads": (0, 1024),
+    "model.weight_decay": (0, 1e9),
+    "trainer.devices": (-1, 4096),
+    "trainer.num_nodes": (1, 4096),
+    "trainer.max_epochs": (-1, _NO_END),
+    "trainer.min_epochs": (0, _NO_END),
+    "trainer.max_steps": (-1, _NO_END),
+    "trainer.min_steps": (0, _NO_END),
+    "trainer.limit_train_batches": (0, _NO_END),
+    "trainer.limit_val_batches": (0, _NO_END),
+    "trainer.limit_test_batches": (0, _NO_END),
+    "trainer.limit_predict_batches": (0, _NO_END),
+    "trainer.overfit_batches": (0, _NO_END),
+    "trainer.val_check_interval": (0, _NO_END),
+    "trainer.check_val_every_n_epoch": (1, _NO_END),
+    "trainer.num_sanity_val_steps": (-1, _NO_END),
+    "trainer.log_every_n_steps": (0, _NO_END),
+    "trainer.accumulate_grad_batches": (1, _NO_END),
+    "trainer.gradient_clip_val": (0, _NO_END),
+    "trainer.reload_dataloaders_every_n_epochs": (0, _NO_END),
+}
+"""Smallest and largest value of a number; the others are checked by the class that takes them."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of a training, as plain values: those of ``config.yaml``. Made by :meth:`of`, which checks them.
@@ -141,15 +171,26 @@ class Settings:
         """
         from jsonargparse import ArgumentError
 
+        from sagitta.models import check_ranges
+
         given = _flat(values)
         parser = _parser()
         try:
             config = parser.parse_object(_nested(given))
+            for key, value in given.items():
+                if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
+                    config[key] = value  # `null` and `~` are names like any other
+            _check_limits(config)
+            check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
             parser.instantiate(config)
-        except (ArgumentError, TypeError, ValueError) as error:
+        except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _explained(str(error), given) from None
-        if config.source is None:
+        if not config.source:
             raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
+        if not isinstance(config.source, str):
+            raise ConfigError(
+                f"DATA of type {type(config.source).__name__}: give a path or a name; see sagitta fit --help"
+            )
         return cls(**{name: _plain(value) for name, value in vars(config).items()})
 
     @classmethod
@@ -276,8 +317,11 @@ def settings_of(
     for base in bases:
         if isinstance(base, str | Path):
             values |= read_values(Path(base))
-        else:
+        elif isinstance(base, Settings | Mapping | None):
             values |= _flat(vars(base) if isinstance(base, Settings) else base or {})
+        else:
+            kind = type(base).__name__
+            raise ConfigError(f"settings of type {kind}: give Settings, a mapping of names to values, or a YAML file")
     if source is not None:
         values["source"] = str(source)
     return Settings.of(values | keys_of(options))
@@ -298,9 +342,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{path}: no such file; a configuration is a run's config.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; give the file in it: {path / 'config.yaml'}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no names and values; a configuration is a run's config.yaml")
@@ -308,8 +354,9 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def full_help() -> str:
-    """Return the help of every setting of data, model and trainer."""
-    return str(_parser().format_help())
+    """Return the help of every setting of data, model and trainer, without the markup of the docstrings it is from."""
+    plain = re.sub(r":\w+:`~?([^`]+)`", r"\1", str(_parser().format_help()))
+    return re.sub(r"``?([^`]*)``?", r"\1", plain)
 
 
 _SYNONYMS = {
@@ -393,6 +440,27 @@ def _parser() -> "ArgumentParser":
     return parser
 
 
+@cache
+def _takes_text(key: str) -> bool:
+    """Return whether a setting may be any text."""
+    from jsonargparse import ArgumentError
+
+    try:
+        return bool(_parser().parse_object(_nested({key: "text"})).get(key) == "text")
+    except (ArgumentError, TypeError, ValueError):
+        return False
+
+
+def _check_limits(config: "Namespace") -> None:
+    for key, (least, most) in _LIMITS.items():
+        value = config.get(key)
+        if isinstance(value, str) and re.fullmatch(r"-?\d+", value):  # as in --devices 2
+            value = int(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
+            wanted = f"at least {least}" if most == _NO_END else f"from {least} to {most}"
+            raise ConfigError(f"{short_name(key)} {value}: must be {wanted}")
+
+
 def _keys() -> list[str]:
     return list(_flat(_parser().get_defaults().as_dict()))
 
@@ -454,6 +522,6 @@ def _explained(message: str, given: Values) -> ConfigError:
         choices = [choice for found in re.findall(r"typing\.Literal\[(.*?)\]", message) for choice in found.split(", ")]
         wanted = list(dict.fromkeys([*kinds, *(choice.strip("'\"") for choice in choices)]))
         if wanted:
-            value = given.get(key[1], "this value")
+            value = " ".join(str(given.get(key[1], "this value")).split())
             return ConfigError(f"{short_name(key[1])} {value}: must be {' or '.join(wanted)}")
     return ConfigError(f"{' '.join(message.split())}; see sagitta fit --help")

@@ -4,6 +4,7 @@ Nothing here ends the process or prints a result: an error is a :class:`sagitta.
 shows itself in a notebook. While something long runs, a few lines say how far it is.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -87,6 +88,7 @@ def convert(
     from sagitta.files import user_cache
     from sagitta.sources import SourceOptions, open_source
 
+    target = _path(out)
     columns = SourceOptions(
         layout=layout, label_column=label_column, label_separator=label_separator, path_column=path_column,
         split_column=split_column, group_column=group, keep_missing=on_bad == "quarantine",
@@ -99,8 +101,8 @@ def convert(
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
     show(opened.describe())
-    convert_source(opened, Path(out), options, progress=True)
-    return ShardSet.open(Path(out))
+    convert_source(opened, target, options, progress=True)
+    return ShardSet.open(target)
 
 
 def fit(
@@ -219,10 +221,10 @@ def fit(
         "split_column": split_column,
         "label_separator": label_separator,
     }
-    run = None if resume is None else Path(_plain(resume))
+    run = None if resume is None else _path(resume)
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
-    fitted = fit_settings(chosen, None if out is None else Path(out), run)
+    fitted = fit_settings(chosen, None if out is None else _path(out), run)
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -292,11 +294,11 @@ def probe(
         "label_separator": label_separator,
     }
     candidates = _candidates(model, weights)
-    for name, value in (("batch size", batch_size), ("image size", image_size)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} {value}: must be at least 1")
     settings = settings_of(source, options)
-    path = probe_run(settings, candidates, None if out is None else Path(out), batch_size=batch_size, embed=embed)
+    images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
+    if images == "auto":
+        raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
+    path = probe_run(settings, candidates, None if out is None else _path(out), batch_size=images, embed=embed)
     return Run(path)
 
 
@@ -304,9 +306,14 @@ def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLik
     """Return the networks with their weights, matched by order; those without a file take the published weights."""
     from sagitta.training import Candidate
 
-    names = [name for name in (model.split(",") if isinstance(model, str) else model) if name]
-    listed = [weights] if weights is None or isinstance(weights, str | Path) else weights
-    files = [file or None for each in listed for file in (str(each).split(",") if each is not None else [None])]
+    listed = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
+    try:
+        names = [name for name in (model.split(",") if isinstance(model, str) else map(os.fspath, model)) if name]
+        files = [file or None for each in listed for file in (os.fspath(each).split(",") if each else [None])]
+    except TypeError:
+        raise ConfigError(
+            f"model {model!r}, weights {weights!r}: give names of networks, and files in their order"
+        ) from None
     files = [] if files == [None] else files
     if not names or len(files) > len(names):
         raise ConfigError(f"--model names {len(names)} networks and --weights {len(files)} files; give one for each")
@@ -362,7 +369,7 @@ def evaluate(
     }
     where, purpose = None if source is None else str(source), "val" if split == "val" else "test"
     how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
-    return evaluate_run(Path(_plain(run)), where, split, keys_of(options), **how)
+    return evaluate_run(_path(run), where, split, keys_of(options), **how)
 
 
 def predict(
@@ -370,7 +377,7 @@ def predict(
     paths: PathLike | Sequence[PathLike],
     *,
     top_k: int = 5,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     flip: bool = False,
 ) -> Any:
     """Classify image files; returns one row a file with class, probability and the runners-up.
@@ -382,7 +389,7 @@ def predict(
         run: run directory or checkpoint file.
         paths: image files, or folders of them.
         top_k: how many classes a row.
-        batch_size: images a batch.
+        batch_size: images at a time, by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Raises:
@@ -393,7 +400,7 @@ def predict(
 
 
 def predict_table(
-    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int, flip: bool
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int | None, flip: bool
 ) -> "pa.Table":
     """Do what :func:`predict` does, as an Arrow table.
 
@@ -402,8 +409,20 @@ def predict_table(
     """
     from sagitta.evaluation import predict as predict_files
 
-    files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
-    return predict_files(Path(_plain(run)), files, top_k=top_k, batch_size=batch_size, flip=flip)
+    return predict_files(_path(run), _listed(paths), top_k=top_k, batch_size=batch_size, flip=flip)
+
+
+def _listed(paths: Any) -> list[Path]:
+    """Return one path or several as a list.
+
+    Raises:
+        ConfigError: something else was given, such as an open image.
+    """
+    try:
+        return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    except TypeError:
+        kind = type(paths).__name__
+        raise ConfigError(f"paths of type {kind}: give a file, a folder, or a list of files and folders") from None
 
 
 @dataclass(frozen=True)
@@ -425,7 +444,7 @@ class Run:
     def __post_init__(self) -> None:
         from sagitta.run import RUN_FILE
 
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", _path(self.path))
         if not (self.path / RUN_FILE).is_file():
             raise ConfigError(f"{self.path}: no such run; a run directory holds {RUN_FILE}")
 
@@ -474,7 +493,7 @@ class Run:
 
         return load_classifier(find_checkpoint(self.path))
 
-    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int = 64) -> Any:
+    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
         """Classify image files, see :func:`sagitta.predict`."""
         return predict(self, paths, top_k=top_k, batch_size=batch_size)
 
@@ -518,6 +537,23 @@ class Run:
 
 def _plain(run: "PathLike | Run | None") -> Any:
     return None if run is None else str(run.path if isinstance(run, Run) else run)
+
+
+def _path(place: Any) -> Path:
+    """Return where a run is, or anything else on disk.
+
+    Raises:
+        ConfigError: it is neither a path nor a run, or its name is not UTF-8, which no record could hold.
+    """
+    try:
+        path = Path(place)
+    except TypeError:
+        raise ConfigError(f"{place!r} of type {type(place).__name__}: give a path, or a Run") from None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{str(path)!a}: the name is not valid UTF-8; name another, or rename it") from None
+    return path
 
 
 def _text(numbers: Numbers) -> str | None:

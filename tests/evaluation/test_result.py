@@ -98,13 +98,13 @@ def test_evaluation_repeats_the_values_with_intervals(work: Path) -> None:
     assert first.keys() == second.keys() and [first["tta"], second["tta"], flipped["tta"]] == ["", "", "flip"]
     assert flipped["test_loss"] != first["test_loss"]
     assert float(first["test_map_low"]) < float(first["test_map"]) < float(first["test_map_high"])
-    classes = csv_rows(work / "run" / "test_per_class.csv")
+    classes = csv_rows(work / "run" / "tests" / "001-dataset" / "per_class.csv")
     assert [row["class"] for row in classes] == ["bar", "blue", "circle", "green", "red", "square"]
     assert sum(int(row["support"]) for row in classes) > 100
 
 
 def test_predictions_of_a_test_are_kept(work: Path) -> None:
-    table = pq.read_table(work / "run" / "test_predictions.parquet")
+    table = pq.read_table(work / "run" / "tests" / "001-dataset" / "predictions.parquet")
     assert table.column_names == ["path", "label", "predicted", "probabilities"]
     truth = {row["path"]: row["labels"] for row in csv_rows(work / "shapes" / "labels.csv")}
     assert len(set(table["path"].to_pylist())) == table.num_rows
@@ -118,7 +118,7 @@ def test_predict_lists_the_labels_above_their_thresholds(work: Path) -> None:
     (work / "shapes" / "broken.png").write_bytes(b"no image")
     done(work, "predict", "run", "shapes/broken.png", "shapes/0001.png", "-o", "out.csv", "--tta", "flip")
     table = pq.read_table(work / "out.parquet")
-    tested = pq.read_table(work / "run" / "test_predictions.parquet")
+    tested = pq.read_table(work / "run" / "tests" / "001-dataset" / "predictions.parquet")
     found = dict(
         zip([Path(path).name for path in table["path"].to_pylist()], table["classes"].to_pylist(), strict=False)
     )
@@ -139,13 +139,24 @@ def test_a_model_of_one_label_is_refused_on_data_of_several(work: Path) -> None:
     refused(result, "the model gives several labels an image, but the dataset has one label")
 
 
+def test_images_without_any_label_are_tested_and_what_cannot_be_said_is_named(work: Path) -> None:
+    table = csv_rows(work / "shapes" / "labels.csv")
+    names = [row["path"] for row in table if not row["labels"]][:6]
+    rows = [*(f"{name}," for name in names), f"{next(row['path'] for row in table if ';' in row['labels'])},red;bar"]
+    (work / "shapes" / "few.csv").write_text("\n".join(["path,labels", *rows, ""]))
+    printed = done(work, "test", "run", "shapes/few.csv", "--label-separator", ";")
+    assert "7 images of shapes/few.csv (all of its rows); 2 of the model's 6 classes" in printed
+    assert "warning: " in printed and "trained on" in printed and "nan" not in printed
+
+
 def test_two_processes_evaluate_every_row_once(work: Path, sagitta_process: Command) -> None:
     done(work, "test", "run")
     alone = csv_rows(work / "run" / "test_logs.csv")[-1]
-    before = pq.read_table(work / "run" / "test_predictions.parquet")
+    before = pq.read_table(work / "run" / alone["predictions"])
     sagitta_process("test", "run", "--devices", 2, "--batch-size", 7, cwd=work)
     together = csv_rows(work / "run" / "test_logs.csv")[-1]
-    after = pq.read_table(work / "run" / "test_predictions.parquet")
+    assert together["predictions"] != alone["predictions"]
+    after = pq.read_table(work / "run" / together["predictions"])
     assert before.select(["path", "label", "predicted"]).equals(after.select(["path", "label", "predicted"]))
     for name in ("test_map", "test_f1", "test_map_low", "test_log_loss", "test_loss"):
         assert float(together[name]) == pytest.approx(float(alone[name]), abs=1e-5)

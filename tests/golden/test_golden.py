@@ -53,6 +53,13 @@ def near(found: Any, expected: Any, *, rel: float, abs: float) -> None:
     same({key: mine[key] for key in mine if key not in numbers}, {key: golden[key] for key in golden.keys() - numbers})
 
 
+def figures(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the columns of ``test_logs.csv`` that 0.1.0 had, but for the ends of intervals that are better now."""
+    new = ("split", "images", "fingerprint", "trained_on", "predictions")
+    better = [f"test_{name}_{end}" for name in ("f1", "ece", "log_loss") for end in ("low", "high")]
+    return [{name: value for name, value in row.items() if name not in (*new, *better)} for row in tests]
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_batches_of_every_mode_have_the_same_bytes(work: Path, threads: int) -> None:
     same(batches(work, threads), GOLDEN["batches"])
@@ -78,8 +85,10 @@ def test_a_stored_checkpoint_gives_the_same_logits(work: Path) -> None:
 
 def test_a_stored_run_is_tested_predicts_repeats_resumes_and_lends_its_weights(work: Path) -> None:
     found, golden = stored_run(work), GOLDEN["stored run"]
-    for name in ("test", "predict"):  # no training in between: rounding only
-        near(found[name], golden[name], rel=1e-3, abs=1e-3)
+    # No training in between: rounding only.
+    near(figures(found["test"]), figures(golden["test"]), rel=1e-3, abs=1e-3)
+    near(found["predict"], golden["predict"], rel=1e-3, abs=1e-3)
+    assert found["test"][-1]["images"] == 10 and found["test"][0]["images"] == ""
     for name in ("fit --config", "fit --resume", "fit --weights"):
         near(found[name], golden[name], rel=0.02, abs=0.02)
 

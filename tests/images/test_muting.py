@@ -54,3 +54,29 @@ def test_nothing_is_printed(options: list[str]) -> None:
     code = "import sys; from sagitta.images import decode, verify; d = sys.stdin.buffer.read(); decode(d); verify(d)"
     result = subprocess.run([sys.executable, *options, "-c", code], input=odd(), capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_libtiff_and_pillows_log_are_silent_and_come_back() -> None:
+    code = """
+import io, sys
+import numpy as np, tifffile
+from PIL import Image
+from sagitta.errors import ImageError
+from sagitta.images import decode
+packed = io.BytesIO()
+Image.fromarray(np.zeros((64, 64), np.uint8)).save(packed, "TIFF", compression="tiff_deflate")
+damaged = packed.getvalue().replace(b"x\\x9c", b"x\\x9d", 1)
+many = io.BytesIO()
+tifffile.imwrite(many, np.zeros((4, 4, 13), np.uint16), photometric="minisblack", planarconfig="contig")
+for data in (damaged, many.getvalue()):
+    try: decode(data)
+    except ImageError as error: print(error)
+sys.stdout.flush()
+print("now", file=sys.stderr, flush=True)
+for data in (damaged, many.getvalue()):
+    try: Image.open(io.BytesIO(data)).load()
+    except Exception: pass
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.startswith("now\n") and "More samples per pixel" in result.stderr and "ZIP" in result.stderr
+    assert len(result.stdout.splitlines()) == 2

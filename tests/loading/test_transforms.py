@@ -258,3 +258,17 @@ def test_the_description_has_no_addresses() -> None:
     assert OwnTransform(v2.RandomVerticalFlip(0.25)).describe() == "RandomVerticalFlip(p=0.25)"
     assert OwnTransform(v2.Lambda(lambda image: image)).describe().count("0x") == 0
     assert "HorizontalFlip(p=0.5)" in OwnTransform(ALBUMENTATIONS).describe()
+
+
+def fussy(image: Tensor) -> Tensor:
+    if int(image[0, 0, 0]) == 77:
+        raise ValueError("a pixel that I dislike\nand more")
+    return image
+
+
+@pytest.mark.parametrize(("rows", "named"), [(0, 9), (7, 2)])
+def test_an_error_inside_a_transform_names_transform_and_row(rows: int, named: int) -> None:
+    pixels = images()
+    pixels[:, 0, 0, 0] = torch.tensor([1, 2, 77, 3], dtype=torch.uint8)
+    with pytest.raises(ConfigError, match=f"fussy fails on row {named} .3x12x10.: ValueError: a pixel that I dislike"):
+        OwnTransform(fussy, rows=rows).batch(pixels, np.array([4, 5, 9, 6]), 0)

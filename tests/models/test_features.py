@@ -99,7 +99,7 @@ def test_other_weights_or_preprocessing_have_features_of_their_own(store: Featur
 
 def test_an_interrupted_run_goes_on(store: FeatureStore, body: nn.Module, shards: ShardSet) -> None:
     hashes = shards.splits["train"].content_hashes
-    begun = extract(store, body, shards, "train", HOW)
+    begun = extract(store, body, shards, "train", HOW, 4)
     done = next(begun) + next(begun)
     begun.close()  # as an exception or Ctrl-C does
     assert len(store.missing(hashes)) == len(hashes) - done > 0

@@ -57,7 +57,7 @@ def test_ninety_right_images_do_not_prove_a_perfect_model() -> None:
     [(2, 160, 0.975), (10, 90, 0.99), (10, 90, 0.97), (10, 90, 0.9), (10, 90, 0.6), (37, 300, 0.9), (3, 10, 0.9)],
 )
 def test_nine_of_ten_intervals_of_macro_f1_hold_the_truth(classes: int, images: int, accuracy: float) -> None:
-    """Of 300 tests each; 0.91 to 0.96 of 1,000, where resampling alone has 0.60 at (10, 90, 0.99)."""
+    """Of 300 tests each; 0.91 to 0.96 of 1,000. Resampling has at most 0.60 at (10, 90, 0.99): 40 % have no error."""
     generator = np.random.default_rng(1)
     shares = np.full((classes, classes), (1 - accuracy) / (classes - 1) / classes)
     np.fill_diagonal(shares, accuracy / classes)

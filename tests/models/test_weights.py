@@ -1,9 +1,12 @@
 """Weights from every kind of file people have; all must fit but the head, and nothing is executed."""
 
+import argparse
+import datetime
 import io
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -230,3 +233,50 @@ def test_mobilenet_equals_timms_own_pipeline_on_real_photos(data_dir: Path) -> N
         synsets.index_to_label_name(int(i)) in Path(f).name for i, f in zip(ours.argmax(dim=1), files, strict=True)
     ]
     assert sum(right) >= 0.8 * len(files)
+
+
+def test_what_other_programs_leave_beside_the_weights_is_opened(tmp_path: Path) -> None:
+    """As timm, torchvision's references, MMPretrain and Lightning write it; prefixes and averages are found."""
+    beside = {
+        "args": argparse.Namespace(lr=0.1, output=Path("x"), nested=argparse.Namespace(a=[1])),
+        "best": np.float64(0.9),
+        "counts": np.arange(3),
+        "kind": np.dtype("float32"),
+        "when": datetime.datetime(2026, 1, 1),
+        "log": defaultdict(list, {"loss": [1.0]}),
+        "path": PureWindowsPath("c:/data"),
+    }
+    averaged = network()
+    state = {"state_dict": prefixed("module.", network(seed=1).state_dict()), "state_dict_ema": averaged.state_dict()}
+    torch.save(state | beside, path := tmp_path / "timm.pth.tar")
+    target = network(seed=2)
+    assert "97 of 97 tensors matched" in load_weights(target, open_weights(path))
+    assert torch.equal(target.state_dict()["conv1.weight"], averaged.state_dict()["conv1.weight"])
+
+
+class Unknown:
+    """A class that no list has."""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"state_dict": {}, "args": Unknown()}, r"not only tensors in it: .*\.Unknown could run code"),
+        (nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear could run code .* save the model's state_dict"),
+    ],
+)
+def test_a_class_that_is_refused_is_named(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, path := tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match=words):
+        open_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), ("<!DOCTYPE html>", "download the file itself")],
+)
+def test_what_stands_in_the_place_of_weights_is_said(tmp_path: Path, text: str, words: str) -> None:
+    for suffix in ("pth", "safetensors"):
+        (path := tmp_path / f"x.{suffix}").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            open_weights(path)

@@ -6,7 +6,8 @@ import pytest
 
 from sagitta.errors import SourceError
 from sagitta.sources.base import SourceOptions
-from sagitta.sources.detect import open_source
+from sagitta.sources.detect import LAYOUTS, open_source
+from sagitta.sources.words import LAYOUT_NAMES
 
 from .conftest import write_files
 
@@ -55,3 +56,12 @@ def test_what_is_understood_is_said_without_arrow() -> None:
     code = "import sys; from sagitta.sources import UNDERSTOOD; print(UNDERSTOOD); assert 'pyarrow' not in sys.modules"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(word in said for word in ("class folders", "WebDataset", "idx", "CIFAR", "Parquet"))
+
+
+def test_help_names_every_layout() -> None:
+    assert tuple(LAYOUTS) == LAYOUT_NAMES
+
+
+def test_an_empty_location_is_not_the_working_directory(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no DATA given"):
+        open_source("", cache=tmp_path)

@@ -4,11 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from sagitta.dataset.schema import Source
 from sagitta.errors import SourceError
+from sagitta.sources.detect import open_source
 
 Open = Callable[..., Source]
 PETS = "{cat,dog}/{1,2}.png"
@@ -105,6 +107,25 @@ def test_other_folders_beside_two_splits_are_left_out_and_named(open_folder: Ope
     source = open_folder(files("{training_set,test_set}/" + PETS, "single_prediction/{1,2}.png"))
     assert rows(source) == dict.fromkeys(SETS, 2)
     assert source.warnings == ("skipped 2 files outside the split folders: single_prediction",)
+
+
+def test_folds_of_the_same_classes_are_told(open_folder: Open) -> None:
+    source = open_folder(files("fold{1,2,3}/" + PETS))
+    assert source.warnings == (
+        "fold1, fold2, fold3: counted as classes; if cat, dog in them are the classes, move these to the top",
+    )
+
+
+def test_splits_in_the_names_of_files_are_told_or_refused(open_folder: Open, tmp_path: Path) -> None:
+    source = open_folder(files("{cat,dog}/{train,test}_{1,2}.png"))
+    assert source.warnings == (
+        "the files' names hold words for splits (cat/test_1.png), which are not used; put the files into folders",
+    )
+    (tmp_path / "flat").mkdir()
+    for name in files("{cat,dog}_{train,test}_{1,2}.png"):
+        (tmp_path / "flat" / name).touch()
+    with pytest.raises(SourceError, match="cat_test and cat_train look like test and train, not like two classes"):
+        open_source(str(tmp_path / "flat"), cache=tmp_path)
 
 
 def test_splits_in_each_class(open_folder: Open) -> None:

@@ -1,14 +1,17 @@
 """The command line: parse, call one verb, print. Heavy imports happen inside the command that needs them."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from importlib.metadata import version
 
 from sagitta.cli import datasets, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
+from sagitta.files import remedy
 from sagitta.pool import spin_little
 from sagitta.terminal import WholeWords, show
 
@@ -21,12 +24,42 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
     ("predict", runs.predict, "classify image files with a run"),
 )
+_AFTER_INTERRUPTION = {
+    "convert": "what is finished is kept, and the same command goes on from there",
+    "fit": "there is no run yet; what is converted is kept, and the same command begins again",
+    "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
+    "predict": "nothing was written; the same command begins again",
+}
+_NOTHING_LEFT = "nothing was changed; the same command begins again"
+_INTERRUPTED, _UNREAD = 128 + 2, 128 + 13  # as a shell reports the signals INT and PIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 for an error that a person can mend, told in one line."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 2 for an error that a person can mend, told in one line; 130 after Ctrl-C, with a line on how
+        to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
+    """
+    _mend_streams()
     spin_little()  # before a command loads torch
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # What a command remembers of itself, such as its words for the record, ends with it.
+        code = copy_context().run(_run, list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        _silence()
+        return _UNREAD
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the command is done, and somebody has read enough of what it says
+        _silence()
+    except OSError as error:
+        _silence()
+        return _complain(remedy(error))
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     parser = _parser()
     try:
         options, rest = parser.parse_known_args(arguments[:1])
@@ -38,24 +71,63 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain(f"{rest[0]}: no such option; see sagitta --help")
         parser.print_help()
         return 0
+    if bad := next((word for word in arguments if not _is_utf8(word)), None):
+        return _complain(f"{bad!a}: the name is not valid UTF-8; rename it")
     try:
         command(rest + arguments[1:])
     except SagittaError as error:
         return _complain(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or 'writing a file'}: {error.strerror}")
-    except KeyboardInterrupt:
-        return _complain("interrupted; what was finished is kept, and the same command goes on from there", code=130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(remedy(error))
+    except MemoryError:
+        return _complain("out of memory; give a smaller --batch-size or --image-size, or close other programs")
+    except KeyboardInterrupt as interruption:
+        after = str(interruption) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
+        return _complain(f"interrupted; {after}", code=_INTERRUPTED)
     return 0
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _complain(message: str, code: int = 2) -> int:
     show(f"sagitta: {' '.join(message.split())}", sys.stderr)
     return code
+
+
+def _mend_streams() -> None:
+    """Let output go nowhere where a stream is closed, and names that a stream cannot write be written escaped.
+
+    The number of a closed stream would be that of the next file that is opened, and what a library says would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """Let what is still to be written go nowhere, so that the interpreter does not fail on it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

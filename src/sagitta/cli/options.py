@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from sagitta.errors import ConfigError
 from sagitta.settings import OPTIONS, unknown_option
-from sagitta.sources import UNDERSTOOD
+from sagitta.sources import LAYOUT_NAMES, UNDERSTOOD
 from sagitta.terminal import WholeWords
 
 DATA_HELP = (
@@ -21,7 +21,7 @@ _TITLES = {
     "model": "model",
     "training": "training (in brackets what a recipe chooses by the situation; it is printed)",
     "machine": "machine and log",
-    "data": "data",
+    "data": f"data (layouts: {', '.join(LAYOUT_NAMES)})",
 }
 
 

@@ -48,7 +48,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    from sagitta.evaluation import write_predictions
+    from sagitta.dataset import plural
+    from sagitta.evaluation import check_output, list_files, reduced, write_predictions
     from sagitta.verbs import predict_table
 
     parser = Command(
@@ -62,14 +63,21 @@ def predict(argv: list[str]) -> None:
         "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
     )
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
-    parser.add_argument("--batch-size", type=whole, metavar="N", default=64, help="images a batch (64)")
+    parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a, _ = parser.parse(argv)
-    table = predict_table(a.run, a.paths, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
+    if a.output is not None:
+        check_output(a.output)
+    listed = list_files([Path(path) for path in a.paths])
+    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
+    for words, count in reduced(table).items():
+        show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
     unreadable = table.num_rows - table["error"].null_count
-    if unreadable:
-        show(
-            f"sagitta: {unreadable} of {table.num_rows} files could not be read; the column error says why",
-            sys.stderr,
-        )
+    told = (
+        [f"{unreadable} of {table.num_rows} files could not be read; the column error says why"] if unreadable else []
+    )
+    if listed.skipped:
+        told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
+    if told:
+        show(f"sagitta: {'; '.join(told)}", sys.stderr)

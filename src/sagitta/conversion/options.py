@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ import pyarrow as pa
 from sagitta.dataset import FORMAT_VERSION, SPLITS, Source
 from sagitta.errors import ConfigError
 from sagitta.images import Reduction
+
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,17 @@ class ConvertOptions:
     purpose: Literal["train", "val", "test"] = "train"
 
     def __post_init__(self) -> None:
-        for name, largest in (
-            ("resize", None),
-            ("quality", 100),
-            ("shard_size", None),
-            ("workers", None),
-            ("min_images", None),
-        ):
+        for name in ("val", "test"):
+            share = getattr(self, name)
+            if share is not None and not (isinstance(share, Real) and 0 <= float(share) < 1):
+                raise ConfigError(f"{name} {share}: give a share of the rows, from 0 to below 1")
+        if not isinstance(self.seed, Integral):
+            raise ConfigError(f"seed {self.seed}: must be a whole number")
+        most = {"resize": None, "quality": 100, "shard_size": None, "workers": _MOST_WORKERS, "min_images": None}
+        for name, largest in most.items():
             value = getattr(self, name)
-            if value is not None and (value < 1 or (largest and value > largest)):
+            whole = value is None or (isinstance(value, Integral) and value >= 1)
+            if not whole or (value is not None and largest and value > largest):
                 raise ConfigError(f"{name} {value}: must be {f'1 to {largest}' if largest else 'at least 1'}")
         Reduction.of(self.range, self.bands)
         if self.on_bad not in (None, "quarantine", "fail"):

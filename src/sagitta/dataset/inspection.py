@@ -19,7 +19,7 @@ from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitIn
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
-from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, grid
+from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, fitted, grid
 from sagitta.terminal import columns, printable, table, wrapped
 
 _WIDTH = 100  # of lines that go to no terminal
@@ -147,11 +147,7 @@ def _transforms(options: Mapping[str, Any], reduction: Mapping[str, Any] | None)
     resize, quality = options.get("resize"), options.get("quality")
     decoding = "decoding turns them upright by EXIF and makes them 8-bit RGB or grey"
     if resize is None and quality is None:
-        return (
-            f"{chosen}, without further loss; {decoding}"
-            if chosen
-            else f"none, the original bytes are stored; {decoding}"
-        )
+        return f"{f'{chosen}, as PNG' if chosen else 'none, the original bytes are stored'}; {decoding}"
     resized = f"shorter side reduced to {resize} pixels" if resize else ""
     encoded = f"{'all' if quality else 'these'} encoded as JPEG of quality {quality or DEFAULT_QUALITY}"
     return f"{', '.join(filter(None, (chosen, resized, encoded)))}; {decoding}"
@@ -223,7 +219,8 @@ def _sheet(split: Split, info: DatasetInfo, classes: int, per_class: int, side: 
     tiles: list[Tile | None] = []
     for label in labels:
         rows = np.flatnonzero(split.labels[:, label] if info.multilabel else split.labels == label)
-        line = [Tile(Image.fromarray(decode(split.image(row)))) for row in _spread(rows, per_class)]
+        # Made small one by one: a hundred photos of 12 megapixels would take 3.5 GB.
+        line = [Tile(fitted(Image.fromarray(decode(split.image(row))), side)) for row in _spread(rows, per_class)]
         tiles += [*line, *[None] * (per_class - len(line))]
     heads = [f"{printable(info.class_names[label])}\n{counts[label]:,} in {split.name}" for label in labels]
     note = f"{len(labels)} of {len(info.class_names):,} classes" if len(labels) < len(info.class_names) else ""

@@ -173,7 +173,9 @@ class DatasetInfo:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DatasetError(
-                f"{root}: no {INFO_FILE}, so not a finished dataset; make one with `sagitta convert SOURCE {root}`"
+                f"{root}: not a converted dataset, which holds {INFO_FILE}; make one of it: sagitta convert {root} OUT"
+                if root.exists()
+                else f"{root}: no such dataset; make one: sagitta convert SOURCE {root}"
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path}: not valid JSON ({error}); convert the source again") from None

@@ -2,7 +2,10 @@ from .overlap import Seen as Seen
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
+from .prediction import check_output as check_output
+from .prediction import list_files as list_files
 from .prediction import predict as predict
+from .prediction import reduced as reduced
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import judge as judge

@@ -1,7 +1,10 @@
 """Image files -> class names and probabilities, with the model's own preprocessing."""
 
+import json
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +17,24 @@ from torch import Tensor
 
 from sagitta.errors import ConfigError, SourceError
 from sagitta.evaluation.testing import quiet, quiet_trainer
-from sagitta.files import write_atomic
+from sagitta.files import check_place, write_atomic
 from sagitta.loading import FilePixels
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, inference_batch, load_classifier
+from sagitta.pool import progress
 from sagitta.run import find_checkpoint
+from sagitta.sources import image_files
 
 
-def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int = 64, flip: bool = False) -> pa.Table:
-    """Classify image files with a run's best checkpoint.
+def predict(
+    run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
+) -> pa.Table:
+    """Classify image files with a run's best checkpoint; on a terminal, standard error shows how far it is.
 
     Args:
         run: run directory or checkpoint file.
-        paths: image files, or folders of them.
+        paths: image files, or folders of them, see :func:`list_files`.
         top_k: how many classes a row, where the model gives one label.
-        batch_size: images a batch.
+        batch_size: images a batch; by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Returns:
@@ -40,16 +47,18 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         ConfigError: there is no such run, or a number is below 1.
         SourceError: a path does not exist, or no image is readable.
     """
-    if top_k < 1 or batch_size < 1:
-        raise ConfigError(f"--top-k {top_k}, --batch-size {batch_size}: both must be at least 1")
-    files = list_files(paths)
+    top_k = _whole("--top-k", top_k)
+    batch_size = None if batch_size is None else _whole("--batch-size", batch_size)
+    files = list_files(paths).files
     classifier = load_classifier(find_checkpoint(run))
     classifier.flip = flip
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    batches = FilePixels(files, classifier.preprocessing, batch_size)
-    with quiet():
-        outputs = quiet_trainer(devices=1).predict(classifier, batches) or []
+    with quiet(), progress("predicting", len(files), show=True) as advance:
+        trainer = quiet_trainer(devices=1)
+        size = batch_size or inference_batch(trainer.strategy.root_device)
+        batches = FilePixels(files, classifier.preprocessing, size)
+        outputs = trainer.predict(classifier, _Followed(batches, advance)) or []
     if len(batches.errors) == len(files):
         raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
     probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
@@ -58,22 +67,66 @@ def predict(run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int
         columns |= _labels(files, batches.errors, probabilities, classifier)
     else:
         columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
-    return pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
+    table = pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
+    return table.replace_schema_metadata({"reduced": json.dumps(batches.reduced)}) if batches.reduced else table
 
 
-def list_files(paths: Sequence[Path]) -> list[str]:
-    """Return the files named, and every file in the folders named, sorted within each folder, except hidden ones.
+def reduced(table: pa.Table) -> dict[str, int]:
+    """Return what decoding lost of the files that :func:`predict` read, and in how many of them."""
+    return dict(json.loads((table.schema.metadata or {}).get(b"reduced", b"{}")))
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{name} {value}: must be a whole number, at least 1")
+    return number
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Batches of a source, each told when it has been used."""
+
+    batches: FilePixels
+    advance: Callable[[int], None]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            yield batch
+            self.advance(len(batch))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What :func:`list_files` found.
+
+    Attributes:
+        files: that may be images.
+        skipped: how many in the folders are none, by their names.
+    """
+
+    files: list[str]
+    skipped: int
+
+
+def list_files(paths: Sequence[Path]) -> Listed:
+    """Return the files named, and the files in the folders named that may be images, sorted within each folder.
+
+    In a folder what conversion skips is skipped: hidden files, and files of text beside the images.
 
     Raises:
-        SourceError: a path does not exist, or there is no file at all.
+        SourceError: a path does not exist, a name is not UTF-8, or there is no file at all.
     """
     files: list[str] = []
+    skipped = 0
     for path in paths:
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.is_file())
-            files += sorted(
-                str(file) for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
+            names, others = image_files(path)
+            files += [str(path / name) for name in names]
+            skipped += others
         elif path.exists():
             files.append(str(path))
         else:
@@ -82,8 +135,20 @@ def list_files(paths: Sequence[Path]) -> list[str]:
         if not file.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in file):
             raise SourceError(f"{file!a}: the name is not valid UTF-8; rename that file")
     if not files:
-        raise SourceError(f"no files in {', '.join(map(str, paths))}")
-    return files
+        raise SourceError(f"no image files in {', '.join(map(str, paths)) or 'an empty list'}")
+    return Listed(files, skipped)
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place for :func:`write_predictions` before anything is predicted.
+
+    Raises:
+        ConfigError: the name does not end in .csv or .parquet.
+        OSError: there is no such folder, or it cannot be written to.
+    """
+    if output.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"{output}: the name must end in .csv or .parquet")
+    check_place(output)
 
 
 def write_predictions(table: pa.Table, output: Path | None) -> None:
@@ -93,14 +158,15 @@ def write_predictions(table: pa.Table, output: Path | None) -> None:
 
     Raises:
         ConfigError: the ending is another one.
+        OSError: it cannot be written there.
     """
     sink = pa.BufferOutputStream()
+    if output is not None:
+        check_output(output)
     if output is not None and output.suffix == ".parquet":
         pq.write_table(table, sink)
-    elif output is None or output.suffix == ".csv":
-        pa.csv.write_csv(_flat(table), sink, pa.csv.WriteOptions(quoting_style="needed"))
     else:
-        raise ConfigError(f"{output}: the name must end in .csv or .parquet")
+        pa.csv.write_csv(_flat(table), sink, pa.csv.WriteOptions(quoting_style="needed"))
     data = sink.getvalue().to_pybytes()
     if output is None:
         sys.stdout.write(data.decode())

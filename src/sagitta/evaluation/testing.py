@@ -1,6 +1,8 @@
 """A run and data to what is known about its predictions."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation.overlap import Seen, Use, digests_of, read_seen
 from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge
 from sagitta.loading import ImageData, Loader
-from sagitta.models import Classifier, load_classifier
+from sagitta.models import Classifier, limit_threads, load_classifier
 from sagitta.run import (
     CONFIG_FILE,
     append_test_log,
@@ -38,12 +40,16 @@ Purpose = Literal["test", "val"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use."""
+    """Silence meanwhile what Lightning says about this machine and about DataLoader settings that we do not use.
+
+    Where Lightning is interrupted, it ends the program and no longer listens to Ctrl-C: both are undone.
+    """
     loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     ]
     levels = [logger.level for logger in loggers]
+    heard = signal.getsignal(signal.SIGINT)
     try:
         for logger in loggers:
             logger.setLevel(logging.WARNING)
@@ -61,7 +67,11 @@ def quiet() -> Iterator[None]:
             if not is_first_process():  # which says it for all
                 warnings.simplefilter("ignore")
             yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
     finally:
+        if heard is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, heard)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
@@ -72,9 +82,10 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     Raises:
         ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
+    limit_threads()
     try:
         return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
 
@@ -124,16 +135,15 @@ def evaluate(
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
     settings = _data_settings(classifier, own, folder, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
-    data = settings.changed({"data.image_size": None, "data.batch_size": None, **changes}).image_data(
-        verbose=is_first_process()
-    )
+    settings = settings.changed({"data.image_size": None, "data.batch_size": None, **changes})
+    data = settings.image_data(verbose=is_first_process())
     # The precision of the training gives the values that ended it.
     precision = None if own is None else own.trainer["precision"]
     with quiet():
         data.prepare_data()
         data.setup("test")
         chosen = choose_split(data, split, purpose, own=source is None)
-        notes = [*chosen.notes, *_of_the_run(folder, run, data, own=source is None)]
+        notes = [*chosen.notes, *_of_the_run(folder, checkpoint, data, own=source is None)]
         trainer = quiet_trainer(devices=devices, precision=precision)
         evaluation = run_test(trainer, classifier, data, replace(chosen, notes=tuple(notes)), read_seen(checkpoint))
     if purpose == "test" and folder is not None:
@@ -202,13 +212,13 @@ def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", 
     raise ConfigError(f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with --split")
 
 
-def _of_the_run(folder: Path | None, run: Path, data: ImageData, *, own: bool) -> list[str]:
+def _of_the_run(folder: Path | None, checkpoint: Path, data: ImageData, *, own: bool) -> list[str]:
     """Return what a person has to know of the run that is evaluated, one sentence each."""
     if folder is None:
         return []
     record, notes = read_record(folder), []
-    if run.is_dir() and "best_checkpoint" not in record:
-        notes.append("the run did not come to its end: this is its last checkpoint")
+    if "best_checkpoint" not in record:
+        notes.append(f"the run did not come to its end: this is {checkpoint.name}, its best so far")
     before = record.get("dataset", {}).get("fingerprint")
     if own and before not in (None, data.info.fingerprint):
         notes.append("the data is not what the run was trained on: images or labels have changed since")

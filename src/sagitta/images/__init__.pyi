@@ -15,6 +15,7 @@ from .encoding import GREY_MODES as GREY_MODES
 from .encoding import add_restart_markers as add_restart_markers
 from .encoding import reencode as reencode
 from .grid import Tile as Tile
+from .grid import fitted as fitted
 from .grid import grid as grid
 from .grid import prediction_grid as prediction_grid
 from .losses import tally as tally

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, ImageError
 from sagitta.images import native
 from sagitta.images.decoding import Bytes, decode, engine, read_header
 
@@ -13,6 +13,7 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 DEFAULT_QUALITY = 90
+_LONGEST = 65500  # pixels, libjpeg's own limit
 
 
 def reencode(data: bytes, *, size: int | None, quality: int) -> bytes:
@@ -25,7 +26,7 @@ def reencode(data: bytes, *, size: int | None, quality: int) -> bytes:
         quality: JPEG quality, 1-100.
 
     Raises:
-        ImageError: the image cannot be decoded.
+        ImageError: the image cannot be decoded, or is too long for a JPEG.
     """
     grey = read_header(data).mode in GREY_MODES
     pixels = decode(data, channels=1 if grey else 3)
@@ -34,6 +35,8 @@ def reencode(data: bytes, *, size: int | None, quality: int) -> bytes:
     if size is not None and size < shorter:
         width, height = (max(1, round(side * size / shorter)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if max(image.size) > _LONGEST:
+        raise ImageError(f"{image.width}x{image.height} pixels, and a JPEG holds at most {_LONGEST:,} a side")
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()

@@ -73,7 +73,7 @@ def prediction_grid(rows: Sequence[tuple[Image.Image, str, str, float]]) -> Imag
 def _place(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int) -> None:
     left, top = corner
     room = side - 2 * _FRAME if tile.colour else side
-    small = _fitted(tile.image, room)
+    small = fitted(tile.image, room)
     if tile.colour:
         draw.rectangle((left, top, left + side - 1, top + side - 1), "gainsboro", tile.colour, _FRAME)
     sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
@@ -83,7 +83,7 @@ def _place(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tu
         draw.text((left, top + side + 2 + number * _LINE), _shortened(draw, font, text, side), colour, font)
 
 
-def _fitted(image: Image.Image, side: int) -> Image.Image:
+def fitted(image: Image.Image, side: int) -> Image.Image:
     """Return the whole image, as large as a square of ``side`` holds; the pixels of tiny images stay sharp."""
     scale = side / max(image.size)
     size = [max(1, round(length * scale)) for length in image.size]

@@ -163,13 +163,14 @@ def _read(data: bytes, bands: tuple[int, ...]) -> _Found | None:
         kept, alpha = _chosen(read_samples(data), bands, colours=page.colours, alpha=page.alpha)
         return _Found(kept, alpha, None, [words for words in lost if words])
     assert image is not None
-    deep = image.mode.startswith(("I", "F")) or ";16" in rawmode(image)
+    raw = rawmode(image)  # before anything loads the image
+    deep = image.mode.startswith(("I", "F")) or ";16" in raw
     if not deep and not bands:
         return None
     orientation = oriented(image)
     transparent = image.info.get("transparency")
     untagged = UNTAGGED in image.info
-    samples = turned(_deep(image, data) if ";16" in rawmode(image) else _shallow(image), orientation)
+    samples = turned(_deep(image, raw, data) if ";16" in raw else _shallow(image), orientation)
     blank = samples[..., 0] == transparent if samples.shape[2] == 1 and isinstance(transparent, int) and deep else None
     has_alpha = samples.shape[2] in (2, 4) and image.mode != "CMYK" and not untagged
     kept, alpha = _chosen(samples, bands, colours=3 if samples.shape[2] >= 3 else 1, alpha=has_alpha)
@@ -192,7 +193,7 @@ def _shallow(image: Image.Image) -> Samples:
     return samples.reshape(image.height, image.width, -1)
 
 
-def _deep(image: ImageFile.ImageFile, data: bytes) -> Samples:
+def _deep(image: ImageFile.ImageFile, raw: str, data: bytes) -> Samples:
     """Return 16-bit samples in full, (H, W, bands) uint16.
 
     Of more than one band Pillow keeps the byte that it takes for the high one, by the order that the file states; told
@@ -200,7 +201,7 @@ def _deep(image: ImageFile.ImageFile, data: bytes) -> Samples:
     """
     if image.mode.startswith("I"):
         return _shallow(image)
-    if rawmode(image).startswith("LA"):
+    if raw.startswith("LA"):
         raise ImageError("16-bit grey with alpha cannot be read in full; store it without alpha")
     other = opened(data)
     tile = other.tile[0]

@@ -1,5 +1,6 @@
 """Random changes of training images, and crop boxes: a function of (seed, epoch, row) and nothing else."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -48,8 +49,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         shares = (self.flip or 0.0, self.erase, self.cutout or 0.0)
-        in_range = 0 < self.min_scale <= 1 <= self.max_ratio and 0 <= self.shift < 1
-        if not in_range or min(shares) < 0 or max(shares) > 1 or self.auto not in (None, *get_args(Policy)):
+        in_range = 0 < self.min_scale <= 1 <= self.max_ratio < math.inf and 0 <= self.shift < 1
+        in_range = in_range and all(0 <= share <= 1 for share in shares)
+        if not in_range or self.auto not in (None, *get_args(Policy)):
             raise ConfigError(f"augmentation out of range: {self}; see `sagitta fit --help`")
 
     @property

@@ -34,15 +34,29 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
     Safe to call from many processes at once: one converts, the others wait.
 
     Raises:
+        ConfigError: ``source`` is converted already, and something is asked for that only a conversion can do.
         SagittaError: the source cannot be found, read or split.
     """
     if (Path(source) / INFO_FILE).is_file():
+        _check_converted(source, options, convert)
         return Path(source)
     options = replace(options, keep_missing=options.keep_missing or convert.on_bad == "quarantine")
     opened = open_source(source, options, cache=user_cache())
     if verbose:
         show(opened.describe())
     return cached(opened, user_cache(), convert, progress=verbose)
+
+
+def _check_converted(source: str, options: SourceOptions, convert: ConvertOptions) -> None:
+    asked = {**vars(options), **convert.settings()}
+    usual = {**vars(SourceOptions()), **ConvertOptions(purpose=convert.purpose).settings()}
+    if changed := [
+        f"{name} {value}" for name, value in asked.items() if name != "keep_missing" and value != usual[name]
+    ]:
+        raise ConfigError(
+            f"{source}: converted already, with its splits and labels, so {', '.join(changed)} would change nothing; "
+            "convert its source again with it, or leave it out"
+        )
 
 
 class ImageData(pl.LightningDataModule):
@@ -238,7 +252,7 @@ class ImageData(pl.LightningDataModule):
         """Refuse deep samples or bands that became other 8-bit pixels than those of the model did."""
         fields = self.info.reduction
         own = None if fields is None else Reduction.from_dict(fields)
-        if own != models and (own is not None or self.info.reduced):
+        if own != models and (own is not None or any("bit" in lost or "band" in lost for lost in self.info.reduced)):
             raise ConfigError(
                 f"{self.source} was converted with {own or 'neither --range nor --bands'}, but the model was trained "
                 f"on images with {models or 'neither'}; convert it again like that"

@@ -103,7 +103,7 @@ class Loader:
         self.threads = usable_cores() if threads is None else threads
         self._rows = len(rows)
         self._labels = match_labels(rows.labels, self.shards.info.class_names, class_names)
-        self._own = None if transform is None else OwnTransform(transform, seed)
+        self._own = None if transform is None else OwnTransform(transform, seed, len(self._split))
         self._workers = transform_workers
         if self._own is not None and transform_workers:
             self._own.check_sendable()

@@ -43,18 +43,19 @@ class OwnTransform:
     Args:
         transform: of either kind.
         seed: of the run.
+        rows: how many there are, for errors: a key beyond is a copy of row ``key % rows``.
 
     Raises:
         ConfigError: it cannot be called.
     """
 
-    def __init__(self, transform: Transform, seed: int = 0) -> None:
+    def __init__(self, transform: Transform, seed: int = 0, rows: int = 0) -> None:
         if not callable(transform):
             raise ConfigError(
                 f"transform {transform!r}: cannot be called; give a torchvision v2 or an Albumentations transform"
             )
         self._transform = transform
-        self._seed = seed
+        self._seed, self._rows = seed, rows
         self._by_keyword = _takes_keyword(transform)
 
     def image(self, image: Tensor) -> Tensor:
@@ -101,15 +102,23 @@ class OwnTransform:
             (B, C, H', W') uint8 or float32.
 
         Raises:
-            ConfigError: the images that the transform returns do not fit together, or are none.
+            ConfigError: the transform fails, or the images that it returns do not fit together, or are none.
         """
         seeds = (uniform(self._seed, epoch, keys, Stream.TRANSFORM, 1)[:, 0] * 2**53).astype(np.int64)
         images = images.contiguous()  # the same memory whatever decoded it, and in every process
         changed = []
         with _generators_kept():
-            for image, seed in zip(images, seeds.tolist(), strict=True):
+            for image, seed, key in zip(images, seeds.tolist(), keys.tolist(), strict=True):
                 self._start(seed)
-                changed.append(self.image(image))
+                try:
+                    changed.append(self.image(image))
+                except SagittaError:
+                    raise
+                except Exception as error:  # whatever the person's own code raises
+                    shape = "x".join(map(str, image.shape))
+                    row = key % self._rows if self._rows else key
+                    reason = f"{type(error).__name__}: {_first_line(error)}"
+                    raise ConfigError(f"transform {self._name()} fails on row {row} ({shape}): {reason}") from error
         found = sorted({f"{'x'.join(map(str, image.shape))} {image.dtype}".replace("torch.", "") for image in changed})
         if len(found) > 1:
             raise ConfigError(

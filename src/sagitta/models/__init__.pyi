@@ -9,12 +9,15 @@ from .features import split_head as split_head
 from .features import vectors_array as vectors_array
 from .intervals import Estimate as Estimate
 from .intervals import wilson_interval as wilson_interval
+from .machine import inference_batch as inference_batch
+from .machine import limit_threads as limit_threads
 from .metrics import ClassScores as ClassScores
 from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
 from .networks import pretrained_preprocessing as pretrained_preprocessing
+from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose

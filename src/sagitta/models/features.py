@@ -31,6 +31,7 @@ from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.files import content_hash, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
+from sagitta.models.machine import inference_batch, limit_threads
 from sagitta.models.networks import head_names
 from sagitta.pool import ahead
 
@@ -38,7 +39,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _PART = 4096  # rows; what a run that is killed may lose
-_CPU_BATCH, _DEVICE_BATCH = 4, 256  # see `extract`
 
 
 def split_head(network: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -174,16 +174,13 @@ def extract(
 ) -> Generator[int, None, None]:
     """Compute and store the features that a split lacks; yields numbers of images done, at most ``_PART`` unsaved.
 
-    On a CPU four images at a time are fastest: what lies between two layers stays near the cores, and is small enough
-    for malloc to use again, where larger blocks come as fresh pages from the system each time.
-
     Args:
         store: where they go.
         body: network without head, float32 normalised (B, C, H, W) to (B, D).
         shards: the dataset.
         split: of the dataset.
         preprocessing: evaluation crop and normalisation.
-        batch_size: images at a time.
+        batch_size: images at a time; by default what is fast on the device.
 
     Raises:
         ConfigError: the network gives something else than one vector an image.
@@ -192,7 +189,8 @@ def extract(
     hashes = shards.splits[split].content_hashes
     rows = store.missing(hashes)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    batch_size = batch_size or (_CPU_BATCH if device.type == "cpu" else _DEVICE_BATCH)
+    batch_size = batch_size or inference_batch(device)
+    limit_threads()
     if not rows.size:
         return
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)

@@ -54,6 +54,6 @@ class Measures(nn.Module):
         """Return the probabilities (N, classes) and labels that were kept since the last call, rank by rank, if any."""
         if not self.predictions.update_called:
             return None
-        found = self.predictions.compute()
+        probabilities, labels = self.predictions.compute()
         self.predictions.reset()
-        return found
+        return probabilities, labels.reshape(-1) if labels.ndim == 0 else labels  # torchmetrics squeezes a single one

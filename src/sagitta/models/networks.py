@@ -6,10 +6,13 @@ import math
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import timm
+import torch
 import torchvision
+from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import group_parameters
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
+from sagitta.network import reach
 
 SIMPLE_CNN, RESNET_SMALL, RESNET20 = "simple-cnn", "resnet-small", "resnet20"
 GOOGLENET = "googlenet"
@@ -137,6 +141,8 @@ def build_network(
         ConfigError: no such model (names the nearest ones), its weights cannot be had, or it cannot be made for the
             size.
     """
+    if pretrained:
+        _check_published(name)
     if timm.is_model(name):
         return _build_timm(name, num_classes, channels, size, pretrained)
     if name in _torchvision_names():
@@ -155,12 +161,14 @@ def check_network(name: str, *, pretrained: bool = False) -> None:
     """Refuse a network that is not known, without building anything.
 
     Raises:
-        ConfigError: no such model or pretrained tag (names the nearest ones), or no weights are published for it.
+        ConfigError: no such model or pretrained tag (names the nearest ones); or no weights are published for it, or
+            they are neither in the cache nor within reach.
     """
     if timm.is_model(name):
         _timm_config(name)
-        return
-    if name in _torchvision_names():
+    if timm.is_model(name) or name in _torchvision_names():
+        if pretrained:
+            _check_published(name)
         return
     if pretrained:
         raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
@@ -189,10 +197,10 @@ def _build_timm(name: str, num_classes: int, channels: int, size: tuple[int, int
         )
     except (AssertionError, ValueError, ZeroDivisionError, TypeError, RuntimeError) as error:
         if pretrained and isinstance(error, RuntimeError):
-            raise _no_weights(name, timm.get_pretrained_cfg_value(name, "hf_hub_id"), error) from None
+            raise _no_weights(name, config and config.hf_hub_id, (config and config.url) or "", error) from None
         raise _no_size(name, size, error) from None
     except OSError as error:  # what the hub's client raises without a network or without weights
-        raise _no_weights(name, timm.get_pretrained_cfg_value(name, "hf_hub_id"), error) from None
+        raise _no_weights(name, config and config.hf_hub_id, (config and config.url) or "", error) from None
     return network
 
 
@@ -211,10 +219,50 @@ def _timm_config(name: str) -> Any:
         raise ConfigError(f"model {name!r}: {architecture} has no weights {tag!r}; {hint}") from None
 
 
-def _no_weights(name: str, repository: Any, error: Exception) -> ConfigError:
+def _check_published(name: str) -> None:
+    """Make sure that published weights are in a cache, or that who publishes them answers.
+
+    Raises:
+        ConfigError: neither; without this the clients would try again for a minute.
+    """
+    config = _timm_config(name) if timm.is_model(name) else None
+    if config is None and name not in _torchvision_names():
+        return  # whoever builds it says so
+    repository, file, url = None, None, ""
+    if config is None:
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
+    else:
+        repository, file, url = config.hf_hub_id, config.hf_hub_filename, config.url
+    kept = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2]) if url else None
+    if (kept is not None and kept.is_file()) or _in_hub_cache(repository, file):
+        return
+    if not repository and not url:
+        return
+    try:
+        if repository and constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        reach(constants.ENDPOINT if repository else url)
+    except ConnectionError as error:
+        raise _no_weights(name, repository, url, error) from None
+
+
+def _in_hub_cache(repository: str | None, file: str | None) -> bool:
+    if not repository:
+        return False
+    name, _, revision = repository.partition("@")
+    files = [file] if file else ["model.safetensors", "pytorch_model.bin"]
+    return any(isinstance(try_to_load_from_cache(name, each, revision=revision or None), str) for each in files)
+
+
+def _no_weights(name: str, repository: Any, url: str, error: Exception) -> ConfigError:
+    place = (
+        f"the hub's folder of {repository} from another machine into $HF_HOME/hub"
+        if repository
+        else f"{url or 'them'} into $TORCH_HOME/hub/checkpoints"
+    )
     return ConfigError(
-        f"the pretrained weights of {name!r} cannot be had ({_first_line(error)}); copy the hub's folder "
-        f"of {repository or name} from another machine into $HF_HOME/hub, or give a file with --weights"
+        f"the pretrained weights of {name!r} cannot be had ({_first_line(error)}); copy {place}, or give a file with "
+        "--weights"
     )
 
 
@@ -250,10 +298,7 @@ def _build_torchvision(
         try:
             tensors = weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
-            raise ConfigError(
-                f"the pretrained weights of {name!r} cannot be had ({_first_line(error)}); copy "
-                f"{weights.url} into $TORCH_HOME/hub/checkpoints, or give a file with --weights"
-            ) from None
+            raise _no_weights(name, None, weights.url, error) from None
         own = tuple(f"{head}." for head in head_names(network))
         tensors = {key: value for key, value in tensors.items() if not key.startswith(own)}
         network.load_state_dict(resized(network, tensors), strict=False)

@@ -34,7 +34,7 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         if settings[name] is not None and not 0 <= settings[name] <= 1:
             raise ConfigError(f"{name} {settings[name]}: must be from 0 to 1")
     for name in ("mixup", "cutmix"):
-        if settings[name] < 0:
+        if not 0 <= settings[name] < math.inf:
             raise ConfigError(f"{name} {settings[name]}: must be 0 or more")
     if settings["pretrained"] and settings["weights"] is not None:
         raise ConfigError("pretrained and weights: give one of the two")
@@ -57,7 +57,8 @@ def build_optimizer(network: nn.Module, name: str, lr: float, weight_decay: floa
     known = [str(optimizer) for optimizer in timm.optim.list_optimizers()]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=5)
-        raise ConfigError(f"no optimizer {name!r}; near: {', '.join(near)}")
+        hint = f"near: {', '.join(near)}" if near else "such as adamw, sgd, lamb; see timm.optim.list_optimizers()"
+        raise ConfigError(f"no optimizer {name!r}; {hint}")
     numbers = layer_numbers(network)
     last = max(numbers.values())
     exempt: Any = getattr(network, "no_weight_decay", set)

@@ -5,6 +5,7 @@ with prefixes (``module.``, ``backbone.`` …); Lightning checkpoints; runs and 
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
+from sagitta.files import remedy
 from sagitta.loading import Preprocessing
+from sagitta.models.harmless import harmless
 from sagitta.models.networks import head_names, pretrained_preprocessing, resized
 from sagitta.run import find_checkpoint
 
 _WRAPPERS = (  # averaged weights come first: they are the better ones
-    "state_dict_ema", "model_ema", "ema_state_dict",
-    "state_dict", "model_state_dict", "model", "network", "net", "weights",
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema",
+    "state_dict", "model_state_dict", "model", "module", "network", "net", "weights",
 )  # fmt: skip
 _HEADS = (
     "fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output",
@@ -93,18 +96,42 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if Path(path).suffix == ".safetensors":
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such checkpoint") from None
     except SafetensorError as error:
-        raise ConfigError(f"{path}: not readable as safetensors ({error}); is it complete?") from None
+        raise ConfigError(f"{path}: not readable as safetensors ({error}); {_instead(path)}") from None
     except Exception as error:  # torch.load names no exception types for damaged files
-        raise ConfigError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); is it complete, and only tensors in it?"
-        ) from None
+        raise ConfigError(f"{path}: {_refusal(path, error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds a {type(content).__name__}, not weights by name; save model.state_dict()")
     return content
+
+
+def _refusal(path: str | Path, error: Exception) -> str:
+    """Return why torch did not open a file, and the remedy."""
+    if isinstance(error, OSError) and error.errno:
+        return remedy(error).partition(": ")[2]
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return (
+            f"not only tensors in it: {found[1]} could run code when the file is opened, so it is refused; where you "
+            "trust it, open it with torch.load(FILE, weights_only=False) and save the model's state_dict() alone"
+        )
+    if "TorchScript" in str(error):
+        return "a TorchScript archive; save torch.jit.load(FILE).state_dict() with torch.save, and give that file"
+    return f"not a readable checkpoint ({type(error).__name__}); {_instead(path)}"
+
+
+def _instead(path: str | Path) -> str:
+    """Return what stands in the place of weights, as far as its first bytes tell."""
+    with Path(path).open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS: fetch the file itself with git lfs pull"
+    if start[:9].lower() in (b"<!doctype", b"<html>") or start.startswith(b"<?xml"):
+        return "it is a page of the web: download the file itself"
+    return "is it complete, and only tensors in it?"
 
 
 def load_weights(network: nn.Module, weights: Weights, class_names: Sequence[str] | None = None) -> str:

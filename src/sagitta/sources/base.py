@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sagitta.dataset import ROWS, Reader, Source, class_order, is_list, single_labels
-from sagitta.errors import SourceError
+from sagitta.errors import ConfigError, SourceError
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif",
@@ -35,10 +35,13 @@ class SourceOptions:
         label_column: column of a manifest or of image Parquet that holds the class; likewise the others.
         label_separator: between several labels in one text; empty for one label a row; detected by default.
         path_column: column that names the image file.
-        split_column: column that holds train, val or test.
+        split_column: column that holds train, val or test; ``none`` for no column, whatever one looks like.
         group_column: column whose equal values must stay in one split.
         keep_missing: files that a table names and that are not there become rows, for conversion to quarantine;
             otherwise they are an error.
+
+    Raises:
+        ConfigError: a name is no text, or empty, which a script's empty variable would be.
     """
 
     layout: str | None = None
@@ -48,6 +51,12 @@ class SourceOptions:
     split_column: str | None = None
     group_column: str | None = None
     keep_missing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layout", "label_column", "label_separator", "path_column", "split_column", "group_column"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and (value or name == "label_separator")):
+                raise ConfigError(f"{name} {value!r}: must be a name; leave it out where there is none")
 
     def names_columns(self) -> bool:
         """Return whether any column is named, which only tables have."""

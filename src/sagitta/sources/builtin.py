@@ -16,6 +16,7 @@ import pyarrow as pa
 from sagitta.dataset import ROWS, Source
 from sagitta.errors import SourceError
 from sagitta.files import new_file
+from sagitta.network import reach
 from sagitta.sources.arrays import Part, Pixels, array_source, cifar, idx
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.folders import folders
@@ -165,6 +166,7 @@ def _download(name: str, builtin: Builtin, file: str, checksum: str, folder: Pat
     mirror = os.environ.get(MIRROR_VARIABLE)
     url = f"{mirror.rstrip('/')}/{name}/{file}" if mirror else builtin.url + file
     try:
+        reach(url)
         with new_file(folder / file) as temporary:
             found = _fetch(url, temporary)
             if found != checksum:
@@ -207,12 +209,13 @@ def hub_folder(location: str, cache: Path) -> Path:
     Raises:
         SourceError: the repository is not there, holds no Parquet, or there is no network.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     repository = location.removeprefix("hf://").removeprefix("datasets/").strip("/")
     if repository.count("/") != 1:
         raise SourceError(f"{location}: not a repository; write hf://USER/NAME")
+    unreached = _unreached(constants.ENDPOINT)
     for revision in ("main", "refs/convert/parquet"):
         try:
             folder = snapshot_download(
@@ -221,12 +224,22 @@ def hub_folder(location: str, cache: Path) -> Path:
                 revision=revision,
                 allow_patterns=["*.parquet"],
                 cache_dir=cache / "huggingface",
+                local_files_only=bool(unreached),
             )
         except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = unreached or str(error).strip().partition("\n")[0]
             raise SourceError(
                 f"{location}: cannot be downloaded ({reason}); check the name and the network, or give a local copy"
             ) from error
         if any(Path(folder).rglob("*.parquet")):
             return Path(folder)
     raise SourceError(f"{location}: no Parquet files in it; download it and give the folder")
+
+
+def _unreached(url: str) -> str:
+    """Return why nobody answers at an address; nothing where somebody does."""
+    try:
+        reach(url)
+    except ConnectionError as error:
+        return str(error)
+    return ""

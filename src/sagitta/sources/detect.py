@@ -49,6 +49,8 @@ def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path)
     Raises:
         SourceError: nothing is there, it cannot be read, or it holds no images with labels; the message says which.
     """
+    if not location:  # as a script's empty variable; it would mean the working directory
+        raise SourceError("no DATA given; give a folder, such as . for this one")
     if options.layout is not None and options.layout not in LAYOUTS:
         raise SourceError(f"no layout {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
     if location in BUILTIN:

@@ -4,18 +4,21 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from sagitta.dataset import Source, plural, split_of
+from sagitta.dataset import Source, plural, split_in, split_of
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
-from sagitta.sources.splitfolders import SplitFolders, masks, split_folders
-from sagitta.sources.tree import Tree
+from sagitta.sources.splitfolders import SplitFolders, masks, refuse_class_in_name, split_folders
+from sagitta.sources.tree import Tree, folder_tree
 
 _SIDE_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
     ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet",
 })  # fmt: skip
 """Files that accompany images. Any other file in a class folder becomes a row; conversion keeps or quarantines it."""
+
+_SAMPLE = 500
 
 _UNLABELLED = re.compile(r"_*unlabell?ed", re.IGNORECASE)
 """A folder of images that no one has labelled yet, as FiftyOne writes it."""
@@ -41,7 +44,15 @@ def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     if source is None:
         return None
     counts = Counter(source.rows["label"].to_pylist())
+    refuse_class_in_name(tree.location, counts)
     return source if sum(count >= 2 for count in counts.values()) >= 2 else None
+
+
+def image_files(folder: Path) -> tuple[list[str], int]:
+    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names."""
+    names = folder_tree(str(folder), folder).sizes
+    images = [name for name in names if suffix(name) not in _SIDE_SUFFIXES]
+    return images, len(names) - len(images)
 
 
 def _folder_label(name: str) -> str | None:
@@ -103,6 +114,7 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
         layout = f"{layout} with split folders in each"
     notes = [*([plan.note] if plan.note else []), *found.notes(), *(mask_notes if left_out else [])]
     warnings = [*plan.warnings, *found.warnings(), *_empty_classes(tree, found, plan), *_one_class(tree, found, plan)]
+    warnings += _splits_in_names(found)
     return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=notes, warnings=warnings)
 
 
@@ -154,6 +166,18 @@ def _empty_classes(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:
     empty = {"/".join(name.split("/")[:depth]) for name in tree.empty}
     lacking = sorted(name for name in empty - used if name.count("/") == depth - 1)
     return [f"no image in {plural(len(lacking), 'folder')}: {examples(lacking)}"] if lacking else []
+
+
+def _splits_in_names(found: _Found) -> list[str]:
+    """Return a sentence on files whose own names all tell a split (``cat/train_001.jpg``), which their folders do not.
+
+    Of many files some are looked at.
+    """
+    sample = found.paths[:: -(-len(found.paths) // _SAMPLE)]
+    told = {split_in(path.rpartition("/")[2]) for path in sample}
+    if any(found.splits) or None in told or len(told) < 2:
+        return []
+    return [f"the files' names hold words for splits ({sample[0]}), which are not used; put the files into folders"]
 
 
 def _one_class(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:

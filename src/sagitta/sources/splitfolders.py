@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -10,6 +10,7 @@ from sagitta.dataset import mapping_note, may_be_a_class, split_in, split_of, wi
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, examples, suffix
 
+_PART = re.compile(r"(?i)(k?fold|part|batch|chunk|set|split|images?|data|cv|folder|group)s?[ _-]*\d+")
 _SHARED = 2  # folders of the same name in two others: no chance, but classes in two splits
 
 
@@ -74,16 +75,28 @@ def split_folders(location: str, names: Iterable[str], label_in: Callable[[str],
     found = plain | _linked(tops, mapped)
     if len(set(found.values())) > 1 or (found and len(found) == len(tops)):
         return SplitFolders(tops=found, inner=_inner(tops, found))
-    _refuse_class_in_name(location, mapped)
+    refuse_class_in_name(location, mapped)
     for top in plain:
         _refuse_beside_classes(location, top, tops)
     if not mapped and (below := _below(location, tops)):
         return below
     if len(tops) == 1 and all(top.folders and not top.files for top in tops.values()):
         return SplitFolders(product=next(iter(tops)))
-    doubtful = [top for top in mapped if any(tops[top].shares(tops[other]) >= _SHARED for other in tops.keys() - {top})]
-    warning = f"{examples(doubtful)}: counted as a class, though the name holds a word for a split"
-    return SplitFolders(warnings=(warning,) if doubtful else ())
+    return SplitFolders(warnings=tuple(_doubts(tops, mapped)))
+
+
+def _doubts(tops: Mapping[str, _Top], mapped: Mapping[str, str]) -> Iterator[str]:
+    """Say which top folders count as classes though they may be something else."""
+
+    def shares(one: str) -> bool:
+        return any(one != other and tops[one].shares(tops[other]) >= _SHARED for other in tops)
+
+    for top in filter(shares, mapped):
+        yield f"{top}: counted as a class, though the name holds a word for a split"
+    parts = [top for top in tops if _PART.fullmatch(top) and shares(top)]
+    if len(parts) > 1:
+        inside = examples(sorted(set.intersection(*(tops[top].folders for top in parts))), 3)
+        yield f"{examples(parts, 3)}: counted as classes; if {inside} in them are the classes, move these to the top"
 
 
 def _read(names: Iterable[str], label_in: Callable[[str], str | None]) -> dict[str, _Top]:
@@ -114,20 +127,29 @@ def _linked(tops: Mapping[str, _Top], mapped: Mapping[str, str]) -> dict[str, st
     """Return the folders that share classes with one of another split, or a class and the rest of their name."""
     found: dict[str, str] = {}
     for one, other in combinations(mapped, 2):
+        if mapped[one] == mapped[other]:
+            continue
         rest = without_split(one)
         enough = 1 if rest and rest == without_split(other) else _SHARED
-        if mapped[one] != mapped[other] and tops[one].shares(tops[other]) >= enough:
+        if tops[one].shares(tops[other]) >= enough:
             found |= {one: mapped[one], other: mapped[other]}
     return found
 
 
-def _refuse_class_in_name(location: str, mapped: Mapping[str, str]) -> None:
-    """Refuse ``train_cats`` beside ``test_cats``, where a folder's name holds its split and perhaps its class."""
-    for one, other in combinations(mapped, 2):
-        if mapped[one] != mapped[other] and without_split(one) == without_split(other) != "":
+def refuse_class_in_name(location: str, names: Iterable[str]) -> None:
+    """Refuse ``train_cats`` beside ``test_cats``, where the name of a class holds its split.
+
+    Raises:
+        SourceError: there are two such names.
+    """
+    first: dict[str, str] = {}
+    for name in sorted(filter(split_in, names)):
+        rest = without_split(name)
+        other = first.setdefault(rest, name)
+        if rest and split_in(name) != split_in(other):
             raise SourceError(
-                f"{location}: {one} and {other} look like {mapped[one]} and {mapped[other]}, but hold no classes that "
-                "both have; put the images into train/CLASS, val/CLASS, test/CLASS"
+                f"{location}: {other} and {name} look like {split_in(other)} and {split_in(name)}, not like two "
+                "classes; put the images into train/CLASS, val/CLASS, test/CLASS"
             )
 
 
@@ -175,7 +197,7 @@ def _below(location: str, tops: Mapping[str, _Top]) -> SplitFolders | None:
 
 
 _MASKS = re.compile(
-    r"ground[ _-]?truths?|gts?|((seg|segmentation)[ _-]?)?masks?|seg(mentation)?[ _-]?maps?|segs?|segmentations?|labels?"
+    r"ground[ _-]?truths?|gts?|(seg(mentation)?[ _-]?)?(masks?|labels?)|seg(mentation)?s?([ _-]?maps?)?"
 )
 _IMAGES = re.compile(r"((jpeg|png|raw|rgb|original)[ _-]?)?(images?|imgs?|photos?|pictures?)|jpegimages|originals?|rgb")
 _MASK_WORD = re.compile(r"[ _-](?:mask|seg|gt)", re.IGNORECASE)
@@ -200,7 +222,9 @@ def masks(names: Collection[str]) -> dict[str, str]:
     beside = {
         name: mask["of"]
         for name in names
-        if _MASK_WORD.search(name) and suffix(name) in IMAGE_SUFFIXES and (mask := _MASK_FILE.match(_stem(name)))
+        if _MASK_WORD.search(name) and suffix(name) in IMAGE_SUFFIXES
+        for mask in [_MASK_FILE.match(_stem(name))]
+        if mask
     }
     stems = {_stem(name) for name in names} if beside else set()
     return {name: name.rpartition("/")[0] or "." for name, of in beside.items() if of in stems} | found

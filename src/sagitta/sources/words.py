@@ -6,3 +6,6 @@ UNDERSTOOD = (
     "image Parquet"
 )
 """The layouts that are detected, for help and for the error where none is."""
+
+LAYOUT_NAMES = ("cifar", "idx", "parquet", "webdataset", "manifest", "folders", "filenames")
+"""What ``--layout`` may be, for help; the names of ``detect.LAYOUTS``."""

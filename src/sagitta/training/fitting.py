@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Evaluation,
     choose_split,
@@ -26,6 +27,7 @@ from sagitta.evaluation import (
     run_test,
     seen_of,
 )
+from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
 from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
 from sagitta.run import (
@@ -97,7 +99,8 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
+            with _ended_early(run):
+                return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
 
 
 def resumable(run: Path) -> Path:
@@ -139,8 +142,6 @@ def _check_numbers(settings: Settings) -> None:
     for key in ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches"):
         if settings.get(key) == 0:
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
-    if not 0 <= settings.seed < 2**32:
-        raise ConfigError(f"--seed {settings.seed}: must be from 0 to {2**32 - 1}")
 
 
 def _check_loggers(settings: Settings) -> None:
@@ -174,7 +175,9 @@ def _check_before_training(settings: Settings, data: ImageData, classifier: Clas
     """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
-            raise ConfigError(f"{settings.source}: no {split} split to fit on; convert the source with --val 0.1")
+            asked = settings.get("data.convert.val") == 0
+            remedy = "leave --val 0 away" if asked else "convert its source again, with --val 0.1 or without --val"
+            raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
     batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
     interval = settings.trainer["val_check_interval"]
     if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
@@ -244,8 +247,6 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
-    except SystemExit:  # how Lightning ends an interrupted program
-        raise KeyboardInterrupt from None
     if settings.trainer["fast_dev_run"]:
         return Fitted(run, {}, None)
     path = Path(kept.best_model_path or run / "checkpoints" / LAST_CHECKPOINT)
@@ -259,6 +260,25 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+@contextmanager
+def _ended_early(run: Path) -> Iterator[None]:
+    """Say how to go on where a run is interrupted, or cannot be written any more."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends an interrupted program
+        raise KeyboardInterrupt(_going_on(run)) from None
+    except BrokenPipeError:  # what it says, not what it writes
+        raise
+    except OSError as error:
+        raise SagittaError(f"{remedy_of(error)}; {_going_on(run)}") from None
+
+
+def _going_on(run: Path) -> str:
+    if (run / "checkpoints" / LAST_CHECKPOINT).is_file():
+        return f"the epochs that are finished are kept: sagitta fit --resume {run}"
+    return f"no epoch was finished: remove {run}, and the same command begins again"
 
 
 def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arguments: Any) -> pl.Trainer:

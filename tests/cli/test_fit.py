@@ -1,0 +1,28 @@
+"""`fit` that is interrupted: one line on how to go on, and it goes on."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from .test_cli import sagitta
+
+
+def test_an_interrupted_fit_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sagitta", "fit", "digits", "--epochs", "3000", "--patience", "0", "--out", "run"]
+    environment = {"SAGITTA_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        ["env", *(f"{name}={value}" for name, value in environment.items()), *command],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch   2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("sagitta: ")]
+    assert line.startswith("sagitta: interrupted; ") and line.endswith("sagitta fit --resume run")
+    assert "Traceback" not in errors
+    assert sagitta("fit", "--resume", "run", "--epochs", 1, cwd=tmp_path).returncode in (0, 2)

@@ -1,0 +1,128 @@
+"""Every option of every command takes every value, or refuses it in one line: no traceback reaches a person.
+
+The options are taken from help and from the settings, so that a new one is covered by itself.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagitta.errors import SagittaError
+from sagitta.settings import Settings, full_help
+
+from .test_cli import Result, refused, sagitta
+
+VALUES = ("-1", "0", "1e30", "1000000000000", "nan", "inf", "", "null", "abc")
+COSTLY = ("", "-1", "1000000000000")
+"""For commands that read a run at each call."""
+NAMED = re.compile(r"^  (?:-\w, )?(--[\w-]+)", re.MULTILINE)
+SLOW = {"model.compile", "trainer.num_nodes", "trainer.strategy", "trainer.profiler", "trainer.max_epochs"}
+"""Not run: compiling takes minutes, other nodes are waited for, and epochs without end are what was asked for."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 64 images, their dataset, and a run on it."""
+    work = tmp_path_factory.mktemp("options")
+    rng = np.random.default_rng(0)
+    for number in range(64):
+        (folder := work / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(folder / f"{number}.png")
+    assert sagitta("convert", "photos", "dataset", cwd=work).returncode == 0
+    assert sagitta("fit", "dataset", *FAST, "--out", "run", cwd=work).returncode == 0
+    return work
+
+
+FAST = ("--model", "simple-cnn", "--epochs", 1, "--batch-size", 8, "--trainer.accelerator", "cpu")
+
+
+def refusal(values: dict[str, Any]) -> str | None:
+    """Return why settings are refused, None where they are not; any other error is one."""
+    try:
+        Settings.of(values).to_yaml()
+    except SagittaError as error:
+        return str(error)
+    return None
+
+
+def options_of(command: str, work: Path) -> list[str]:
+    found = NAMED.findall(sagitta(command, "--help", cwd=work).stdout)
+    assert len(found) > 1
+    return [name for name in found if name != "--help"]
+
+
+def taken_or_refused(result: Result, *words: object) -> None:
+    if result.returncode != 0:
+        refused(result)
+    assert "Traceback" not in result.stderr, words
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "values"),
+    [
+        ("convert", ["photos", "out"], VALUES),
+        ("inspect", ["dataset"], VALUES),
+        ("predict", ["run", "photos"], COSTLY),
+        ("test", ["run", "photos"], COSTLY),
+        ("validate", ["run", "photos"], COSTLY[:1]),
+        ("probe", ["photos", "--model", "simple-cnn", "--weights", "run"], COSTLY[:2]),
+    ],
+)
+def test_every_option_takes_or_refuses_every_value(
+    work: Path, command: str, arguments: list[str], values: tuple[str, ...]
+) -> None:
+    for name in options_of(command, work):
+        for value in values:
+            taken_or_refused(sagitta(command, *arguments, f"{name}={value}", cwd=work), name, value)
+            shutil.rmtree(work / "out", ignore_errors=True)
+
+
+def test_every_setting_takes_or_refuses_every_value_and_what_is_left_trains(work: Path) -> None:
+    keys = dict.fromkeys(re.findall(r"^  --([\w.]+)", full_help(), re.MULTILINE))
+    assert len(keys) > 80
+    left: list[tuple[str, str]] = []
+    for key in keys:
+        for value in VALUES:
+            if (why := refusal({"source": str(work / "dataset"), key: value})) is None:
+                left.append((key, value))
+            assert why != "" and "\n" not in (why or ""), (key, value)
+    for key, value in [each for each in left if each[0] not in SLOW][::6]:
+        run = sagitta("fit", "dataset", *FAST, "--trainer.fast_dev_run", "1", f"--{key}={value}", cwd=work)
+        taken_or_refused(run, key, value)
+
+
+@pytest.mark.parametrize(
+    "value", [[1], {"a": {}}, (), b"x", object(), float("nan"), float("-inf"), 1j, {1}, 10**30, -1, Settings]
+)
+def test_values_of_the_wrong_kind_from_python_are_refused_in_one_line(value: Any) -> None:
+    for key in (
+        "source",
+        "seed",
+        "model.lr",
+        "model.weights",
+        "data.image_size",
+        "data.convert.val",
+        "trainer.devices",
+    ):
+        assert "\n" not in (refusal({"source": "digits", key: value}) or ""), (key, value)
+
+
+def test_names_that_mean_nothing_elsewhere_are_names() -> None:
+    settings = Settings.of({"source": "digits", "data.layout.label_column": "null", "data.layout.group_column": "~"})
+    assert settings.data["layout"]["label_column"] == "null" and settings.data["layout"]["group_column"] == "~"
+    assert Settings.of({"source": "digits", "patience": "null"}).patience is None
+
+
+@pytest.mark.parametrize("option", [("--val", "0.3"), ("--label-column", "x"), ("--layout", "folders")])
+def test_what_a_converted_dataset_cannot_take_is_refused(work: Path, option: tuple[str, str]) -> None:
+    refused(sagitta("fit", "dataset", *FAST, *option, cwd=work), "dataset: converted already", option[1])
+
+
+def test_the_whole_help_has_no_markup(work: Path) -> None:
+    text = sagitta("fit", "--help", "all", cwd=work).stdout
+    assert "`" not in text and ":class:" not in text and "--data.augmentation.erase" in text
