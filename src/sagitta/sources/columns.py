@@ -32,9 +32,11 @@ _BOXES = re.compile(
     re.IGNORECASE,
 )
 _GROUPS = re.compile(
-    r"(?:patient|subject|lesion|video|case|person|site|session|scene|sequence|individual|animal|specimen|slide|study"
-    r"|participant|donor|plant|tree|hospital|camera|location|burst|track|clip|group)(?:id|ids|no|nr|num|number|name)?"
+    r"(?:patient|subject|lesion|video|site|session|sequence|individual|specimen|slide|study|participant|donor|hospital"
+    r"|burst|clip)(?:id|ids|no|nr|num|number|name)?"
+    r"|(?:case|person|scene|animal|plant|tree|camera|location|track|group)(?:id|ids|no|nr|num|number)"
 )
+"""What rows of one thing have in common; an animal or a scene without its number may be the class."""
 _OTHER = re.compile(
     r"(?:.*_)?(?:id|url|uri|time|date|at|fold|split|score|confidence|spacing|use|set)"
     r"|(?:image_)?(?:width|height|depth|channels|size|bytes|format|mode)|age(?:_.*)?|sex|gender|view(?:_.*)?"
