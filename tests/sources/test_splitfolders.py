@@ -10,6 +10,7 @@ import pytest
 
 from sagitta.dataset.schema import Source
 from sagitta.errors import SourceError
+from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import open_source
 
 Open = Callable[..., Source]
@@ -85,7 +86,8 @@ def test_folders_that_are_classes(open_folder: Open, patterns: list[str], classe
 def test_a_class_whose_name_and_folders_look_like_a_split_is_told(open_folder: Open) -> None:
     source = open_folder(files("{bullet-train,bus}/{front,side}/1.png"))
     assert source.class_names == ("bullet-train", "bus")
-    assert source.warnings == ("bullet-train: counted as a class, though the name holds a word for a split",)
+    assert source.warnings[0] == "bullet-train: counted as a class, though the name holds a word for a split"
+    assert source.warnings[1].startswith("bullet-train, bus count as classes, though each of them holds front, side;")
 
 
 @pytest.mark.parametrize(
@@ -109,11 +111,12 @@ def test_other_folders_beside_two_splits_are_left_out_and_named(open_folder: Ope
     assert source.warnings == ("skipped 2 files outside the split folders: single_prediction",)
 
 
-def test_folds_of_the_same_classes_are_told(open_folder: Open) -> None:
-    source = open_folder(files("fold{1,2,3}/" + PETS))
-    assert source.warnings == (
-        "fold1, fold2, fold3: counted as classes; if cat, dog in them are the classes, move these to the top",
-    )
+@pytest.mark.parametrize("tops", ["fold{1,2,3}", "site_{a,b}"])
+def test_folders_of_the_same_folders_are_refused_unless_insisted(open_folder: Open, tops: str) -> None:
+    with pytest.raises(SourceError, match=r"cat, dog in each of (fold1|site_a), .* seem to be the classes"):
+        open_folder(files(f"{tops}/{PETS}"))
+    insisted = open_folder(files(f"{tops}/{PETS}"), SourceOptions(layout="folders"))
+    assert len(insisted.class_names) == tops.count(",") + 1 and insisted.warnings == ()
 
 
 def test_splits_in_the_names_of_files_are_told_or_refused(open_folder: Open, tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ def several_labels(
     """Return the labels of every row where rows have several, else None; and what was decided, in one sentence.
 
     Text is split at ``;`` and ``|`` without being asked only where the parts are seen to be labels of their own: three
-    quarters of them also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class.
+    quarters of them also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class; ``mass|nodule`` is
+    asked for, since a name hardly holds that mark.
 
     Args:
         cells: one a row.
@@ -213,7 +214,7 @@ def several_labels(
         where: the table, for messages.
 
     Raises:
-        SourceError: the parts between blanks or commas seem to be labels of their own.
+        SourceError: the parts seem to be labels of their own, but may be none.
     """
     if any(isinstance(cell, list) for cell in cells):
         lists = [cell if isinstance(cell, list) else split_text(cell, separator) for cell in cells]
@@ -228,7 +229,7 @@ def several_labels(
     if separator == "":
         return None, None
     for mark in ([found] if found else []) + [*_ASKED]:
-        if _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
+        if mark == "|" or _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
             example = next(text for text in texts if mark in text)
             raise SourceError(
                 f"{where}: column {column!r} may hold several labels a row, as in {example!r}: if so, "

@@ -98,7 +98,8 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
     images = [name for name in tree.sizes if suffix(name) not in _SIDE_SUFFIXES]
     left_out = masks(images)
     rows = [name for name in images if name not in left_out]
-    plan = split_folders(tree.location, (name for name in rows if not _set_aside(name)), _name_label)
+    kept = (name for name in rows if not _set_aside(name))
+    plan = split_folders(tree.location, kept, _name_label, insist=options.layout is not None)
     mask_notes = [f"left out {plural(len(left_out), 'mask')} ({examples(sorted(set(left_out.values())))})"]
     if plan.product:
         source = _source(tree.below(plan.product), options, label_of, layout)

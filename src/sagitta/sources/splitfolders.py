@@ -10,7 +10,10 @@ from sagitta.dataset import mapping_note, may_be_a_class, split_in, split_of, wi
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, examples, suffix
 
-_PART = re.compile(r"(?i)(k?fold|part|batch|chunk|set|split|images?|data|cv|folder|group)s?[ _-]*\d+")
+_PART = re.compile(
+    r"(?i)(k?fold|part|batch|chunk|set|split|images?|data|cv|folder|group|site|camera|cam|cent(er|re)|hospital|session|"
+    r"day|run|scan(ner)?|device|batch|patient|subject|phase|year)s?[ _-]*(\d+|[a-z])?"
+)
 _SHARED = 2  # folders of the same name in two others: no chance, but classes in two splits
 
 
@@ -54,7 +57,9 @@ class _Top:
         return len(self.folders & other.folders) or len(self.labels & other.labels)
 
 
-def split_folders(location: str, names: Iterable[str], label_in: Callable[[str], str | None]) -> SplitFolders:
+def split_folders(
+    location: str, names: Iterable[str], label_in: Callable[[str], str | None], *, insist: bool = False
+) -> SplitFolders:
     """Tell from the names of files which of their folders are splits.
 
     Top folders are splits where at least two different ones are named: by names that say nothing else (``train``,
@@ -65,9 +70,11 @@ def split_folders(location: str, names: Iterable[str], label_in: Callable[[str],
         location: for messages.
         names: of the files that become rows.
         label_in: returns the label that a file's name holds, or None.
+        insist: top folders that are no splits are the classes, whatever they are called and hold.
 
     Raises:
-        SourceError: some folders look like splits beside others that do not, or several products have splits each.
+        SourceError: some folders look like splits beside others that do not, several products have splits each, or the
+            classes are below folders such as ``fold1``.
     """
     tops = _read(names, label_in)
     mapped = {top: split for top in tops if (split := split_in(top))}
@@ -82,7 +89,8 @@ def split_folders(location: str, names: Iterable[str], label_in: Callable[[str],
         return below
     if len(tops) == 1 and all(top.folders and not top.files for top in tops.values()):
         return SplitFolders(product=next(iter(tops)))
-    return SplitFolders(warnings=tuple(_doubts(tops, mapped)))
+    same = _same_folders(location, tops, insist=insist)
+    return SplitFolders(warnings=(*_doubts(tops, mapped), *([same] if same else [])))
 
 
 def _doubts(tops: Mapping[str, _Top], mapped: Mapping[str, str]) -> Iterator[str]:
@@ -93,10 +101,26 @@ def _doubts(tops: Mapping[str, _Top], mapped: Mapping[str, str]) -> Iterator[str
 
     for top in filter(shares, mapped):
         yield f"{top}: counted as a class, though the name holds a word for a split"
-    parts = [top for top in tops if _PART.fullmatch(top) and shares(top)]
-    if len(parts) > 1:
-        inside = examples(sorted(set.intersection(*(tops[top].folders for top in parts))), 3)
-        yield f"{examples(parts, 3)}: counted as classes; if {inside} in them are the classes, move these to the top"
+
+
+def _same_folders(location: str, tops: Mapping[str, _Top], *, insist: bool) -> str | None:
+    """Return what to say of top folders that all hold the same folders; None where they do not, or on being insisted.
+
+    Raises:
+        SourceError: they are called parts of something (``fold1``, ``site_a``), so the classes are below.
+    """
+    inside = set.intersection(*(top.folders for top in tops.values())) if len(tops) > 1 else set()
+    if insist or len(inside) < _SHARED or any(top.files for top in tops.values()):
+        return None
+    shown, below, first = examples([*tops], 3), examples(sorted(inside), 3), next(iter(tops))
+    if all(map(_PART.fullmatch, tops)):
+        raise SourceError(
+            f"{location}: {below} in each of {shown} seem to be the classes; move them to the top, or give "
+            f"{location}/{first} by itself (if {shown} are the classes: --layout folders)"
+        )
+    return (
+        f"{shown} count as classes, though each of them holds {below}; if those are the classes, move them to the top"
+    )
 
 
 def _read(names: Iterable[str], label_in: Callable[[str], str | None]) -> dict[str, _Top]:
