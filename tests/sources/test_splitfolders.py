@@ -68,7 +68,6 @@ def test_a_folder_that_is_the_same_in_each_split_is_no_class(open_folder: Open) 
     [
         (["{bullet-train,bus}/{1,2}.png"], "bullet-train bus"),
         (["{bullet-train,test-tube}/{1,2}.png"], "bullet-train test-tube"),
-        (["{robin,wren}/{male,female}/{1,2}.png"], "robin wren"),
         (["{cat,dog}/images/{1,2}.png"], "cat dog"),
         (["{train,bus,car}/{1,2}.png"], "bus car train"),
         (["{valid,invalid}/{1,2}.png"], "invalid valid"),
@@ -81,6 +80,15 @@ def test_folders_that_are_classes(open_folder: Open, patterns: list[str], classe
     assert " ".join(source.class_names) == classes
     assert source.rows["split"].null_count == source.rows.num_rows
     assert source.warnings == ()
+
+
+def test_folders_in_each_class_are_told(open_folder: Open) -> None:
+    source = open_folder(files("{robin,wren}/{male,female}/{1,2}.png"))
+    assert source.class_names == ("robin", "wren")
+    assert source.warnings == (
+        "robin, wren count as classes, though each of them holds female, male; if those are the classes, move them to "
+        "the top",
+    )
 
 
 def test_a_class_whose_name_and_folders_look_like_a_split_is_told(open_folder: Open) -> None:
