@@ -26,8 +26,8 @@ NOTES = {
     "predictions": "these, for each epoch",
     "run.json": "versions, data, result",
     "test_logs.csv": "a line a test",
-    "test_per_class.csv": "each class",
-    "test_predictions.parquet": "every test image",
+    "tests": "each class, every test image",
+    "training_images.parquet": "known again in a test",
 }
 
 

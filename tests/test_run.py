@@ -10,11 +10,15 @@ from sagitta.errors import ConfigError
 from sagitta.run import (
     append_test_log,
     find_checkpoint,
+    find_source,
     from_first_process,
     history,
     new_run_directory,
+    new_test_folder,
     read_metrics,
     read_record,
+    read_test_log,
+    run_of,
     sparkline,
     told_to_other_ranks,
     write_record,
@@ -63,6 +67,9 @@ def test_checkpoint_is_the_best_then_the_last(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "last.ckpt").touch()
     assert find_checkpoint(tmp_path) == folder / "last.ckpt"
+    for loss in ("0.90", "0.40", "12.00"):  # of a run that was interrupted: the best so far
+        (folder / f"image-classifier-epoch=00-val_loss={loss}.ckpt").touch()
+    assert find_checkpoint(tmp_path).name == "image-classifier-epoch=00-val_loss=0.40.ckpt"
     (folder / "best.ckpt").touch()
     write_record(tmp_path, best_checkpoint="checkpoints/best.ckpt")
     assert find_checkpoint(tmp_path) == folder / "best.ckpt"
@@ -84,6 +91,41 @@ def test_test_log_grows_by_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "test_logs.csv").read_text() == (
         "dataset,checkpoint,tta,test_acc,test_f1\ndigits,a.ckpt,,0.5,\nothers,a.ckpt,flip,0.25,0.2\n"
     )
+
+
+def test_each_test_has_a_folder_with_the_number_of_its_line(tmp_path: Path) -> None:
+    assert new_test_folder(tmp_path, "../other photos") == tmp_path / "tests" / "001-other-photos"
+    assert new_test_folder(tmp_path, "digits") == tmp_path / "tests" / "002-digits"  # one that was not noted
+    for name in ("a", "b", "c"):
+        append_test_log(tmp_path, name, Path("a.ckpt"), {}, about={"images": 3, "trained_on": None})
+    assert [row["images"] for row in read_test_log(tmp_path)] == ["3"] * 3
+    assert new_test_folder(tmp_path, "d").name == "004-d"
+
+
+def test_the_data_is_looked_for_where_the_run_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (made := tmp_path / "made").mkdir()
+    (run := made / "runs" / "photos-1").mkdir(parents=True)
+    (made / "photos").mkdir()
+    monkeypatch.chdir(made)
+    write_record(run)
+    assert find_source(run, "photos") == "photos" and find_source(run, str(made / "photos")) == str(made / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert find_source(run, "photos") == str(made / "photos")
+    (run / "run.json").write_text("{}")  # as version 0.1.0 left it: the run lies where it was made
+    assert find_source(run, "photos") == str(made / "photos")
+    with pytest.raises(ConfigError, match=r"its data is not there any more, looked for .*/made/others and .*; name it"):
+        find_source(run, "others")
+
+
+def test_a_checkpoint_belongs_to_the_run_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run := tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (run / "last.ckpt").touch()
+    assert run_of(run / "last.ckpt") is None
+    write_record(tmp_path / "run")
+    assert run_of(run / "last.ckpt") == tmp_path / "run" == run_of(tmp_path / "run")
+    monkeypatch.chdir(run)
+    assert run_of(Path("last.ckpt")) == tmp_path / "run"
+    assert run_of(tmp_path) is None and run_of(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
 
+from sagitta import terminal
 from sagitta.errors import SagittaError
 
 S = TypeVar("S")  # the state
@@ -23,6 +24,7 @@ J = TypeVar("J")  # a job
 R = TypeVar("R")  # its result
 
 _SPIN = {"GOMP_SPINCOUNT": "1000"}  # see bench/busy.py
+_BAR = 60  # cells of a progress bar with its numbers
 _state: Any = None
 
 
@@ -223,14 +225,20 @@ def follow(title: str, counts: Iterable[int], total: int, *, show: bool) -> None
 
 @contextmanager
 def progress(title: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what is told the numbers of images finished; if ``show`` and on a terminal, it moves a progress bar."""
-    if not (show and sys.stderr.isatty()):
+    """Yield what is told the numbers of images finished; if ``show`` and on a terminal, it moves a progress bar.
+
+    A title that leaves no room for the bar stands above it.
+    """
+    if not (show and total and sys.stderr.isatty()):
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    if len(title) > (terminal.columns(sys.stderr) or _BAR) - _BAR:
+        terminal.show(title, sys.stderr)
+        title = ""
     start, done = time.monotonic(), 0
     with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"{title:9}", total=total, rate="")

@@ -191,7 +191,7 @@ def _near(run: Path) -> str:
 
 def run_of(path: Path) -> Path | None:
     """Return the run directory that a path is, or whose checkpoint it is; None where it is neither."""
-    folder = path.parent.parent if path.is_file() else path
+    folder = path.absolute().parent.parent if path.is_file() else path
     return folder if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file() else None
 
 

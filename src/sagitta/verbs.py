@@ -91,7 +91,7 @@ def convert(
     target = _path(out)
     columns = SourceOptions(
         layout=layout, label_column=label_column, label_separator=label_separator, path_column=path_column,
-        split_column=split_column, group_column=group,
+        split_column=split_column, group_column=group, keep_missing=on_bad == "quarantine",
     )  # fmt: skip
     size: dict[str, Any] = {} if shard_size is None else {"shard_size": shard_size}
     options = ConvertOptions(

@@ -11,7 +11,7 @@ FILES = {
     "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
     "DICOM": b"\0" * 128 + b"DICM\x02\0\0\0",
     "CZI": b"ZISRAWFILE\0\0\0\0\0\0rest",
-    ".npy": b"\x93NUMPY\x01\0v\0",
+    r"\.npy\) of 64x64x13, 13 bands": b"\x93NUMPY\x01\0v\0{'descr': '<u2', 'shape': (64, 64, 13), }",
     "JPEG XL": b"\xff\x0a\xfa\x7f\x90",
     "djxl": b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ",
     "NIfTI": b"\x5c\x01\0\0" + b"\0" * 344,

@@ -220,6 +220,18 @@ def test_without_a_train_split_there_are_no_training_rows() -> None:
     assert data.rows == 0 and data.class_counts.tolist() == [0] * 10
 
 
+def test_without_a_test_split_a_test_is_refused_and_a_prediction_made(tmp_path: Path) -> None:
+    """These are the rows that choose a checkpoint: their figures are no test's."""
+    data = ImageData("digits", convert=ConvertOptions(test=0))
+    data.prepare_data()
+    data.setup()
+    with pytest.raises(ConfigError, match="digits: no test split to test on, only train, val; convert with --test"):
+        trainer(tmp_path).test(Classifier("resnet20"), data, verbose=False)
+    assert sum(len(labels) for _, labels in data.predict_dataloader()) == len(data.shards.splits["val"])
+    data.tested_split = "train"
+    assert sum(len(labels) for _, labels in data.test_dataloader()) == data.rows  # no tail is dropped
+
+
 def test_own_transforms_are_applied_and_recorded() -> None:
     def darker(image: Tensor) -> Tensor:
         return image // 2

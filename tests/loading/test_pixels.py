@@ -1,5 +1,6 @@
 """Thumbnails in memory: windows and mirrors as literals, the same pixels natively and in torch; files decoded ahead."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sagitta.images import native
+from sagitta.conversion import ConvertOptions, convert
+from sagitta.dataset import ShardSet
+from sagitta.images import Reduction, native
 from sagitta.images.decoding import decode_batch
 from sagitta.loading import pixels
 from sagitta.loading.augmentation import Augmentation, Ints
-from sagitta.loading.pixels import CachedPixels, FilePixels, Pixels, Reading
+from sagitta.loading.pixels import CachedPixels, EncodedPixels, FilePixels, Pixels, Reading
 from sagitta.loading.preprocessing import Preprocessing
+from sagitta.sources import open_source
 
 ROWS = np.arange(40)
 
@@ -170,3 +174,32 @@ def test_a_batch_of_files_is_one_call_and_few_are_decoded_ahead(
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert 1 < len(calls) <= 3 and set(calls) == {4}
+
+
+def test_files_become_what_a_conversion_made_of_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        path = tmp_path / "xray" / "ab"[index % 2] / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(200, 3000, (30, 26), np.uint16)).save(path)
+    options = ConvertOptions(purpose="test", range="auto")
+    info = convert(open_source(str(tmp_path / "xray"), cache=tmp_path), tmp_path / "out", options)
+    asked = Reduction.from_dict(info.reduction or {})
+    how = Preprocessing((24, 24), 1.0, "bilinear", (0.5,), (0.25,), reduction=asked)
+    with ShardSet.open(tmp_path / "out") as shards:
+        stored = EncodedPixels(shards.splits["test"], Reading(how)).batch(np.arange(12), 0)
+        names = [str(tmp_path / "xray" / shards.splits["test"].path(row)) for row in range(12)]
+    reader = FilePixels(names, how, 5)
+    assert torch.equal(torch.cat(list(reader)), how.normalize(stored.contiguous())) and not reader.reduced
+    unasked = FilePixels(names, replace(how, reduction=None), 5)
+    assert torch.cat(list(unasked)).std() < 0.1 < torch.cat(list(reader)).std()
+    assert unasked.reduced == {"16-bit grey to 8 bits": 12}
+
+
+@pytest.mark.parametrize("engine", ["1", "0"])
+def test_a_thin_file_is_read(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGITTA_NATIVE", engine)
+    for kind in ("png", "jpg"):
+        Image.fromarray(np.arange(4 * 3000, dtype=np.uint8).reshape(4, 3000)).save(tmp_path / f"thin.{kind}")
+        (batch,) = FilePixels([str(tmp_path / f"thin.{kind}")], replace(HOW, size=(96, 96)), 1)
+        assert batch.shape == (1, 3, 96, 96)

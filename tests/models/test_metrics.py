@@ -63,15 +63,15 @@ def test_classes_without_rows_have_no_scores() -> None:
     assert (classes[2].recall.low, classes[2].recall.high) == (0.0, 1.0)
 
 
-def test_macro_values_are_means_over_the_classes_that_are_there() -> None:
-    """One image of class a is taken for c, which no image has: c has no F1 that would count."""
-    probabilities = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.2, 0.1, 0.7], [0.2, 0.8, 0.0]], np.float32)
+def test_macro_f1_is_that_of_scikit_learn_where_a_class_has_no_image() -> None:
+    """One image of class a is taken for c, which no image has: c counts as 0; d, which does not occur, not at all."""
+    probabilities = np.array([[9, 1, 0, 0], [9, 1, 0, 0], [2, 1, 7, 0], [2, 8, 0, 0]], np.float32) / 10
     labels = np.array([0, 0, 0, 1])
-    expected = f1_score(labels, probabilities.argmax(axis=1), labels=[0, 1], average="macro")
-    scores, classes = single_label_scores(probabilities, labels, ["a", "b", "c"])
+    expected = f1_score(labels, probabilities.argmax(axis=1), average="macro")
+    scores, classes = single_label_scores(probabilities, labels, ["a", "b", "c", "d"])
     assert scores["f1"].value == pytest.approx(expected) == single_label_values(probabilities, labels)["f1"]
     assert (classes[2].support, classes[2].f1.value) == (0, 0.0)
-    logged = classification_metrics(3, "val_")
+    logged = classification_metrics(4, "val_")
     logged.update(torch.from_numpy(probabilities), torch.from_numpy(labels))
     assert float(logged.compute()["val_f1"]) == pytest.approx(expected)
 

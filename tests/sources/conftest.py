@@ -6,7 +6,7 @@ import io
 import lzma
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +79,28 @@ def open_folder(tmp_path: Path) -> Callable[..., Source]:
         return open_source(str(write_files(tmp_path / "given", files)), options, cache=tmp_path / "cache")
 
     return open_written
+
+
+KINDS = ("cat", "dog", "bird")
+
+
+def coloured(names: Sequence[str]) -> dict[str, bytes]:
+    """Return 4x4 PNGs of these names, red, green and blue in turn: a cat, a dog, a bird, a cat, ..."""
+    files = {}
+    for index, name in enumerate(names):
+        pixels = np.full((4, 4, 3), index, np.uint8)
+        pixels[..., index % 3] = 200
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        files[name] = file.getvalue()
+    return files
+
+
+def seen(source: Source) -> list[tuple[str, str | list[str], str | None]]:
+    """Return (what the image's colour says, label, split) of every row, in the order of paths."""
+    rows = source.rows.select(["path", "label", "split"]).to_pylist()
+    found = []
+    for row in rows:
+        pixels = np.asarray(Image.open(io.BytesIO(source.reader.read(row["path"]))))
+        found.append((KINDS[int(pixels[0, 0].argmax())], row["label"], row["split"]))
+    return found

@@ -1,5 +1,6 @@
 """Several labels a row: lists and separated text are told from class names with a semicolon in them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +88,34 @@ def test_lists_beside_images_in_parquet(tmp_path: Path) -> None:
 def test_a_separator_is_for_tables_only(open_folder: Open) -> None:
     with pytest.raises(SourceError, match="a column can only be named for a table"):
         open_folder({"a/1.png": None, "b/2.png": None}, SourceOptions(label_separator=";", layout="folders"))
+
+
+def test_names_that_may_be_one_are_warned_of(open_folder: Open) -> None:
+    names = ["A", "a", "caf\u00e9", "cafe\u0301", "b"]
+    table = "path,label\n" + "".join(f"{path},{name}\n" for path, name in zip([*PHOTOS, "e.png"], names, strict=True))
+    (warning,) = open_folder(PHOTOS | {"e.png": None, "labels.csv": table}).warnings
+    assert "'A' and 'a', 'cafe\\u0301' and 'caf\\xe9'" in warning
+
+
+def test_class_names_are_one_line(open_folder: Open) -> None:
+    with pytest.raises(SourceError, match=r"class name 'd\\no' is blank or holds a line break"):
+        open_folder({"cat/1.png": None, "d\no/2.png": None}, SourceOptions(layout="folders"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "column", "asked"),
+    [
+        (["horse person", "car", "chair person"], "labels", "' '"),
+        (["a b", "b c", "c a"], "label", "' '"),
+        (["golden retriever", "labrador retriever", "cat"], "label", None),
+        (["a,b", "b,c", "b"], "kind", "','"),
+        (["Mass", "Mass|Nodule"], "Finding Labels", "'|'"),
+        (["great white shark", "tench, Tinca tinca"], "labels", None),
+    ],
+)
+def test_parts_that_may_be_labels_are_asked_about(texts: list[str], column: str, asked: str | None) -> None:
+    if asked is None:
+        assert several_labels(texts, None, column)[0] is None
+    else:
+        with pytest.raises(SourceError, match=f"--label-separator {re.escape(asked)}; if that is one class"):
+            several_labels(texts, None, column)

@@ -157,7 +157,7 @@ def test_values_that_name_no_split_are_refused_unless_the_column_is_left_out(ope
     table = {"labels.csv": "id,label,split\na,x,1\nb,y,2\nc,x,train\n"}
     with pytest.raises(SourceError, match=r"'split' holds 1, 2; write train, val or test, or use no .* --split-column"):
         open_folder(PHOTOS | table, SourceOptions(layout="manifest"))
-    source = open_folder(PHOTOS | table, SourceOptions(layout="manifest", split_column=""))
+    source = open_folder(PHOTOS | table, SourceOptions(layout="manifest", split_column="none"))
     assert source.rows["split"].null_count == 3
 
 

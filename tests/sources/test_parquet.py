@@ -375,7 +375,7 @@ def test_a_column_divides_the_rows_or_is_refused_where_it_cannot(tmp_path: Path)
     assert source.notes == ("splits of column 'split' (train -> train, dev -> val, holdout -> test)",)
     with pytest.raises(DatasetError, match=r"a\.parquet: its column 'split' gives rows to test and train and val;"):
         ShardSet.open(tmp_path, cache=tmp_path / "cache")
-    assert open_source(str(tmp_path), SourceOptions(split_column=""), cache=tmp_path).rows["split"].null_count == 6
+    assert open_source(str(tmp_path), SourceOptions(split_column="none"), cache=tmp_path).rows["split"].null_count == 6
 
 
 def test_booleans_of_validation_are_a_split_of_the_file_for_training_only(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Predictions on sample images: a grid a person can read, for any LightningModule."""
 
+import io
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from sagitta.models.classifier import Classifier
 from sagitta.run import COMMAND
 from sagitta.sources.detect import open_source
 from sagitta.training.callbacks import WeightEMA
-from sagitta.training.watch import EpochLines, PredictionImages, Throughput
+from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput
 
 
 def tile(value: int) -> Image.Image:
@@ -175,3 +177,21 @@ def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, phot
     assert "(threads=" in said[0]
     assert "convert(…, restart_markers=True)" in said[0] and "restart_markers" not in said[1]
     assert all("convert(…, resize=48)" in line for line in said)
+
+
+def test_bar_and_lines_count_epochs_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = io.StringIO()
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2), 4)
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[EpochLines(), EpochBar(console_kwargs={"file": drawn, "force_terminal": True, "width": 80})],
+    )
+    trainer.fit(Classifier("simple-cnn", num_classes=2), loader, loader)
+    shown = drawn.getvalue() + capsys.readouterr().out
+    assert set(re.findall(r"(?i)epoch +\d+/\d+", shown)) == {"epoch   1/2", "epoch   2/2"}
+    assert "train_loss_step" not in shown

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from importlib.metadata import version
 
 from sagitta.cli import datasets, runs
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _mend_streams()
     spin_little()  # before a command loads torch
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        # What a command remembers of itself, such as its words for the record, ends with it.
+        code = copy_context().run(_run, list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         _silence()
         return _UNREAD

@@ -49,7 +49,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 def predict(argv: list[str]) -> None:
     """Classify image files."""
     from sagitta.dataset import plural
-    from sagitta.evaluation import check_output, list_files, write_predictions
+    from sagitta.evaluation import check_output, list_files, reduced, write_predictions
     from sagitta.verbs import predict_table
 
     parser = Command(
@@ -71,6 +71,8 @@ def predict(argv: list[str]) -> None:
     listed = list_files([Path(path) for path in a.paths])
     table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
+    for words, count in reduced(table).items():
+        show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
     unreadable = table.num_rows - table["error"].null_count
     told = (
         [f"{unreadable} of {table.num_rows} files could not be read; the column error says why"] if unreadable else []

@@ -5,6 +5,7 @@ from .overlap import seen_of as seen_of
 from .prediction import check_output as check_output
 from .prediction import list_files as list_files
 from .prediction import predict as predict
+from .prediction import reduced as reduced
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import judge as judge

@@ -1,5 +1,6 @@
 """Image files -> class names and probabilities, with the model's own preprocessing."""
 
+import json
 import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,13 @@ def predict(
         columns |= _labels(files, batches.errors, probabilities, classifier)
     else:
         columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
-    return pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
+    table = pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
+    return table.replace_schema_metadata({"reduced": json.dumps(batches.reduced)}) if batches.reduced else table
+
+
+def reduced(table: pa.Table) -> dict[str, int]:
+    """Return what decoding lost of the files that :func:`predict` read, and in how many of them."""
+    return dict(json.loads((table.schema.metadata or {}).get(b"reduced", b"{}")))
 
 
 def _whole(name: str, value: int) -> int:

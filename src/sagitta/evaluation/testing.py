@@ -334,8 +334,7 @@ def _classes(labels: npt.NDArray[Any], own: Sequence[str], names: Sequence[str])
     """Say which of the model's classes are there, and whether their order is another one; nothing where all agrees."""
     there = len(np.unique(labels)) if labels.ndim == 1 else int(labels.any(axis=0).sum())
     known = [name for name in names if name in set(own)]
-    macro = " (macro values are means over these)" if there > 1 else ""
-    some = f"{there} of the model's {len(names)} classes{macro}" if there < len(names) else ""
+    some = f"{there} of the model's {len(names)} classes" if there < len(names) else ""
     order = "" if tuple(own) == tuple(names) else "classes matched by name"
     return "; ".join(filter(None, (some, order + (", other order" if order and known != list(own) else ""))))
 

@@ -8,7 +8,8 @@ EXIF orientation                applied exactly once; a missing or invalid value
 alpha, palette alpha, tRNS      composited over white
 a last band of no tag           dropped, never taken for alpha (TIFF, TGA, JPEG 2000); said
 1, L, P                         as their grey or palette colours
-I;16, I (16 bits a sample)      scaled linearly, 0..65535 to 0..255; values outside are refused; said
+I;16, I (16 bits a sample)      scaled linearly, 0..65535 to 0..255; values outside are refused; said. A TIFF's are
+                                not inverted where white is zero, as those of 8 bits are
 16-bit RGB, 10- or 12-bit AVIF  the high bits; said
 CMYK, YCCK                      Pillow's conversion, with Adobe's inversion where Adobe's marker says so
 LAB, YCbCr, HSV                 converted to RGB
@@ -41,7 +42,7 @@ from sagitta.images.foreign import foreign
 from sagitta.images.losses import UNTAGGED, Loss, is_untagged, losses, seen
 from sagitta.images.muting import mute_pillow, muted
 from sagitta.images.resizing import resize_window
-from sagitta.images.tiff import first_page
+from sagitta.images.tiff import NEEDS_TIFFFILE, first_page, has_tifffile
 
 Bytes = bytes | memoryview
 Pixels = npt.NDArray[np.uint8]
@@ -388,9 +389,10 @@ def _unread_tiff(data: Bytes) -> str | None:
     page = first_page(data)
     if page is None:
         return None
+    needs = "" if has_tifffile() else f"; {NEEDS_TIFFFILE}"
     number = page.kind == "float" or page.kind == "signed" or page.bits > 16
     scale = "a range with --range LOW,HIGH or --range auto"
     if page.bands == 3 and number:
-        return f"{page.words()}, which have no agreed range; give {scale}"
+        return f"{page.words()}, which have no agreed range; give {scale}{needs}"
     choice = "three with --bands, such as --bands 3,2,1" if page.bands > 2 else "one with --bands, such as --bands 1"
-    return f"{page.words()}; choose {choice}{f', and give {scale}' if number else ''}"
+    return f"{page.words()}; choose {choice}{f', and give {scale}' if number else ''}{needs}"

@@ -1,5 +1,6 @@
 """Files that are no images for us, by their first bytes, and what makes images of them."""
 
+import re
 import zlib
 from collections.abc import Callable
 
@@ -9,7 +10,6 @@ _START: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer instead of the image; run `git lfs pull`"),
     (b"ZISRAWFILE", "Zeiss CZI is not read; export TIFF or PNG with Fiji or Bio-Formats' bfconvert"),
     (b"\xda\xce\xbe\x0a", "Nikon ND2 is not read; export TIFF or PNG with Fiji or Bio-Formats' bfconvert"),
-    (b"\x93NUMPY", "a NumPy array (.npy) is not read; write it as TIFF, or as 8- or 16-bit PNG"),
     (b"\xff\x0a", "JPEG XL is not read; convert it to PNG or JPEG with djxl"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not read; convert it to PNG or JPEG with djxl"),
     (b"\x5c\x01\0\0", "a NIfTI volume is not read; write its slices as 16-bit PNG, with nibabel for instance"),
@@ -47,12 +47,22 @@ def foreign(data: bytes | memoryview) -> str | None:
 
 
 def _named(head: bytes) -> str | None:
-    tests: tuple[Callable[[bytes], str | None], ...] = (_by_start, _dicom, _container, _text)
+    tests: tuple[Callable[[bytes], str | None], ...] = (_by_start, _array, _dicom, _container, _text)
     return next((found for test in tests if (found := test(head))), None)
 
 
 def _by_start(head: bytes) -> str | None:
     return next((text for start, text in _START if head.startswith(start)), None)
+
+
+def _array(head: bytes) -> str | None:
+    if not head.startswith(b"\x93NUMPY"):
+        return None
+    shape = re.search(rb"'shape': \(([\d, ]+)\)", head)
+    sides = [int(side) for side in shape[1].split(b",") if side.strip()] if shape else []
+    bands = f", {sides[2]} bands" if len(sides) == 3 else ""
+    size = f" of {'x'.join(map(str, sides))}{bands}" if sides else ""
+    return f"a NumPy array (.npy){size} is not read; write one band or three as PNG of 8 or 16 bits, or all as TIFF"
 
 
 def _dicom(head: bytes) -> str | None:

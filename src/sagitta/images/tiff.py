@@ -102,6 +102,11 @@ def _has_more(file: io.BytesIO, at: int) -> bool:
     return False
 
 
+def has_tifffile() -> bool:
+    """Return whether :func:`read_samples` can read anything."""
+    return find_spec("tifffile") is not None
+
+
 def read_samples(data: bytes | memoryview) -> npt.NDArray[Any]:
     """Return the first page's samples by tifffile: (height, width, bands) of the stored type, upright.
 
@@ -111,7 +116,7 @@ def read_samples(data: bytes | memoryview) -> npt.NDArray[Any]:
     page = first_page(data)
     if page is None:
         raise ImageError("a damaged TIFF")
-    if find_spec("tifffile") is None:
+    if not has_tifffile():
         raise ImageError(f"{page.words()}; {NEEDS_TIFFFILE}")
     if page.width * page.height * page.bands * max(page.bits // 8, 1) > _MOST_BYTES:
         raise ImageError(f"{page.width}x{page.height} pixels, {page.words()}: more than {_MOST_BYTES:,} bytes")

@@ -7,6 +7,7 @@
 ====================  =================================  =========================================================
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from sagitta.dataset import Split
 from sagitta.errors import DatasetError, ImageError
-from sagitta.images import MAX_BYTES, BatchError, ImageHeader, decode_batch, native, read_header, reduce
+from sagitta.images import MAX_BYTES, BatchError, ImageHeader, Reduced, decode_batch, native, read_header, reduce
 from sagitta.loading import memory
 from sagitta.loading.augmentation import Augmentation, Ints, eval_jobs, flips, train_jobs
 from sagitta.loading.draws import Stream, uniform
@@ -237,8 +238,8 @@ def _gather(windows: Tensor, cuts: npt.NDArray[np.void]) -> Tensor:
     return torch.where(flip.bool()[:, None, None, None], batch.flip(3), batch)
 
 
-def _read(path: Path, how: Preprocessing) -> bytes:
-    """Return an image file's bytes, its deep samples and bands reduced as those of the training were.
+def _read(path: Path, how: Preprocessing) -> tuple[bytes, ImageHeader, str | None]:
+    """Return an image file, its deep samples and bands reduced as those of the training were; and what that lost.
 
     Raises:
         ImageError: it is too large, or cannot be reduced.
@@ -246,8 +247,11 @@ def _read(path: Path, how: Preprocessing) -> bytes:
     """
     if (size := path.stat().st_size) > MAX_BYTES:
         raise ImageError(f"{size:,} bytes, more than {MAX_BYTES:,}")
-    data = path.read_bytes()
-    return data if how.reduction is None else reduce(data, how.reduction).data
+    found = Reduced(path.read_bytes())
+    if how.reduction is not None:
+        found = reduce(found.data, how.reduction)
+    header = read_header(found.data)
+    return found.data, header, found.lost if found.changed else header.reduced
 
 
 class FilePixels(Pixels):
@@ -261,12 +265,14 @@ class FilePixels(Pixels):
 
     Attributes:
         errors: why each file that cannot be read cannot be read, by path; of the batches so far.
+        reduced: what decoding lost, and in how many files, likewise.
     """
 
     def __init__(
         self, files: Sequence[str], preprocessing: Preprocessing, batch_size: int, threads: int | None = None
     ) -> None:
         self.errors: dict[str, str] = {}
+        self.reduced: Counter[str] = Counter()
         self._files, self._preprocessing, self._batch_size = files, preprocessing, batch_size
         self._threads = threads or usable_cores()
 
@@ -285,13 +291,14 @@ class FilePixels(Pixels):
         paths, data, geometry = [], [], []
         for path in (self._files[key] for key in keys.tolist()):
             try:
-                image = _read(Path(path), how)
-                geometry.append(_geometry_of(read_header(image)))
+                image, header, lost = _read(Path(path), how)
+                geometry.append(_geometry_of(header))
             except (ImageError, OSError) as error:
                 self.errors[path] = str(error)
                 continue
             paths.append(path)
             data.append(image)
+            self.reduced.update([lost] if lost else [])
         found = np.array(geometry, np.int64).reshape(-1, 3)
         jobs = eval_jobs(found[:, :2], found[:, 2], how)
         out = memory.empty((len(data), *how.size, how.channels), torch.uint8)

@@ -61,7 +61,7 @@ def f1(right: float, predicted: float, there: float) -> Estimate:
 
 
 def mean_f1(counts: Floats, influences: Callable[[Floats, Floats], Floats]) -> Estimate:
-    """Return the mean F1 over the classes that are there.
+    """Return the mean F1 over the classes that occur: are there, or are predicted.
 
     Where a test found no error its variance would be 0. So the variance is that with one more row, which is wrong: of
     each class in its share, given to each other class alike.
@@ -72,9 +72,9 @@ def mean_f1(counts: Floats, influences: Callable[[Floats, Floats], Floats]) -> E
             classes that are right, less ``cost`` over those that are predicted and over those that are there.
     """
     right, predicted, there = counts
-    known = there > 0
+    known = predicted + there > 0
     classes = int(known.sum())
-    if not classes:
+    if not there.any():
         return UNKNOWN
     value = float((2 * right[known] / (predicted + there)[known]).mean())
     more = np.where(known, there / there.sum(), 0.0)

@@ -1,12 +1,14 @@
 """Metrics: the cheap ones by torchmetrics while training, all of them with 95 % intervals from a test's predictions.
 
 torchmetrics sums or gathers its states over devices before anything is divided, so every value is exact whatever their
-number. Macro values are means over the classes that are there: a class without a row has no value, and none to add.
+number. Macro F1 is the mean over the classes that occur, as scikit-learn and torchmetrics take it: a class that is only
+predicted counts as 0, one that is neither there nor predicted not at all. Mean average precision leaves out labels that
+no row has.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +41,8 @@ _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """Return the cheap metrics of one label an image.
 
-    Micro accuracy (``acc``, the share of images that are right), macro F1 (``f1``, the mean over the classes that are
-    there) and, of more than ten classes, ``top5`` accuracy. All take logits (B, num_classes) and labels int64 (B,).
+    Micro accuracy (``acc``, the share of images that are right), macro F1 (``f1``) and, of more than ten classes,
+    ``top5`` accuracy. All take logits (B, num_classes) and labels int64 (B,).
 
     Args:
         num_classes: at least 2.
@@ -48,23 +50,13 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "acc": MulticlassAccuracy(num_classes, average="micro"),
-        "f1": _MacroF1(num_classes, average="none"),
+        "f1": MulticlassF1Score(num_classes, average="macro"),
     }
     if num_classes > TOP5_CLASSES:
         metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
     # Groups share one state between metrics, but are found by comparing states in the first update, which is
     # not the same on every rank; the states here are tiny.
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
-
-
-class _MacroF1(MulticlassF1Score):
-    """Mean F1 over the classes that are there; torchmetrics' own takes 0 for a class that is only predicted."""
-
-    def compute(self) -> Tensor:
-        """Return it; of no row at all, not a number."""
-        each: Any = super().compute()
-        true, missed = cast(Tensor, self.tp), cast(Tensor, self.fn)
-        return cast(Tensor, each[true + missed > 0].mean())
 
 
 def multilabel_metrics(num_classes: int, prefix: str) -> MetricCollection:
@@ -121,8 +113,8 @@ Scores = tuple[dict[str, Estimate], list[ClassScores]]
 def single_label_scores(probabilities: Floats, labels: Ints, class_names: Sequence[str]) -> Scores:
     """Return the scores of a test with one label an image, and those of each class.
 
-    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro, over the classes that are there), ``ece``
-    (expected calibration error, 15 bins of equal width; Guo et al. 2017) and ``log_loss`` (nats).
+    ``acc`` (micro), ``top5`` (of more than ten classes), ``f1`` (macro), ``ece`` (expected calibration error, 15 bins
+    of equal width; Guo et al. 2017) and ``log_loss`` (nats).
 
     Args:
         probabilities: (N, classes), rows sum to 1.
@@ -144,15 +136,14 @@ def single_label_values(probabilities: Floats, labels: Ints) -> dict[str, float]
     """Return ``acc``, ``f1`` and ``top5`` of :func:`single_label_scores`, without intervals; takes no time."""
     one, rows = _OneLabel(probabilities, labels), len(labels)
     values = {name: right / rows for name, right in one.shares().items()} if rows else {}
-    return values | _known({"f1": _macro(_f1(one.counts()), one.counts()[2])})
+    return values | _known({"f1": _macro(_f1(one.counts()))})
 
 
 def multilabel_scores(probabilities: Floats, targets: Bools, thresholds: Floats, class_names: Sequence[str]) -> Scores:
     """Return the scores of a test with several labels an image, and those of each class.
 
-    ``map`` (mean of average precision) and ``f1`` (macro), both over the classes that are there, ``f1_micro``, both F1
-    at the thresholds, ``log_loss`` (nats, mean over images and labels). Of labels that no image has, ``map`` and ``f1``
-    are not a number.
+    ``map`` (mean of average precision), ``f1`` (macro) and ``f1_micro``, both F1 at the thresholds, ``log_loss`` (nats,
+    mean over images and labels). Where no image has a label, ``map`` and ``f1`` are not a number.
 
     Args:
         probabilities: (N, classes), each of its own.
@@ -179,8 +170,8 @@ def multilabel_values(probabilities: Floats, targets: Bools, thresholds: Floats)
     return _known(
         {
             "map": float(several.precision(np.ones(len(targets)))[0]),
-            "f1": _macro(_f1(counts), counts[2]),
-            "f1_micro": _macro(_f1(pooled), pooled[2]),
+            "f1": _macro(_f1(counts)),
+            "f1_micro": _macro(_f1(pooled)),
         }
     )
 
@@ -287,7 +278,7 @@ class _SeveralLabels:
     def precision(self, weights: Floats) -> Floats:
         """Return the mean over the labels that are there of their average precision, (1,)."""
         each = self._precision(weights)
-        return np.array([_macro(each, self._kinds[2].sum(axis=0))])
+        return np.array([_macro(each)])
 
     def mean_precision(self) -> Estimate:
         """Return it with its interval."""
@@ -335,9 +326,9 @@ def _f1(counts: Floats) -> Floats:
     return found
 
 
-def _macro(values: Floats, there: Floats) -> float:
-    """Return the mean over the classes that are there; of none, not a number."""
-    known = values[(there > 0) & ~np.isnan(values)]
+def _macro(values: Floats) -> float:
+    """Return the mean over the classes whose value is known; of none, not a number."""
+    known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 

@@ -35,7 +35,7 @@ class SourceOptions:
         label_column: column of a manifest or of image Parquet that holds the class; likewise the others.
         label_separator: between several labels in one text; empty for one label a row; detected by default.
         path_column: column that names the image file.
-        split_column: column that holds train, val or test.
+        split_column: column that holds train, val or test; ``none`` for no column, whatever one looks like.
         group_column: column whose equal values must stay in one split.
         keep_missing: files that a table names and that are not there become rows, for conversion to quarantine;
             otherwise they are an error.
@@ -227,7 +227,7 @@ def several_labels(
         return [split_text(text if isinstance(text, str) else None, separator) for text in cells], note
     if separator == "":
         return None, None
-    for mark in _ASKED:
+    for mark in ([found] if found else []) + [*_ASKED]:
         if _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
             example = next(text for text in texts if mark in text)
             raise SourceError(

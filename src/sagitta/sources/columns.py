@@ -32,9 +32,11 @@ _BOXES = re.compile(
     re.IGNORECASE,
 )
 _GROUPS = re.compile(
-    r"(?:patient|subject|lesion|video|case|person|site|session|scene|sequence|individual|animal|specimen|slide|study"
-    r"|participant|donor|plant|tree|hospital|camera|location|burst|track|clip|group)(?:id|ids|no|nr|num|number|name)?"
+    r"(?:patient|subject|lesion|video|site|session|sequence|individual|specimen|slide|study|participant|donor|hospital"
+    r"|burst|clip)(?:id|ids|no|nr|num|number|name)?"
+    r"|(?:case|person|scene|animal|plant|tree|camera|location|track|group)(?:id|ids|no|nr|num|number)"
 )
+"""What rows of one thing have in common; an animal or a scene without its number may be the class."""
 _OTHER = re.compile(
     r"(?:.*_)?(?:id|url|uri|time|date|at|fold|split|score|confidence|spacing|use|set)"
     r"|(?:image_)?(?:width|height|depth|channels|size|bytes|format|mode)|age(?:_.*)?|sex|gender|view(?:_.*)?"
@@ -51,6 +53,11 @@ _MOST_CLASSES = 5000
 def plain(name: str) -> str:
     """Return a column's name for comparison: ``Patient ID`` and ``patient_id`` are ``patientid``."""
     return re.sub(r"[^a-z0-9]", "", name.lower()) or name.strip().lower()
+
+
+def _is_other(name: str) -> bool:
+    """Say whether a column's name is of what is no class."""
+    return _OTHER.fullmatch(_under(name)) is not None or _GROUPS.fullmatch(plain(name)) is not None
 
 
 def _under(name: str) -> str:
@@ -140,6 +147,16 @@ class Columns:
                 best, chosen = rank, name
         return chosen
 
+    def nearly_path(self) -> tuple[str, str, str] | None:
+        """Return a column of a known name, a value of it, and the file whose name is nearly that; else None."""
+        for name, values in self.values.items():
+            some = [value for value in values[:100] if value]
+            if some and plain(name) in PATH_COLUMNS and len(set(some)) == len(some):
+                near = [self._finder.near(value) for value in some]
+                if sum(file is not None for file in near) * 2 > len(some) and self.labels(name, ()):
+                    return next((name, value, file) for value, file in zip(some, near, strict=True) if file)
+        return None
+
     def names_folders(self) -> str | None:
         """Return the column whose values are paths of folders, each of which holds images; else None."""
         for name, values in self.values.items():
@@ -178,7 +195,7 @@ class Columns:
             named = [name for name in named if self._holds_something(name)]
             if named:
                 return self._of_several(named)
-        names = [name for name in names if name in self.values]
+        names = [name for name in names if name in self.values and not _is_other(name)]
         if len(names) == 1 and self._is_few(names[0], most=len(self.values[path]) - 1):
             return Labels(names[0])
         return self._by_values(names)
@@ -200,7 +217,6 @@ class Columns:
 
     def _by_values(self, names: Sequence[str]) -> Labels:
         """Return flags of 0 and 1, or the only column of few values."""
-        names = [name for name in names if not _OTHER.fullmatch(_under(name)) and not _GROUPS.fullmatch(plain(name))]
         flags = [name for name in names if self._cells(name) and self._cells(name) <= _YES | _NO]
         if len(flags) > 1:
             holds = {value for name in flags for value in self._cells(name)}

@@ -11,7 +11,7 @@ from sagitta.sources.arrays import cifar, idx
 from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
-from sagitta.sources.formats import refuse_other_annotations
+from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
 from sagitta.sources.manifest import manifest, open_table
 from sagitta.sources.names import with_real_names
 from sagitta.sources.parquet import parquet, unreadable
@@ -97,10 +97,20 @@ def _first(tree: Tree, options: SourceOptions) -> Source | None:
             return with_real_names(tree, source)
     for name in [options.layout] if options.layout else LAYOUTS:
         if name == "folders" and options.layout is None:
-            refuse_other_annotations(tree)
-        if (source := LAYOUTS[name](tree, options)) is not None:
+            refuse_files_of_images(tree)
+            refuse_other_files(tree)
+        if (source := _laid_out(tree, name, options)) is not None:
             return with_real_names(tree, source) if name in ("manifest", "folders") else source
     return None
+
+
+def _laid_out(tree: Tree, name: str, options: SourceOptions) -> Source | None:
+    try:
+        return LAYOUTS[name](tree, options)
+    except SourceError:
+        if name == "manifest" and options == _DETECT:
+            refuse_files_of_images(tree)  # a name for what the lists beside them (Pascal VOC's) only puzzle over
+        raise
 
 
 def _open_file(location: str, file: Path, options: SourceOptions) -> Source:

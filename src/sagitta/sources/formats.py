@@ -1,6 +1,9 @@
 """Annotations that say something other than classes of images, or in files that are not read: named and refused."""
 
+import io
 import re
+import zipfile
+import zlib
 
 from sagitta.dataset import split_of
 from sagitta.errors import SourceError
@@ -14,22 +17,28 @@ _INSIST = "or insist on class folders with --layout folders"
 _ENOUGH = 0.3
 
 
-def refuse_other_annotations(tree: Tree) -> None:
-    """Check that no annotation format other than tables and folders says what the images are.
+def refuse_files_of_images(tree: Tree) -> None:
+    """Check that there is not one annotation file an image: YOLO's, Pascal VOC's, labelme's, Supervisely's.
 
     Raises:
-        SourceError: the tree holds YOLO's or Pascal VOC's files, one an image, Supervisely's project, CVAT's XML,
-            MATLAB's lists or a spreadsheet; the message names it and the remedy.
+        SourceError: there is; the message names the format and the remedy.
     """
     images = [name for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES]
-    if not images:
-        return
     stems = {_stem(name) for name in images}
-    beside = {name for name in tree.sizes if suffix(name) in (".txt", ".xml", ".json") and _stem(name) in stems}
     for kind in (".txt", ".xml", ".json"):
-        files = [name for name in beside if suffix(name) == kind]
-        if len(files) >= _ENOUGH * len(images) and not _in_class_folders(files, images):
+        files = [name for name in tree.sizes if suffix(name) == kind and _stem(name) in stems]
+        if files and len(files) >= _ENOUGH * len(images) and not _in_class_folders(files, images):
             _refuse_files(tree, kind, sorted(files))
+
+
+def refuse_other_files(tree: Tree) -> None:
+    """Check that no file that is not read says what the images are: CVAT's XML, MATLAB's lists, a spreadsheet.
+
+    Raises:
+        SourceError: there is one; the message names it and the remedy.
+    """
+    if not any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes):
+        return
     for name in tree.sizes:
         if name.count("/") <= 1:
             _refuse_file(tree, name)
@@ -70,8 +79,20 @@ def _refuse_file(tree: Tree, name: str) -> None:
             f"{where}: a MATLAB file of labels or splits, perhaps, which is not read; open it with "
             f"scipy.io.loadmat and {_TABLE}, {_INSIST}"
         )
-    if suffix(name) in (".xlsx", ".xls", ".ods") and not base.startswith("~"):
-        raise SourceError(f"{where}: a spreadsheet may hold the labels and is not read; save it as CSV, {_INSIST}")
+    if suffix(name) == ".xlsx" and _names_images(tree, name):
+        raise SourceError(f"{where}: a spreadsheet that names the images, which is not read; save it as CSV, {_INSIST}")
+
+
+def _names_images(tree: Tree, name: str) -> bool:
+    """Say whether a spreadsheet's texts are names of images."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(tree.reader.read(name))) as book:
+            texts = re.findall(r"<t[^>]*>([^<]+)</t>", book.read("xl/sharedStrings.xml").decode("utf-8", "replace"))
+    except (zipfile.BadZipFile, KeyError, zlib.error, RuntimeError):
+        return False
+    images = [image.rpartition("/")[2].lower() for image in tree.sizes if suffix(image) in IMAGE_SUFFIXES]
+    known = {*images, *(image.rpartition(".")[0] for image in images)}
+    return any(text.strip().rpartition("/")[2].lower() in known for text in texts)
 
 
 def _text(tree: Tree, name: str) -> str:

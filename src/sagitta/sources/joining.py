@@ -1,7 +1,7 @@
 """From the tables that name images to a source: which of them count, and what their rows say together."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sagitta.dataset import Reader, Source, is_no_label, plural, split_of, split_of_file
@@ -91,15 +91,20 @@ def choose(tree: Tree, sheets: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]
 
 
 def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Return lists of ``CLASS/name``, one a split, with the folders as labels; empty where there are none.
+    """Return lists of ``CLASS/name`` with the folders as labels; empty where there are none.
+
+    They are one a split, or CUB's ``images.txt`` with ``train_test_split.txt`` beside it.
 
     Raises:
         SourceError: two lists are of one split, or train has none.
     """
+    for sheet in sheets:
+        if sheet.name.rpartition("/")[2] == "images.txt" and (splits := _cub_splits(tree, sheet)):
+            return [replace(sheet, used="class in the path", labels=_classes(sheet), splits=splits)]
     lists: dict[str, Sheet] = {}
     for sheet in sheets:
         split = split_of_file(sheet.name)
-        classes = [_folder(path or "") for path in sheet.paths]
+        classes = _classes(sheet)
         if split is None or len(sheet.columns) > 1 or None in classes or not any(sheet.files):
             continue
         if split in lists:
@@ -107,7 +112,7 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
                 f"{tree.location}: {lists[split].name} and {sheet.name} both list images of {split}; leave one of "
                 "them, or insist on class folders, to be split anew, with --layout folders"
             )
-        lists[split] = replace(sheet, used="file and class in its lines", labels=list(classes))
+        lists[split] = replace(sheet, used="file and class in its lines", labels=classes)
     if lists and "train" not in lists and len({label for sheet in lists.values() for label in sheet.labels}) > 1:
         raise SourceError(
             f"{tree.location}: {examples([sheet.name for sheet in lists.values()])} name images of "
@@ -115,6 +120,23 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
             "--layout folders"
         )
     return list(lists.values()) if len(lists) > 1 else []
+
+
+def _cub_splits(tree: Tree, sheet: Sheet) -> GivenSplits | None:
+    """Return the splits in ``train_test_split.txt`` (number, 1 for train), or None where there is none."""
+    beside = f"{sheet.name.removesuffix('images.txt')}train_test_split.txt"
+    if beside not in tree.sizes or len(sheet.columns) != 2:
+        return None
+    rows, flags = (
+        [line.split() for line in tree.reader.read(name).decode("utf-8", "replace").splitlines() if line.strip()]
+        for name in (sheet.name, beside)
+    )
+    told = {row[0]: "train" if row[-1] == "1" else "test" for row in flags}
+    return GivenSplits((), [told.get(row[0]) for row in rows], is_flag=False, note=f"splits of {beside}")
+
+
+def _classes(sheet: Sheet) -> list[Cell]:
+    return [_folder(path or "") for path in sheet.paths]
 
 
 def _folder(path: str) -> str | None:
@@ -184,7 +206,7 @@ def source_of(
     )
     paths, missing = _paths(tree, finder, sheets, keep_missing=options.keep_missing)
     splits, how = _splits(sheets, paths, others)
-    groups = [group for sheet in sheets for group in (sheet.groups or [None] * len(sheet.paths))]
+    groups = _groups(tree, sheets, paths, others, options.group_column)
     kept, warnings = _labelled(tree, sheets, cells, several=several is not None)
     paths = [paths[row] for row in kept]
     splits, groups = ([column[row] for row in kept] for column in (splits, groups))
@@ -207,7 +229,11 @@ def source_of(
         rows.sort_by("path"),
         reader,
         notes=notes,
-        warnings=[*warnings, *(warning for sheet in sheets for warning in sheet.warnings), *_group_hints(sheets)],
+        warnings=[
+            *warnings,
+            *(warning for sheet in sheets for warning in sheet.warnings),
+            *_group_hints([*sheets, *others]),
+        ],
     )
 
 
@@ -307,15 +333,31 @@ def _splits(
         splits += sheet.splits.beside(sheet.name, named) if sheet.splits else [named] * len(sheet.paths)
     if any(splits):
         return splits, [*dict.fromkeys(sheet.splits.note for sheet in sheets if sheet.splits)]
-    for other in others:
-        if other.splits:
-            told = {files[0]: split for files, split in zip(other.files, other.splits.splits, strict=True) if files}
-            if all(path in told for path in paths):
-                return [told[path] for path in paths], [f"splits of {other.name}"]
+    for names, told in _told_splits(others):
+        if all(path in told for path in paths):
+            return [told[path] for path in paths], [f"splits of {names}"]
     folders = [_split_folder(path) for path in paths]
     if None not in folders and len(set(folders)) > 1:
         return folders, ["splits by the files' folders"]
     return splits, []
+
+
+def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield what tables without labels tell of splits: their names, and file -> split.
+
+    Such a table has a column of splits, or is a list of files that is called after one.
+    """
+    lists: dict[str, str | None] = {}
+    names = []
+    for other in others:
+        if other.splits:
+            rows = zip(other.files, other.splits.splits, strict=True)
+            yield other.name, {files[0]: split for files, split in rows if files}
+        elif len(other.columns) == 1 and (split := split_of_file(other.name)):
+            lists.update({files[0]: split for files in other.files if files})
+            names.append(other.name)
+    if len(set(lists.values())) > 1:
+        yield " and ".join(names), lists
 
 
 def _unnamed(tree: Tree, paths: Iterable[str]) -> list[str]:
@@ -326,15 +368,31 @@ def _unnamed(tree: Tree, paths: Iterable[str]) -> list[str]:
     return [f"skipped {plural(count, 'image')} that no row names"] if count else []
 
 
+def _groups(
+    tree: Tree, sheets: Sequence[Sheet], paths: Sequence[str], others: Sequence[Sheet], asked: str | None
+) -> list[str | None]:
+    """Return the group of every row: its own table's, or that of a table without labels.
+
+    Raises:
+        SourceError: ``asked`` for, and no table has the column for every row.
+    """
+    if not asked or any(sheet.groups for sheet in sheets):
+        return [group for sheet in sheets for group in (sheet.groups or [None] * len(sheet.paths))]
+    for other in others:
+        rows = zip(other.files, other.groups or (), strict=False)
+        told = {files[0]: group for files, group in rows if files}
+        if all(path in told for path in paths):
+            return [told[path] for path in paths]
+    columns = examples(sheets[0].columns, 20)
+    raise SourceError(f"{tree.location}/{sheets[0].name}: no column {asked!r}; its columns are {columns}: mend --group")
+
+
 def _group_hints(sheets: Sequence[Sheet]) -> list[str]:
+    hinted = next((sheet for sheet in sheets if sheet.group_hint), None)
+    if hinted is None:
+        return []
+    column = str(hinted.group_hint)
     return [
-        f"{sheet.name}: equal values of {sheet.group_hint!r} may belong together and be spread over train, val and "
-        f"test; keep them in one with --group {quoted(sheet.group_hint)}"
-        for sheet in sheets[:1]
-        if sheet.group_hint
+        f"{hinted.name}: rows of one {column!r} may be spread over train, val and test; if they belong together, "
+        f"--group {column!r}"
     ]
-
-
-def quoted(name: str) -> str:
-    """Return a column's name as a shell takes it."""
-    return f'"{name}"' if " " in name else name

@@ -17,9 +17,9 @@ from sagitta.sources.splitcolumns import GivenSplits, given_splits
 from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
-_NO_TABLES = ("sample", "readme", "license", "requirements")
+_NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction).*|(?:readme|license|requirements).*")
 _DEEPEST, _MOST_TABLES = 2, 300
-_INSIST = "name it with --label-column, or insist on class folders with --layout folders"
+_INSIST = "or insist on class folders with --layout folders"
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
@@ -45,7 +45,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     asked = options.layout == "manifest" or options.names_columns()
     finder = Finder(tree)
     seen = _Seen()
-    for name in _candidates(tree):
+    candidates = _candidates(tree)
+    for name in candidates:
         try:
             _look_at(tree, finder, name, options, seen, asked=asked)
         except SourceError as error:
@@ -55,6 +56,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     if not labelled:
         if seen.doubts:
             raise seen.doubts[0]
+        if asked and candidates:
+            _read(tree, finder, candidates[0], options)  # says which column it lacks
         return None
     chosen, notes = choose(tree, labelled)
     if not asked:
@@ -81,8 +84,7 @@ def _candidates(tree: Tree) -> list[str]:
         for name in tree.sizes
         if suffix(name) in TABLE_SUFFIXES
         and name.count("/") <= _DEEPEST
-        and not (base := name.rpartition("/")[2].lower()).startswith(_NO_TABLES)
-        and not ("submission" in base or "prediction" in base)
+        and not _NO_TABLES.fullmatch(name.rpartition("/")[2])
     ]
     if any("/" in name for name in found):
         stems = {_stem(name) for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES}
@@ -105,16 +107,41 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
     first = head(tree, name, lambda text: bool(finder.find(name, [text])[0]))
     columns = None if first is None else Columns(name, first, finder)
     if columns is None or (options.path_column not in columns.values and columns.path() is None):
-        if columns is not None and (folders := columns.names_folders()):
-            raise SourceError(
-                f"{tree.location}/{name}: column {folders!r} names folders of images, not files; write a row for each "
-                "image, or insist on class folders with --layout folders"
-            )
+        if columns is not None:
+            _refuse_near(f"{tree.location}/{name}", columns)
         if not asked or "/" in name:
             return
-    sheet = _read(tree, finder, name, options, strict=asked)
+    sheet = _read(tree, finder, name, options, alone=False)
+    if not asked and _lists_classes(tree, sheet):
+        return
     if asked or any(sheet.files):
         (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
+
+
+def _refuse_near(where: str, columns: Columns) -> None:
+    """Check that a table that names no file does not nearly do so.
+
+    Raises:
+        SourceError: it names folders of images, or files but for leading zeros or the extension.
+    """
+    if folders := columns.names_folders():
+        raise SourceError(
+            f"{where}: column {folders!r} names folders of images, not files; write a row for each image, {_INSIST}"
+        )
+    if near := columns.nearly_path():
+        column, value, file = near
+        raise SourceError(
+            f"{where}: column {column!r} names no file, but {value!r} is nearly {file}: have names lost leading zeros, "
+            f"or another extension? mend the column, {_INSIST}"
+        )
+
+
+def _lists_classes(tree: Tree, sheet: Sheet) -> bool:
+    """Say whether rows are numbered classes rather than images: 0, cat; 1, dog; while there are many more images."""
+    labels = [cell for cell in sheet.labels if isinstance(cell, str)]
+    images = sum(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes)
+    numbered = all((path or "").isdecimal() for path in sheet.paths)
+    return numbered and 1 < len(labels) == len(set(labels)) and len(labels) * 2 < images
 
 
 def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen) -> None:
@@ -123,11 +150,11 @@ def _read_alike(tree: Tree, finder: Finder, options: SourceOptions, seen: _Seen)
     for sheet in [sheet for sheet in seen.unlabelled if sheet.columns in known]:
         named = replace(options, label_column=known[sheet.columns])
         seen.unlabelled.remove(sheet)
-        seen.labelled.append(_read(tree, finder, sheet.name, named))
+        seen.labelled.append(_read(tree, finder, sheet.name, named, alone=False))
 
 
-def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, strict: bool = True) -> Sheet:
-    """Return the table ``name``; where it has no labels, that is an error if ``strict``.
+def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alone: bool = True) -> Sheet:
+    """Return the table ``name``. What it lacks is an error if it is ``alone``: else another may have it.
 
     Raises:
         SourceError: it cannot be read, or lacks a column.
@@ -139,7 +166,8 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, stri
     path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
     splits, warnings = _splits(where, table, columns, path, options)
     taken = splits.columns if splits else ()
-    labels = _labels_of(where, table, columns, path, options, taken, strict=strict)
+    labels = _labels_of(where, table, columns, path, options, taken, alone=alone)
+    grouped = options.group_column and (alone or options.group_column in columns.values)
     paths = _column(where, table, path, (), "--path-column")
     return Sheet(
         name=name,
@@ -151,7 +179,7 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, stri
         labels=_cells(where, table, labels) if labels else [],
         splits=splits,
         warnings=tuple(f"{name}: {warning}" for warning in warnings),
-        groups=_column(where, table, options.group_column, (), "--group") if options.group_column else None,
+        groups=_column(where, table, options.group_column, (), "--group") if grouped else None,
         group_hint=None if options.group_column else columns.group(path, labels.column),
     )
 
@@ -164,22 +192,24 @@ def _labels_of(
     options: SourceOptions,
     taken: Sequence[str],
     *,
-    strict: bool,
+    alone: bool,
 ) -> Labels:
     """Return what tells the labels: not the columns ``taken`` for splits.
 
     Raises:
-        SourceError: nothing does and ``strict``; or it is in doubt.
+        SourceError: nothing does in a table that stands ``alone``; or it is in doubt.
     """
-    if options.label_column:
+    if options.label_column and (alone or options.label_column in table.column_names):
         return Labels(_named(where, table, options.label_column, (), "--label-column"))
+    if options.label_column:
+        return Labels()
     labels = columns.labels(path, (*taken, options.group_column))
     if labels.doubt:
         raise SourceError(
             f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
-            f"are {examples(table.column_names, 20)}: {_INSIST}"
+            f"are {examples(table.column_names, 20)}: name it with --label-column, {_INSIST}"
         )
-    if not labels and strict:
+    if not labels and alone:
         _named(where, table, None, LABEL_COLUMNS, "--label-column")
     return labels
 

@@ -38,7 +38,7 @@ class Finder:
         names = [self._plain(value) if value else "" for value in values]
         folders = [name.rpartition("/")[0] for name in names if name]
         relative = [folder.lstrip("/") for folder in folders]
-        shared = commonpath(relative).split("/") if relative and all(relative) else []
+        shared = [part for part in commonpath(relative).split("/") if part] if relative and all(relative) else []
         bases = [name.rpartition("/")[2] for name in names if name]
         unique = len(set(bases)) == len(bases) > 1
         return [self._find(name, table, len(shared), unique) if name else [] for name in names]

@@ -60,8 +60,10 @@ def _mapping(data: bytes, kind: str) -> dict[str, str]:
         return {}
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if kind == ".csv":
-        rows = [row for row in csv.reader(lines) if len(row) == 2]
-        return {_number(key): name.strip() for key, name in rows}
+        rows = list(csv.reader(lines))
+        if all(len(row) == 1 for row in rows):
+            return {str(number): name.strip() for number, (name,) in enumerate(rows)}
+        return {_number(row[0]): row[1].strip() for row in rows if len(row) == 2}
     if any(suffix(line.split()[0]) in IMAGE_SUFFIXES for line in lines):
         return {}
     pairs = [line.split(None, 1) for line in lines]

@@ -31,7 +31,7 @@ from sagitta.dataset import (
 )
 from sagitta.errors import DatasetError, ImageError, SourceError
 from sagitta.sources.base import SourceOptions, examples, make_source, rows_table, split_text, suffix
-from sagitta.sources.splitcolumns import GivenSplits, given_splits
+from sagitta.sources.splitcolumns import NO_COLUMN, GivenSplits, given_splits
 from sagitta.sources.tree import Tree
 
 _ROW = re.compile(r"(?P<file>.+?\.parquet)/(?P<row>\d+)", re.IGNORECASE)
@@ -100,7 +100,8 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
         return None
     labels = _labels(tree, schemas, options)
     files = [_open(tree, name, schema, labels, options) for name, schema in schemas.items()]
-    named = _splits_of_names(tree, list(schemas)) if options.split_column is None else [None] * len(files)
+    by_name = options.split_column in (None, NO_COLUMN)
+    named = _splits_of_names(tree, list(schemas)) if by_name else [None] * len(files)
     rows = pa.concat_tables(_with_splits(tree.location, file, split) for file, split in zip(files, named, strict=True))
     kept = rows.filter(pc.is_valid(rows["label"]))
     notes = [*dict.fromkeys(file.given.note for file in files if file.given)]
@@ -190,7 +191,7 @@ def _open(tree: Tree, name: str, schema: pa.Schema, labels: _Labels, options: So
     where, path, leaves = f"{tree.location}/{name}", Path(str(tree.root), name), image_leaves(schema)
     assert leaves is not None
     for asked in filter(None, (options.split_column, options.group_column)):
-        if asked not in schema.names:
+        if asked not in (*schema.names, NO_COLUMN):
             raise SourceError(f"{where}: no column {asked!r}; its columns are {', '.join(schema.names)}")
 
     def texts(column: str) -> list[str | None]:

@@ -7,6 +7,9 @@ from sagitta.dataset import flag_of, mapping_note, read_split_column, split_colu
 from sagitta.errors import SourceError
 from sagitta.sources.base import examples
 
+NO_COLUMN = "none"
+"""What is written for the column where none gives splits."""
+
 _ORDER = ("val", "test", "train")
 
 
@@ -50,12 +53,12 @@ def given_splits(
         where: the table, for messages.
         names: of its columns.
         read: returns a column's values as text.
-        asked: the column that the user names; empty for none; None to look for one.
+        asked: the column that the user names; ``NO_COLUMN`` for none; None to look for one.
 
     Raises:
         SourceError: a column of splits holds a value that names none; or what ``read`` raises.
     """
-    if asked:
+    if asked and asked != NO_COLUMN:
         return _given(where, {asked: read(asked)}, asked), []
     wanted: dict[str, Sequence[str | None]] = {}
     warnings = []
@@ -82,7 +85,7 @@ def _given(where: str, columns: dict[str, Sequence[str | None]], asked: str | No
         column = read_split_column(name, values, asked=asked is not None)
         assert column is not None  # so it was chosen
         if column.unknown:
-            out = "" if asked else ", or use no column with --split-column ''"
+            out = "" if asked else f", or use no column with --split-column {NO_COLUMN}"
             raise SourceError(
                 f"{where}: split column {name!r} holds {examples(column.unknown)}; write train, val or test{out}"
             )

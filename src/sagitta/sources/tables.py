@@ -46,7 +46,7 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
         text = _decoded(where, data)
         if suffix(name) in _JSON:
             return _from_records(records(where, text))
-        if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text)) is not None:
+        if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text, named)) is not None:
             return _from_rows(where, lines, named)
         return _from_csv(text, named)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -69,7 +69,7 @@ def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
         return read_table(where, name, data, named) if any(map(named, _texts_in(data))) else None
     data = _first_bytes(tree, name, _HEAD)
     text = _lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1])
-    if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text)) is not None:
+    if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text, named)) is not None:
         cells, titled = lines[:_ROWS], False
     else:
         rows = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
@@ -146,35 +146,42 @@ def _from_csv(text: str, named: Named) -> pa.Table:
     delimiter = _delimiter(text)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     rows = csv.reader(io.StringIO(text[:65536]), delimiter=delimiter)
-    first = next((row for row in rows if row), [])
-    names = _titles(first, named)
+    sample = [row for row in itertools.islice(rows, _ROWS) if row]
+    if not sample:
+        raise pa.ArrowInvalid("empty")
+    names = _titles(sample, named)
     if names is not None and len(set(names)) < len(names):
         names = [name if names.index(name) == place else f"{name}.{place}" for place, name in enumerate(names)]
     read = pa.csv.ReadOptions(
-        column_names=names or [f"column {place}" for place in range(1, len(first) + 1)],
+        column_names=names or [f"column {place}" for place in range(1, len(sample[0]) + 1)],
         skip_rows_after_names=int(names is not None),
     )
-    if not first:
-        raise pa.ArrowInvalid("empty")
     kinds = dict.fromkeys(read.column_names, pa.string())
     options = pa.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
     return pa.csv.read_csv(pa.BufferReader(text.encode()), read, parse, options)
 
 
-def _titles(first: Sequence[str], named: Named) -> list[str] | None:
-    """Return the header's names, or None where the first row is a row: it names a file."""
-    cells = [cell.strip() for cell in first]
+def _titles(rows: Sequence[Sequence[str]], named: Named) -> list[str] | None:
+    """Return the header's names, or None where the first row is a row: it names a file, or what it says recurs."""
+    cells = [cell.strip() for cell in rows[0]]
     if any(suffix(cell.partition("?")[0]) in IMAGE_SUFFIXES for cell in cells):
         return None
+    if any(cell.strip("/").count("/") > 1 for cell in cells):
+        return None
     titled = any(plain(cell) in (*PATH_COLUMNS, *LABEL_COLUMNS) for cell in cells)
-    return None if not titled and any(cell and named(cell) for cell in cells) else cells
+    if titled:
+        return cells
+    recur = any(
+        cell and cell == row[place].strip() for place, cell in enumerate(cells) for row in rows[1:] if place < len(row)
+    )
+    return None if recur or any(cell and named(cell) for cell in cells) else cells
 
 
-def _list_rows(text: str) -> list[list[str]] | None:
+def _list_rows(text: str, named: Named) -> list[list[str]] | None:
     """Return the lines of a list, split at white space; None where tabs or commas make it a table.
 
-    A path with blanks in it stays whole where the rest of its line is one number. ``#`` begins a comment, and a first
-    line of one number (CelebA's) is a count.
+    A path with blanks in it stays whole where the rest of its line is one number, and so does a class with blanks after
+    a path without. ``#`` begins a comment, and a first line of one number (CelebA's) is a count.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) > 2 and lines[0].isdecimal() and not lines[1].isdecimal():
@@ -187,6 +194,9 @@ def _list_rows(text: str) -> list[list[str]] | None:
         return [line.rsplit(None, 1) for line in lines]
     if lines and len({len(row) for row in rows}) > 1 and all(suffix(line) in IMAGE_SUFFIXES for line in lines):
         return [[line] for line in lines]
+    worded = all(any(re.search(r"[^\W\d]", cell) for cell in row[1:]) for row in rows)
+    if worded and len({len(row) for row in rows}) > 1 and all(named(row[0]) for row in rows[:20]):
+        return [line.split(None, 1) for line in lines]
     return rows
 
 
@@ -194,14 +204,20 @@ def _from_rows(where: str, rows: Sequence[Sequence[str]], named: Named, *, title
     """Return columns of rows of equal length, the first of which may be a header; lists have one where all is text."""
     if not rows:
         raise SourceError(f"{where}: cannot be read as a table (empty); save it as UTF-8 CSV")
-    names = _titles(rows[0], named)
+    names = _titles(rows, named)
     if names is not None and not titled and not _is_header(rows):
         names = None
     width = max(map(len, rows))
     body = rows if names is None else rows[1:]
     if any(len(row) != width for row in body):
         raise SourceError(f"{where}: cannot be read as a table (its lines differ in length); save it as UTF-8 CSV")
-    names = [*names[:width], *[""] * (width - len(names))] if names else [f"column {n}" for n in range(1, width + 1)]
+    numbered = [f"column {number}" for number in range(1, width + 1)]
+    if names is None:
+        names = numbered
+    elif len(names) == width - 1:
+        names = [numbered[0], *names]  # CelebA's file names have no title
+    else:
+        names = [*names[:width], *numbered[len(names) :]]
     columns = zip(*body, strict=True) if body else ((),) * width
     return pa.table([pa.array([cell.strip() or None for cell in column], pa.string()) for column in columns], names)
 

@@ -1,0 +1,69 @@
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pytest
+
+from sagitta.sources.columns import Columns
+from sagitta.sources.matching import Finder
+from sagitta.sources.tree import FolderReader, Tree
+
+NAMES = [f"{number}.jpg" for number in range(8)]
+FILES = Finder(Tree("given", lambda: dict.fromkeys(NAMES, 1), FolderReader("/nowhere")))
+AB = ["a", "b"] * 4
+
+
+def columns(table: Mapping[str, Sequence[object]]) -> Columns:
+    return Columns("t.csv", pa.table(dict(table)), FILES)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"what": NAMES, "label": AB}, "what"),
+        ({"id": range(8), "label": AB}, "id"),
+        ({"label": range(8), "photo_file": NAMES}, "photo_file"),
+        ({"epoch": range(8), "lr": AB}, None),  # numbers in a column of no such name
+        ({"id": range(90, 98), "label": AB}, None),
+        ({"name": AB, "x": AB}, None),
+    ],
+)
+def test_the_column_of_files(table: Mapping[str, Sequence[object]], expected: str | None) -> None:
+    assert columns(table).path() == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"label": AB}, "class in 'label'"),
+        ({"Finding Labels": AB, "Patient ID": AB, "View": AB}, "class in 'Finding Labels'"),
+        ({"whatever": AB, "width": AB, "fold": AB, "sex": AB}, "class in 'whatever'"),
+        ({"label": [0, 1] * 4, "class_name": AB}, "class in 'class_name'"),
+        ({"level": [0, 1] * 4}, "class in 'level'"),
+        ({"cat": [0.0, 1.0] * 4, "bat": [1.0, 0.0] * 4}, "2 classes by 0 and 1 in 'cat', 'bat'"),
+        ({"old": [-1, 1] * 4, "bald": [1, 1] * 4}, "2 classes by 0 and 1 in 'old', 'bald'"),
+        ({"score": [0.1, 0.2] * 4, "split": ["train", "test"] * 4, "n": range(8)}, ""),
+        ({"label": [None] * 8}, ""),
+    ],
+)
+def test_the_column_of_classes(table: Mapping[str, Sequence[object]], expected: str) -> None:
+    found = columns({"id": NAMES, **table}).labels("id", ())
+    assert (str(found) if found else "") == expected and found.doubt is None
+
+
+@pytest.mark.parametrize(
+    ("table", "doubt"),
+    [
+        ({"one": AB, "two": ["a", "a", "b", "b"] * 2}, "'one', 'two' may each be the class"),
+        ({"label": AB, "target": ["a", "a", "b", "b"] * 2}, "'label', 'target' may each"),
+        ({"edema": ["1", "", "0", "-1"] * 2, "mass": ["1", "0"] * 4}, "also -1 or nothing"),
+        ({"xmin": range(8), "what": AB}, "xmin say where objects are"),
+    ],
+)
+def test_what_may_be_the_class_is_in_doubt(table: Mapping[str, Sequence[object]], doubt: str) -> None:
+    assert doubt in str(columns({"id": NAMES, **table}).labels("id", ()).doubt)
+
+
+def test_a_column_that_says_what_belongs_together() -> None:
+    assert columns({"id": NAMES, "Lesion-ID": AB, "label": AB}).group("id", "label") == "Lesion-ID"
+    assert columns({"id": NAMES, "animal": AB}).group("id", None) is None
+    assert columns({"id": NAMES, "patient_id": range(8)}).group("id", None) is None

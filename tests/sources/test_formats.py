@@ -1,0 +1,51 @@
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sagitta.dataset.schema import Source
+from sagitta.errors import SourceError
+
+Open = Callable[..., Source]
+FLAT = dict.fromkeys(["images/a.jpg", "images/b.jpg"])
+FOLDERS = dict.fromkeys(["cat/a.jpg", "dog/b.jpg"])
+
+
+def spreadsheet(text: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as book:
+        book.writestr("xl/sharedStrings.xml", f"<sst><si><t>{text}</t></si></sst>")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (FLAT | {"labels/a.txt": "0 .5 .5 .1 .1\n", "labels/b.txt": ""}, r"labels/a\.txt: YOLO's boxes"),
+        (FLAT | dict.fromkeys(["xml/a.xml", "xml/b.xml"], "<annotation/>"), r"xml/a\.xml: Pascal VOC's XML"),
+        (FLAT | dict.fromkeys(["ann/a.jpg.json", "ann/b.jpg.json"], '{"objects": []}'), "a.jpg.json: Supervisely's"),
+        (
+            FLAT | {"annotations.xml": '<annotations><image name="a.jpg"/></annotations>'},
+            "annotations.xml: CVAT's XML",
+        ),
+        (FLAT | {"imagelabels.mat": "MATLAB"}, r"imagelabels\.mat: a MATLAB file .*loadmat"),
+        (FLAT | {"labels.xlsx": spreadsheet("A.jpg")}, r"labels\.xlsx: a spreadsheet that names the images"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(open_folder: Open, files: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=f"{message}.*--layout folders"):
+        open_folder(files)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"cat/a.txt": "0 .5 .5 .1 .1", "dog/b.txt": "1 .5 .5 .1 .1"},
+        {"cat/a.xml": "<annotation/>", "dog/b.xml": "<annotation/>"},
+        {"prices.xlsx": spreadsheet("food"), "features.mat": "MATLAB"},
+    ],
+)
+def test_class_folders_may_have_more_beside_them(open_folder: Open, beside: dict[str, Any]) -> None:
+    assert open_folder(FOLDERS | beside).class_names == ("cat", "dog")

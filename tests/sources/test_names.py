@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sagitta.dataset.schema import Source
+from sagitta.sources.base import SourceOptions
+
+Open = Callable[..., Source]
+NUMBERS = dict.fromkeys(["0/a.jpg", "1/b.jpg", "1/c.jpg", "2/d.jpg"])
+COUNTED = dict.fromkeys(["1/a.jpg", "2/b.jpg"])
+SYNSETS = dict.fromkeys(["n01440764/a.jpg", "n01443537/b.jpg"])
+CODES = dict.fromkeys(["cat/a.jpg", "dog/b.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (NUMBERS | {"classes.txt": "z\ny\nx\n"}, ("z", "y", "x")),
+        (COUNTED | {"classes.txt": "z\ny\n"}, ("z", "y")),
+        (COUNTED | {"classes.txt": "1 z\n2 y\n3 x\n"}, ("z", "y")),
+        (NUMBERS | {"label_map.json": '{"z": 0, "y": 1, "x": 2}'}, ("z", "y", "x")),
+        (NUMBERS | {"class_index.json": '{"0": ["n1", "z"], "1": ["n2", "y"], "2": ["n3", "x"]}'}, ("z", "y", "x")),
+        (SYNSETS | {"LOC_synset_mapping.txt": "n01440764 tench, Tin\nn01443537 fish\n"}, ("tench, Tin", "fish")),
+        (SYNSETS | {"words.txt": "n01440764\ttench\nn01443537\tgoldfish\nn00000001\tthing\n"}, ("tench", "goldfish")),
+        (NUMBERS | {"classes.txt": "z\ny\n"}, ("0", "1", "2")),  # too few
+        (NUMBERS | {"classes.txt": "z\ny\ny\n"}, ("0", "1", "2")),  # two of one name
+        (CODES | {"classes.txt": "z\ny\n"}, ("cat", "dog")),
+    ],
+)  # fmt: skip
+def test_classes_take_the_names_beside_them(
+    open_folder: Open, files: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    source = open_folder(files)
+    assert source.class_names == expected
+    assert set(source.rows["label"].to_pylist()) == set(expected)
+
+
+def test_several_labels_take_names_too(open_folder: Open) -> None:
+    files = dict.fromkeys(["a.jpg", "b.jpg"]) | {"t.csv": "path,label\na.jpg,0 1\nb.jpg,1\n", "classes.txt": "z\ny\n"}
+    source = open_folder(files, SourceOptions(label_separator=" "))
+    assert source.rows["label"].to_pylist() == [["z", "y"], ["y"]] and source.class_names == ("z", "y")
