@@ -265,6 +265,9 @@ class _Conversion:
             raise ConfigError("min_images: a row has several labels here, so no class can be left out; leave it out")
         counts = Counter(good["label"].to_pylist())
         kept = tuple(name for name in names if counts[name] >= least)
+        if not kept:
+            most = max(counts.values(), default=0)
+            raise SourceError(f"no class has {least} readable images, the largest has {most}; lower --min-images")
         stay = pc.is_in(good["label"], pa.array(kept, pa.string()))
         few = good.filter(pc.invert(stay))
         reason = [f"class {name!r} has fewer than {least} readable images" for name in few["label"].to_pylist()]

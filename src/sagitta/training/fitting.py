@@ -139,7 +139,7 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trai
 
 def _check_numbers(settings: Settings) -> None:
     """Refuse what Lightning would take, and fail on after a whole training, or at its end."""
-    for key in ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches"):
+    for key in ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.limit_val_batches"):
         if settings.get(key) == 0:
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
 
