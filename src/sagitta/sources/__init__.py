@@ -7,7 +7,14 @@ In the order of their imports::
     splitfolders which folders are splits, classes or masks
     folders      class folders; labels in file names
     splitcolumns which column of a table gives splits
+    matching     which file a table's cell means
+    columns      which columns of a table hold the file, the class and the group
+    annotations  what label tools write as JSON
+    tables       tables and lists as columns: CSV, Parquet, JSON, lines of text
+    joining      from tables that name images to rows
     manifest     tables that name files
+    names        real names for classes that are numbers
+    formats      annotations that are not read: named and refused
     webdataset   tar shards of samples
     arrays       MNIST's idx files, CIFAR's batches
     parquet      images in Parquet

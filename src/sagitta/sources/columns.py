@@ -47,7 +47,7 @@ _OTHER = re.compile(
 )
 """What is known of images and is no class, and names of split columns."""
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false", "-1", "-1.0"}
-_MOST_CLASSES = 5000
+_MOST_CLASSES, _MOST_SPLITS = 5000, 20
 
 
 def plain(name: str) -> str:
@@ -170,7 +170,7 @@ class Columns:
     def split(self, label: str | None) -> str | None:
         """Return a column of whatever name whose values are all words for splits, two or more of these; else None."""
         for name, values in self.values.items():
-            found = {split_of(value) for value in values if value}
+            found = {split_of(value) for value in set(values) if value} if len(set(values)) < _MOST_SPLITS else {None}
             if name != label and len(found) > 1 and None not in found:
                 return name
         return None

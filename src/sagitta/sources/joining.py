@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from sagitta.dataset import Reader, Source, is_no_label, plural, split_of, split_of_file
 from sagitta.errors import ImageError, SourceError
@@ -175,7 +176,13 @@ def _names(sheets: Sequence[Sheet]) -> str:
 
 
 def _split_folder(name: str) -> str | None:
-    return next((split for part in name.split("/")[:-1] if (split := split_of(part))), None)
+    """Return the split that a file's folders name."""
+    return _split_of_folder(name.rpartition("/")[0])
+
+
+@lru_cache(maxsize=4096)
+def _split_of_folder(folder: str) -> str | None:
+    return next((split for part in folder.split("/") if (split := split_of(part))), None)
 
 
 def source_of(

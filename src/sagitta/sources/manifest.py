@@ -62,7 +62,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     chosen, notes = choose(tree, labelled)
     if not asked:
         require_most(tree, chosen)
-    return source_of(tree, finder, chosen, options, notes, seen.unlabelled)
+    passed = [str(error).removeprefix(f"{tree.location}/").partition(";")[0] for error in seen.doubts[:3]]
+    return source_of(tree, finder, chosen, options, [*notes, *(f"not used: {why}" for why in passed)], seen.unlabelled)
 
 
 def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:

@@ -90,7 +90,7 @@ class Finder:
             while alike < min(len(have), len(parts)) and have[-1 - alike] == parts[-1 - alike]:
                 alike += 1
             dropped = parts[: len(parts) - alike]
-            if len(dropped) <= most and not _of_other_split(dropped, have):
+            if not dropped or (len(dropped) <= most and not _of_other_split(dropped, have)):
                 fits[alike].append(path)
         return fits[max(fits)] if fits else []
 
