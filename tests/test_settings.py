@@ -155,3 +155,18 @@ def test_the_ranges_that_help_names_are_those_of_the_recipes() -> None:
     assert (min(r.lr for r in recipes), max(r.lr for r in recipes)) == (1e-3, 6e-3)
     assert "(1e-3 to 6e-3)" in helps["lr"]
     assert (min(r.ema for r in recipes), max(r.ema for r in recipes)) == (0, 0.999) and "(0 to 0.999)" in helps["ema"]
+
+
+@pytest.mark.parametrize(("range", "bands"), [("0,4095", "3,2,1"), ("auto", "4"), ("-1000,0.5", None)])
+def test_ranges_and_bands_are_text_in_yaml_too(range: str, bands: str | None, tmp_path: Path) -> None:
+    settings = settings_of("photos", {"range": range, "bands": bands})
+    (tmp_path / "config.yaml").write_text(settings.to_yaml())
+    for each in (settings, Settings.read(tmp_path / "config.yaml")):
+        assert (each.get("data.convert.range"), each.get("data.convert.bands")) == (range, bands)
+
+
+@pytest.mark.parametrize("options", [{"range": "4095,0"}, {"range": "dark"}, {"bands": "1,2"}, {"bands": "red"}])
+def test_a_range_or_bands_that_are_none_are_one_sentence(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"--{next(iter(options))} {next(iter(options.values()))}: give ") as caught:
+        settings_of("photos", options)
+    assert "\n" not in str(caught.value)

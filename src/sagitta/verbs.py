@@ -5,7 +5,7 @@ shows itself in a notebook. While something long runs, a few lines say how far i
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sagitta.models import Classifier
 
 PathLike = str | Path
-Numbers = str | Sequence[float] | None
+Numbers = str | int | Sequence[float] | None
 """``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
 
 
@@ -557,4 +557,6 @@ def _path(place: Any) -> Path:
 
 
 def _text(numbers: Numbers) -> str | None:
-    return numbers if numbers is None or isinstance(numbers, str) else ",".join(map(str, numbers))
+    if numbers is None or isinstance(numbers, str):
+        return numbers
+    return ",".join(map(str, numbers)) if isinstance(numbers, Iterable) else str(numbers)

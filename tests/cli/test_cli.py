@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from sagitta.cli import main
@@ -371,3 +374,27 @@ def test_a_corrupt_shard_is_named_with_its_row(work: Path, photo_folder: Path) -
     shard.write_bytes(data)
     result = sagitta("fit", "damaged", "--epochs", 1, "--image-size", 32, "--batch-size", 4, cwd=work)
     refused(result, "row")
+
+
+def test_what_decoding_loses_is_one_line_and_a_range_keeps_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        for name, kind in (("xray", np.uint16), ("ct", np.int16)):
+            path = tmp_path / name / "ab"[index % 2] / f"{index}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = rng.integers(1000, 3000, (16, 16)) - (2000 if name == "ct" else 0)
+            tifffile.imwrite(path, values.astype(kind))
+    said = sagitta("convert", "xray", "out", cwd=tmp_path)
+    assert said.returncode == 0
+    (line,) = (line for line in said.stdout.splitlines() if line.startswith("reduced: "))
+    assert re.match(
+        r"reduced: 16-bit grey to 8 bits \(values 1,0\d\d to 2,9\d\d: 9 grey levels left; .*\), in 12 files", line
+    )
+    assert "9 grey levels left" in sagitta("inspect", "out", cwd=tmp_path).stdout.replace("\n", " ")
+    said = sagitta("convert", "ct", "none", cwd=tmp_path)
+    assert said.returncode == 2 and "--range LOW,HIGH" in said.stderr and said.stderr.count("\n") == 1
+    for command in (["--range", "-1000,1000"], ["--range=-1000,1000"], ["--range", "auto"]):
+        said = sagitta("convert", "ct", f"ct{len(list(tmp_path.iterdir()))}", *command, cwd=tmp_path)
+        assert (said.returncode, said.stderr) == (0, "") and "reduced" not in said.stdout
+    said = sagitta("convert", "ct", "none", "--bands", "1,2", cwd=tmp_path)
+    assert said.returncode == 2 and "--bands 1,2: give one band or three" in said.stderr

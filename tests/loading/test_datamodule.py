@@ -8,11 +8,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagitta.conversion.options import ConvertOptions
 from sagitta.errors import ConfigError, DatasetError, SourceError
+from sagitta.images import Reduction
 from sagitta.images.decoding import decode_batch
 from sagitta.loading import pixels
 from sagitta.loading.datamodule import ImageData
@@ -245,3 +247,29 @@ def test_own_transforms_are_applied_and_recorded() -> None:
     assert "eval_transform" not in plain.answers()["transforms"]
     with pytest.raises(ConfigError, match="cannot be sent"):
         opened(eval_transform=darker, transform_workers=1)
+
+
+def test_a_model_and_data_of_another_range_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        path = tmp_path / "xray" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(200, 3000, (20, 20), np.uint16)).save(path)
+
+    def opened(**options: Any) -> ImageData:
+        data = ImageData(tmp_path / "xray", convert=ConvertOptions(**options))
+        data.prepare_data()
+        data.setup()
+        return data
+
+    plain, ranged = opened(), opened(range="0,4095")
+    how = ranged.preprocessing
+    assert how.reduction == Reduction((0, 4095)) and plain.preprocessing.reduction is None
+    ranged.adopt("ab", how)
+    for data, other, words in (
+        (plain, how, "was converted with neither --range nor --bands, but the model .* with --range 0,4095"),
+        (ranged, replace(how, reduction=None), "was converted with --range 0,4095, but the model .* with neither"),
+        (ranged, replace(how, reduction=Reduction((0, 9))), "with --range 0,4095, but the model .* with --range 0,9"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            data.adopt("ab", other)
