@@ -47,7 +47,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_predicted(
 
 def test_a_name_that_is_not_utf8_is_named(work: Path) -> None:
     (folder := work / "latin").mkdir()
-    shutil.copy(work / "photos" / "a.png", os.fsencode(folder) + b"/caf\xe9.png")
+    shutil.copy(os.fsencode(work / "photos" / "a.png"), os.fsencode(folder) + b"/caf\xe9.png")
     refused(sagitta("predict", "run", "latin", cwd=work), "caf", "not valid UTF-8")
     refused(sagitta("predict", "run", os.fsdecode(b"caf\xe9.png"), cwd=work), "not valid UTF-8")
 

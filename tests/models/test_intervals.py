@@ -67,7 +67,7 @@ def test_nine_of_ten_intervals_of_macro_f1_hold_the_truth(classes: int, images: 
         found = counted(confusion)
         held += found.low <= accuracy <= found.high
         each = [f1(int(confusion[k, k]), int(confusion[:, k].sum()), int(confusion[k].sum())) for k in range(classes)]
-        held_each += np.mean([one.low <= accuracy <= one.high for one in each])
+        held_each += float(np.mean([one.low <= accuracy <= one.high for one in each]))
     assert 0.88 <= held / 300 <= 0.99 and 0.90 <= held_each / 300 <= 0.99
 
 

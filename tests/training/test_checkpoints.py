@@ -45,7 +45,7 @@ def fit(
 ) -> pl.Trainer:
     """Train with four steps an epoch."""
     loader = DataLoader(TensorDataset(torch.zeros(4, 1)), 1)
-    silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    silent: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), **silent, **arguments
     )
