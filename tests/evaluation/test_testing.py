@@ -132,8 +132,7 @@ def divided(root: Path) -> Path:
         (
             "some",
             lambda root: folders(root, 4, ("red", "green")),
-            "8 images of some (all of its rows); 2 of the model's 3 classes; "
-            "classes matched by name",
+            "8 images of some (all of its rows); 2 of the model's 3 classes; classes matched by name",
         ),
         ("flat", flat, "8 images of flat (all of its rows); 2 of the model's 3 classes"),
         ("table", manifest, "9 images of table/table.csv (all of its rows)"),
