@@ -82,6 +82,7 @@ def test_every_option_takes_or_refuses_every_value(
             shutil.rmtree(work / "out", ignore_errors=True)
 
 
+@pytest.mark.filterwarnings("ignore:Encountered .nan. values")  # a learning rate of 1e30 ends there
 def test_every_setting_takes_or_refuses_every_value_and_what_is_left_trains(work: Path) -> None:
     keys = dict.fromkeys(re.findall(r"^  --([\w.]+)", full_help(), re.MULTILINE))
     assert len(keys) > 80
@@ -91,7 +92,7 @@ def test_every_setting_takes_or_refuses_every_value_and_what_is_left_trains(work
             if (why := refusal({"source": str(work / "dataset"), key: value})) is None:
                 left.append((key, value))
             assert why != "" and "\n" not in (why or ""), (key, value)
-    for key, value in [each for each in left if each[0] not in SLOW][::6]:
+    for key, value in [each for each in left if each[0] not in SLOW][::12]:
         run = sagitta("fit", "dataset", *FAST, "--trainer.fast_dev_run", "1", f"--{key}={value}", cwd=work)
         taken_or_refused(run, key, value)
 
