@@ -23,6 +23,14 @@ def kind(index: int) -> str:
     return KINDS[index % 3]
 
 
+def numbered(label: int) -> Callable[[int], str]:
+    return lambda i: f"{i}.png;5;{label}"
+
+
+def shifted(by: int) -> Callable[[int], str]:
+    return lambda i: f"{i:04},{kind(i + by)}"
+
+
 def csv(head: str, row: Callable[[int], object], which: range = N) -> str:
     return head + "\n" + "".join(f"{row(i)}\n" for i in which)
 
@@ -102,7 +110,7 @@ ONE_SPLIT = {
     "numbers and names": flat()
     | {"a.csv": csv(",Filename,Label,ClassName", lambda i: f"{i},{i:04}.jpg,{i % 3},{kind(i)}")},
     "a table a class": coloured([f"{i % 3:03}/{i // 3}.png" for i in N])
-    | {f"{k:03}/GT.csv": csv("Filename;Roi.X1;ClassId", lambda i, k=k: f"{i}.png;5;{k}", range(4)) for k in range(3)}
+    | {f"{k:03}/GT.csv": csv("Filename;Roi.X1;ClassId", numbered(k), range(4)) for k in range(3)}
     | {"names.csv": csv("ClassId,Name", lambda i: f"{i},{KINDS[i]}", range(3))},
     "UTF-16": flat() | {"a.csv": csv("file,label", lambda i: f"{i:04}.jpg,{kind(i)}").encode("utf-16")},
 }
@@ -187,7 +195,7 @@ def test_several_labels_by_flags_in_each_split(open_folder: Open) -> None:
             r"Edema.* hold 1 and 0, but also -1 or nothing",
         ),
         (
-            flat() | {n: csv("id,label", lambda i, n=n: f"{i:04},{kind(i + len(n))}") for n in ("a.csv", "bb.csv")},
+            flat() | {name: csv("id,label", shifted(len(name))) for name in ("a.csv", "bb.csv")},
             r"a\.csv \(.*\) and bb\.csv \(.*\) give different labels to the same images; give one of them itself",
         ),
         (
