@@ -339,7 +339,7 @@ def test_bad_sources_are_one_line_and_nothing_is_written(tmp_path: Path, photo_f
         Image.new("RGB", (9, 9), (index, 0, 0)).save(one / f"{index}.png")
     refused(convert("one"), "one class", "cats")
     (single := tmp_path / "one" / "dogs").mkdir()
-    Image.new("RGB", (9, 9)).save(single / "0.png")
+    Image.new("RGB", (9, 9), "blue").save(single / "0.png")
     named = sagitta("convert", "one", "named", cwd=tmp_path)
     assert named.returncode == 0 and "single readable image, kept in train: dogs" in named.stdout
     for name in ("a", "b"):

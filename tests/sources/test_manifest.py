@@ -200,3 +200,13 @@ def test_a_flag_that_is_true_in_most_rows_is_no_split(open_folder: Open) -> None
     assert source.warnings == (
         "labels.csv: column 'valid' is true in most rows, so it counts as no split (--split-column valid)",
     )
+
+
+@pytest.mark.parametrize("columns", ["file,mode,tone", "file,label,tone"])
+def test_a_table_of_one_class_folder_stops_no_class_folders(open_folder: Open, columns: str) -> None:
+    """What it says concerns the images of that folder only; at the top it would be asked about."""
+    table = "".join(f"{i}.png,{'RL'[i % 2]},{'xy'[i // 2]}\n" for i in range(4))
+    images = {f"{name}/{i}.png": None for name in ("odd", "plain") for i in range(4)}
+    source = open_folder(images | {"odd/about.csv": f"{columns}\n{table}"})
+    assert source.class_names == ("odd", "plain")
+    assert source.notes == ("skipped 1 file of text beside the images (.txt, .csv and the like)",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import Source, is_list
+from sagitta.dataset import Source, is_list, split_in
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels
@@ -20,6 +20,7 @@ from sagitta.sources.tree import Tree
 _NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction).*|(?:readme|license|requirements).*")
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
+_IMAGES = re.compile(r"(?i).*(?:ima?ge?s?|photos?|pictures?|data|files|annotations?|labels?|meta\w*)")
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
@@ -50,8 +51,11 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
         try:
             _look_at(tree, finder, name, options, seen, asked=asked)
         except SourceError as error:
-            seen.doubts.append(error)
+            if asked or not _is_of_one_class(tree, name):
+                seen.doubts.append(error)
     _read_alike(tree, finder, options, seen)
+    if not asked and _concern_some_classes(tree, seen.labelled):
+        seen.labelled = []
     labelled = seen.labelled or class_lists(tree, seen.unlabelled)
     if not labelled:
         if seen.doubts:
@@ -93,6 +97,24 @@ def _candidates(tree: Tree) -> list[str]:
     if len(found) > _MOST_TABLES:
         found = [name for name in found if "/" not in name]
     return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def _is_of_one_class(tree: Tree, name: str) -> bool:
+    """Say whether a table lies in one of several class folders: what it says in doubt concerns these images only."""
+    folder, below, _ = name.partition("/")
+    if not below or split_in(folder) or _IMAGES.fullmatch(folder):
+        return False
+    images = (other for other in tree.sizes if suffix(other) in IMAGE_SUFFIXES)
+    return any("/" in other and not other.startswith(f"{folder}/") for other in images)
+
+
+def _concern_some_classes(tree: Tree, sheets: Sequence[Sheet]) -> bool:
+    """Say whether all tables lie in class folders, while other class folders hold images that none of them names."""
+    if not all(_is_of_one_class(tree, sheet.name) for sheet in sheets):
+        return False
+    named = {file.partition("/")[0] for sheet in sheets for files in sheet.files for file in files}
+    images = (name for name in tree.sizes if suffix(name) in IMAGE_SUFFIXES and "/" in name)
+    return any(name.partition("/")[0] not in named for name in images)
 
 
 def _stem(name: str) -> str:
