@@ -210,3 +210,13 @@ def test_a_table_of_one_class_folder_stops_no_class_folders(open_folder: Open, c
     source = open_folder(images | {"odd/about.csv": f"{columns}\n{table}"})
     assert source.class_names == ("odd", "plain")
     assert source.notes == ("skipped 1 file of text beside the images (.txt, .csv and the like)",)
+
+
+def test_a_column_that_is_no_class_by_name_and_folders_that_differ_are_asked_about(open_folder: Open) -> None:
+    images = {f"{name}/{i}.png": None for name in ("cat", "dog") for i in range(4)}
+    rows = "".join(f"{file},{'xy'[place % 2]}\n" for place, file in enumerate(images))
+    with pytest.raises(SourceError, match=r"'tone' \(x, y\) may be the class, and so may the folder \(cat, dog\)"):
+        open_folder(images | {"about.csv": f"file,tone\n{rows}"})
+    asked = open_folder(images | {"about.csv": f"file,tone\n{rows}"}, SourceOptions(label_column="tone"))
+    assert asked.class_names == ("x", "y")
+    assert open_folder(images, SourceOptions(layout="folders")).class_names == ("cat", "dog")

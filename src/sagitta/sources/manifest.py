@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sagitta.dataset import Source, is_list, split_in
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
-from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels
+from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels, plain
 from sagitta.sources.joining import Sheet, choose, class_lists, require_most, source_of
 from sagitta.sources.matching import Finder
 from sagitta.sources.splitcolumns import GivenSplits, given_splits
@@ -66,6 +66,7 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     chosen, notes = choose(tree, labelled)
     if not asked:
         require_most(tree, chosen)
+        _refuse_against_folders(tree, chosen)
     passed = [str(error).removeprefix(f"{tree.location}/").partition(";")[0] for error in seen.doubts[:3]]
     return source_of(tree, finder, chosen, options, [*notes, *(f"not used: {why}" for why in passed)], seen.unlabelled)
 
@@ -106,6 +107,31 @@ def _is_of_one_class(tree: Tree, name: str) -> bool:
         return False
     images = (other for other in tree.sizes if suffix(other) in IMAGE_SUFFIXES)
     return any("/" in other and not other.startswith(f"{folder}/") for other in images)
+
+
+def _refuse_against_folders(tree: Tree, sheets: Sequence[Sheet]) -> None:
+    """Refuse to choose between class folders and a column whose name says nothing of classes, where they disagree.
+
+    Raises:
+        SourceError: each of them may hold the classes.
+    """
+    for sheet in sheets:
+        if not sheet.label_column or plain(sheet.label_column) in LABEL_COLUMNS:
+            continue
+        pairs = {
+            (files[0].rpartition("/")[0].rpartition("/")[2], str(label))
+            for files, label in zip(sheet.files, sheet.labels, strict=True)
+            if files
+        }
+        folders, labels = ({pair[place] for pair in pairs} for place in (0, 1))
+        if min(len(folders), len(labels)) > 1 and len(pairs) > max(len(folders), len(labels)):
+            if any(not name or _IMAGES.fullmatch(name) or split_in(name) or name[-1].isdigit() for name in folders):
+                continue
+            raise SourceError(
+                f"{tree.location}/{sheet.name}: {sheet.label_column!r} ({examples(sorted(labels), 3)}) may be the "
+                f"class, and so may the folder ({examples(sorted(folders), 3)}): take --label-column {sheet.label_column} or "
+                "--layout folders"
+            )
 
 
 def _concern_some_classes(tree: Tree, sheets: Sequence[Sheet]) -> bool:
