@@ -129,8 +129,8 @@ def _refuse_against_folders(tree: Tree, sheets: Sequence[Sheet]) -> None:
                 continue
             raise SourceError(
                 f"{tree.location}/{sheet.name}: {sheet.label_column!r} ({examples(sorted(labels), 3)}) may be the "
-                f"class, and so may the folder ({examples(sorted(folders), 3)}): take --label-column {sheet.label_column} or "
-                "--layout folders"
+                f"class, and so may the folder ({examples(sorted(folders), 3)}): take --label-column "
+                f"{sheet.label_column} or --layout folders"
             )
 
 
