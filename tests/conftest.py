@@ -8,6 +8,7 @@ from typing import Protocol
 
 # Several workers with as many threads each as there are cores would mostly wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it for its workers, and lines would be broken there
 
 import numpy as np
 import pytest

@@ -100,7 +100,11 @@ def _is_utf8(word: str) -> bool:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    show(f"sagitta: {' '.join(message.split())}", sys.stderr)
+    line = f"sagitta: {' '.join(message.split())}"
+    if sys.stderr.isatty():
+        show(line, sys.stderr)
+    else:  # one line, whatever COLUMNS says: a script reads it
+        print(line, file=sys.stderr, flush=True)
     return code
 
 
