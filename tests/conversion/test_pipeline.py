@@ -322,7 +322,7 @@ def test_a_stopped_conversion_leaves_no_dataset_and_goes_on(
     process.send_signal(ending)
     process.wait()
     assert not out.exists()
-    with pytest.raises(DatasetError, match="not a finished"):
+    with pytest.raises(DatasetError, match="not a converted dataset"):
         DatasetInfo.read(work / "dataset")
     kept = {file.name: file.stat() for file in (*(work / "scan").iterdir(), first)}
     source = open_source(str(photo_folder), cache=tmp_path)
