@@ -1,7 +1,7 @@
 """From the tables that name images to a source: which of them count, and what their rows say together."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -56,6 +56,10 @@ class Sheet:
         """Sorts the table to use first: one called train, then the longest."""
         return split_of_file(self.name) != "train", -len(self.paths), self.name
 
+    def found_files(self) -> list[str]:
+        """Return the files that are there."""
+        return [files[0] for files in self.files if files]
+
     def found(self) -> dict[str, Cell]:
         """Return file -> label of the files that are there."""
         return {files[0]: label for files, label in zip(self.files, self.labels, strict=True) if files}
@@ -94,7 +98,8 @@ def choose(tree: Tree, sheets: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]
 def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
     """Return lists of ``CLASS/name`` with the folders as labels; empty where there are none.
 
-    They are one a split, or CUB's ``images.txt`` with ``train_test_split.txt`` beside it.
+    They are one a split, or CUB's ``images.txt`` with ``train_test_split.txt`` beside it, or one table with a column of
+    splits.
 
     Raises:
         SourceError: two lists are of one split, or train has none.
@@ -102,10 +107,17 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
     for sheet in sheets:
         if sheet.name.rpartition("/")[2] == "images.txt" and (splits := _cub_splits(tree, sheet)):
             return [replace(sheet, used="class in the path", labels=_classes(sheet), splits=splits)]
+    of_files = _folders_of_files(sheets)
+    for sheet in sheets:
+        classes = _classes_of_files(sheet, of_files)
+        if divides(sheet) and classes and None not in classes:
+            return [replace(sheet, used="class in the files' folders", labels=classes)]
     lists: dict[str, Sheet] = {}
     for sheet in sheets:
         split = split_of_file(sheet.name)
         classes = _classes(sheet)
+        if None in classes and of_files:
+            classes = _classes_of_files(sheet, of_files)
         if split is None or len(sheet.columns) > 1 or None in classes or not any(sheet.files):
             continue
         if split in lists:
@@ -123,6 +135,38 @@ def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
     return list(lists.values()) if len(lists) > 1 else []
 
 
+def divides(sheet: Sheet) -> bool:
+    """Say whether a column of a table gives its rows to different splits."""
+    return sheet.splits is not None and len({split for split in sheet.splits.splits if split}) > 1
+
+
+def refuse_lost_splits(tree: Tree, sheets: Sequence[Sheet]) -> None:
+    """Check that lists without labels do not divide the images otherwise than their folders do.
+
+    Raises:
+        SourceError: two or more of them are called after different splits, or a column of one divides its rows.
+    """
+    if table := next(filter(divides, sheets), None):
+        raise SourceError(
+            f"{tree.location}/{table.name}: divides the images into splits, but which column has their classes is not "
+            f"evident; its columns are {examples(table.columns, 20)}: name it with --label-column, or insist on what "
+            "the folders and names say, to be split anew, with --layout folders or filenames"
+        )
+    lists = {
+        sheet.name: split
+        for sheet in sheets
+        if len(sheet.columns) == 1
+        and (split := split_of_file(sheet.name))
+        and any(_split_folder(file) != split for file in sheet.found_files())
+    }
+    if len(set(lists.values())) > 1:
+        raise SourceError(
+            f"{tree.location}: {examples([*lists])} list images of {' and '.join(dict.fromkeys(lists.values()))}, but "
+            "not their classes; write a class beside each name, or insist on what the folders and names say, to be "
+            "split anew, with --layout folders or filenames"
+        )
+
+
 def _cub_splits(tree: Tree, sheet: Sheet) -> GivenSplits | None:
     """Return the splits in ``train_test_split.txt`` (number, 1 for train), or None where there is none."""
     beside = f"{sheet.name.removesuffix('images.txt')}train_test_split.txt"
@@ -138,6 +182,17 @@ def _cub_splits(tree: Tree, sheet: Sheet) -> GivenSplits | None:
 
 def _classes(sheet: Sheet) -> list[Cell]:
     return [_folder(path or "") for path in sheet.paths]
+
+
+def _classes_of_files(sheet: Sheet, folders: Mapping[str, str]) -> list[Cell]:
+    return [folders.get(files[0]) if len(files) == 1 else None for files in sheet.files]
+
+
+def _folders_of_files(sheets: Sequence[Sheet]) -> dict[str, str]:
+    """Return file -> its folder, for lists of names without one; empty where one folder holds all of the files."""
+    files = [found for sheet in sheets if len(sheet.columns) == 1 or divides(sheet) for found in sheet.found_files()]
+    folders = {file: parts[-2] for file in files if len(parts := file.split("/")) > 1 and not split_of(parts[-2])}
+    return folders if len(set(folders.values())) > 1 else {}
 
 
 def _folder(path: str) -> str | None:
@@ -361,7 +416,7 @@ def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str |
             rows = zip(other.files, other.splits.splits, strict=True)
             yield other.name, {files[0]: split for files, split in rows if files}
         elif len(other.columns) == 1 and (split := split_of_file(other.name)):
-            lists.update({files[0]: split for files in other.files if files})
+            lists.update(dict.fromkeys(other.found_files(), split))
             names.append(other.name)
     if len(set(lists.values())) > 1:
         yield " and ".join(names), lists
