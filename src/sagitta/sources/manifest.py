@@ -12,9 +12,10 @@ from sagitta.dataset import Source, is_list
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels
-from sagitta.sources.joining import Sheet, choose, class_lists, refuse_lost_splits, require_most, source_of
+from sagitta.sources.joining import Sheet, choose, require_most, source_of
 from sagitta.sources.matching import Finder
 from sagitta.sources.splitcolumns import GivenSplits, UnknownSplitError, given_splits
+from sagitta.sources.splitlists import class_lists, refuse_lost_splits
 from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
