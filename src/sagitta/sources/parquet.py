@@ -22,7 +22,6 @@ from sagitta.dataset import (
     files_note,
     image_leaves,
     is_list,
-    label_column,
     label_numbers,
     plural,
     read_column,
@@ -126,7 +125,7 @@ def _chosen(leaf: str, label: str, schema: pa.Schema) -> list[str]:
     """Return which columns hold the image and the class, where others might."""
     image = leaf.partition(".")[0]
     images = [field.name for field in schema if image_leaves(pa.schema([field]))]
-    others = [name for name in schema.names if name != label and label_column(pa.schema([schema.field(name)]))]
+    others = [name for name in schema.names if name != label and re.search("(?i)label|class|category", name)]
     notes = [f"image in {image!r}, not in {examples([repr(name) for name in images if name != image])}"]
     return (notes if len(images) > 1 else []) + ([f"class in {label!r}"] if others else [])
 
