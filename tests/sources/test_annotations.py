@@ -28,6 +28,12 @@ def test_forms_of_json(data: Any, expected: list[Any]) -> None:
     assert [(row["path"], row["label"]) for row in records("t", json.dumps(data))] == expected
 
 
+def test_categories_without_names_are_numbers() -> None:
+    images, marks = [{"id": 1, "file_name": "a"}], [{"image_id": 1, "category_id": 7}]
+    data = {"images": images, "annotations": marks, "categories": [{"id": 7, "supercategory": "Birds"}]}
+    assert records("t", json.dumps(data)) == [{"path": "a", "label": "7"}]
+
+
 def test_label_studio_leaves_out_what_nobody_labelled() -> None:
     answer = {"result": [{"type": "choices", "value": {"choices": ["x"]}}]}
     tasks = [
@@ -50,6 +56,9 @@ def test_label_studio_leaves_out_what_nobody_labelled() -> None:
         ({"labels": {"a": 5}, "classes": ["x"]}, "has label 5, but there are 1 classes"),
         ({"a1": {"filename": "a", "regions": [{}]}}, "VGG Image Annotator"),
         ([{"data_row": {}}], "Labelbox"),
+        ([{"data_units": {}}], "Encord"),
+        ({"a.jpg": {"metadata": {}, "instances": []}}, "SuperAnnotate"),
+        ([{"image": "a", "label": [{"label": "x", "topX": 0.1}]}], "topX"),
         ([{"image": "a", "annotations": [{"label": "x", "coordinates": {"x": 1}}]}], "coordinates"),
         ({"items": [], "categories": {}}, "Datumaro"),
         ({"samples": []}, "FiftyOneDataset"),

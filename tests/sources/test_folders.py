@@ -74,7 +74,7 @@ def test_label_in_a_file_name(open_folder: Open, name: str, label: str) -> None:
 
 @pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["IMG_1.jpg", "IMG_2.jpg"], ["2019-01.jpg", "2019-02.jpg"]])
 def test_file_names_that_are_no_labels_are_refused(open_folder: Open, names: list[str]) -> None:
-    with pytest.raises(SourceError, match=r"no images with labels found; understood are class folders"):
+    with pytest.raises(SourceError, match=r"no images with labels found among .*; understood are class folders"):
         open_folder(dict.fromkeys(names))
 
 
@@ -114,6 +114,12 @@ def test_a_lone_split_folder_beside_as_many_images_is_refused(open_folder: Open)
 def test_a_wrapper_that_names_a_split_is_kept(open_files: Open, wrapper: str) -> None:
     source = open_files({f"{wrapper}/cat/1.png": None, f"{wrapper}/dog/1.png": None})
     assert set(source.rows["split"].to_pylist()) == {"test" if wrapper == "test" else "val"}
+
+
+def test_folders_in_a_class_and_files_beside_the_only_folder_are_said(open_folder: Open) -> None:
+    names = [f"labeled/{kind}/{place}/{index}.png" for kind in ("cat", "dog") for place in "ab" for index in range(2)]
+    source = open_folder(dict.fromkeys([*names, "unlabeled/1.png", "unlabeled/2.png"]))
+    assert source.notes == ("folders in a class count for it (cat: a, b)", "skipped 2 files beside labeled")
 
 
 @pytest.mark.parametrize("unlabelled", ["_unlabeled", "unlabelled", "train/unlabeled"])

@@ -26,6 +26,7 @@ def spreadsheet(text: str) -> bytes:
         (FLAT | {"labels/a.txt": "0 .5 .5 .1 .1\n", "labels/b.txt": ""}, r"labels/a\.txt: YOLO's boxes"),
         (FLAT | dict.fromkeys(["xml/a.xml", "xml/b.xml"], "<annotation/>"), r"xml/a\.xml: Pascal VOC's XML"),
         (FLAT | dict.fromkeys(["ann/a.jpg.json", "ann/b.jpg.json"], '{"objects": []}'), "a.jpg.json: Supervisely's"),
+        (FLAT | dict.fromkeys(["ann/a.json", "ann/b.json"], '{"item": {}}'), r"ann/a\.json: JSON, one file an image"),
         (
             FLAT | {"annotations.xml": '<annotations><image name="a.jpg"/></annotations>'},
             "annotations.xml: CVAT's XML",
@@ -37,6 +38,16 @@ def spreadsheet(text: str) -> bytes:
 def test_formats_that_are_not_read_are_named(open_folder: Open, files: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=f"{message}.*--layout folders"):
         open_folder(files)
+
+
+def test_tfrecord_is_named(open_folder: Open) -> None:
+    with pytest.raises(SourceError, match=r"1/a-train\.tfrecord-00000-of-00001: TFRecord, which is not read"):
+        open_folder({"1/a-train.tfrecord-00000-of-00001": b"\x10", "1/features.json": "{}"})
+
+
+def test_archives_in_a_folder_are_named(open_folder: Open) -> None:
+    with pytest.raises(SourceError, match=r"among 2 \.zip, 1 \.csv; unpack the archives in it"):
+        open_folder({"train.zip": b"PK", "test.zip": b"PK", "labels.csv": "id,label\na,b\n"})
 
 
 @pytest.mark.parametrize(

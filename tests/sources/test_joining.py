@@ -1,6 +1,7 @@
 """Layouts of other fields and tools, as small as they can be: every label is what the image's colour says."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ SPLIT = {
     "lists of files": flat()
     | {"labels.csv": csv("id,label", lambda i: f"{i:04},{kind(i)}")}
     | {"train_list.txt": lines(lambda i: f"{i:04}.jpg", FIRST), "test_list.txt": lines(lambda i: f"{i:04}.jpg", LAST)},
+    "lists of names in any folder": in_folders()
+    | {"a-train.txt": lines(lambda i: f"{i:04}.jpg", FIRST), "a-test.txt": lines(lambda i: f"{i:04}.jpg", LAST)},
+    "a table of splits": in_folders()
+    | {"splits.csv": csv("path,subset", lambda i: f"{kind(i)}/{i:04}.jpg,{'trn' if i in FIRST else 'tst'}")},
+    "splits of paths": in_folders()
+    | {"splits.json": json.dumps({"train": [f"{i:04}" for i in FIRST], "test": [f"{i:04}" for i in LAST]})},
     "JSON of splits": in_folders()
     | {
         "split.json": json.dumps(
@@ -210,6 +217,46 @@ def test_several_labels_by_flags_in_each_split(open_folder: Open) -> None:
             in_folders() | {"a.csv": lines(lambda i: f"set/images/{kind(i)}/,{i % 2}")},
             r"a\.csv: column 'column 1' names folders of images",
         ),
+        (
+            flat() | {"a.csv": csv("id,label", lambda i: f"{i}.0,{kind(i)}")},
+            r"'0.0' is nearly images/0000\.jpg",
+        ),
+        (
+            coloured([f"scans/P{i}/0.jpg" for i in N]) | {"a.csv": csv("patient,label", lambda i: f"P{i},{kind(i)}")},
+            r"a\.csv: column 'patient' names folders of images, not files, and 'label' their classes",
+        ),
+        (
+            flat() | {"a.csv": csv("file,label,label", lambda i: f"{i:04}.jpg,{kind(i)},{i % 2}")},
+            r"'label', '3\.label' may each be the class",
+        ),
+        (
+            flat() | {"a.csv": csv("file,class,order,family,species", lambda i: f"{i:04}.jpg,{i % 2},x,y,{kind(i)}")},
+            r"class, order, family, species are ranks of a taxonomy",
+        ),
+        (flat() | {"a.csv": csv("Image,Id", lambda i: f"{i:04}.jpg,{kind(i)}")}, r"its columns are Image, Id: name it"),
+        (
+            flat()
+            | {"a.csv": csv("file,label", lambda i: f"{i:04}.jpg,{kind(i)}")}
+            | {"b.csv": csv("file,partition", lambda i: f"{i:04}.jpg,{i % 3}")},
+            r"b\.csv: split column 'partition' holds 0, 1, 2; .*--split-column none",
+        ),
+        (
+            coloured([f"images/{kind(i)}_{i}.jpg" for i in N])
+            | {
+                f"{split}.txt": lines(lambda i: f"{kind(i)}_{i}.jpg", which)
+                for split, which in (("train", FIRST), ("test", LAST))
+            },
+            r"train\.txt.* list images of .*, but not their classes; .*--layout",
+        ),
+        (flat() | {"a.csv": csv("file,split", lambda i: f"{i:04}.jpg,{'train' if i in FIRST else 'test'}")}, "divides"),
+        (
+            flat() | {"a.json": json.dumps([{"file": f"{i:04}.jpg", "label": [{"name": kind(i)}]} for i in N])},
+            r"column 'label' holds objects, not labels",
+        ),
+        (
+            flat() | {"a.json": json.dumps([{"file": f"{i:04}.jpg", "tags": []} for i in N])},
+            r"a\.json: names the images",
+        ),
         (in_folders() | {"test_list.txt": lines(lambda i: f"{kind(i)}/{i:04}.jpg", LAST)}, r"no list those of train"),
         (
             in_folders() | {f"train{k}.txt": lines(lambda i: f"{kind(i)}/{i:04}.jpg") for k in (1, 2)},
@@ -255,6 +302,7 @@ def test_what_is_not_evident_is_refused(open_folder: Open, files: dict[str, Any]
         {"classes.csv": "id,label\n0,cat\n1,dog\n2,bird\n", "classes.txt": "\n".join(KINDS)},
         {"sizes.csv": csv("filename,width,height", lambda i: f"{kind(i)}/{i}.jpg,4,4")},
         {"train/labels.json": '{"images": []}'},
+        {"kinds.csv": "label,superclass\ncat,mammal\ndog,mammal\nbird,other\n"},
     ],
 )
 def test_class_folders_stay_class_folders(open_folder: Open, beside: dict[str, Any]) -> None:
@@ -273,6 +321,38 @@ def test_rows_without_a_label_are_left_out_and_said(open_folder: Open) -> None:
     source = open_folder(flat() | {"a.csv": csv("file,label", lambda i: f"{i:04}.jpg,{nothing.get(i, f'{i % 2}.0')}")})
     assert source.class_names == ("0", "1") and source.rows.num_rows == 9
     assert source.warnings == ("a.csv: row 2 (and 2 more rows) has no label (empty, NA, nan or null) and is left out",)
+
+
+@pytest.mark.parametrize(
+    ("files", "warning"),
+    [
+        ({"a.csv": csv("file,label,fold", lambda i: f"{i:04}.jpg,{kind(i)},{i % 5}")}, r"column 'fold' is not used"),
+        ({"a.csv": csv("file,label,train", lambda i: f"{i:04}.jpg,{kind(i)},{i % 2}")}, r"--split-column train if"),
+        (
+            {"a.csv": csv("file,label", lambda i: f"{i:04}.jpg,{kind(i)}"), "splits.json": '{"train": ["place 1"]}'},
+            r"splits\.json: not used, .*its splits are lost",
+        ),
+    ],
+)
+def test_splits_that_are_not_used_are_said(open_folder: Open, files: dict[str, Any], warning: str) -> None:
+    (said,) = open_folder(flat() | files).warnings
+    assert re.search(warning, said)
+
+
+def test_rows_of_nothing_are_no_rows(open_folder: Open) -> None:
+    table = csv("file,label,", lambda i: f"{i:04}.jpg,{kind(i)},") + ",,\n,,\n"
+    assert open_folder(flat() | {"a.csv": table}).rows.num_rows == len(N)
+
+
+def test_sequences_of_camera_traps_are_groups(open_folder: Open) -> None:
+    images = [{"id": i, "file_name": f"{i:04}.jpg", "location": f"place {i % 2}", "seq_id": f"s{i // 3}"} for i in N]
+    marks = [{"image_id": i, "category_id": i % 3} for i in N]
+    kinds = [{"id": number, "name": name} for number, name in enumerate(KINDS)]
+    files = flat() | {"a.json": json.dumps({"images": images, "annotations": marks, "categories": kinds})}
+    (warning,) = open_folder(files).warnings
+    assert "--group 'seq_id'" in warning
+    source = open_folder(files, SourceOptions(group_column="location"))
+    assert source.rows["group"].to_pylist() == [f"place {i % 2}" for i in N]
 
 
 def test_groups_are_hinted_at_and_taken_from_a_table_beside(open_folder: Open) -> None:

@@ -36,6 +36,10 @@ def test_ways_to_name_a_file(value: str) -> None:
     assert find(["img/a.JPG", "img/b.jpg", "img/a.xml"], [value]) == [["img/a.JPG"]]
 
 
+def test_a_name_in_another_form_of_unicode() -> None:
+    assert find(["img/e\u0301.jpg"], ["\xe9.jpg"]) == [["img/e\u0301.jpg"]]
+
+
 def test_names_with_dots_and_without_an_extension() -> None:
     assert find(["t/ID_1.5.jpg", "t/ID_1.jpg"], ["ID_1.5", "ID_1"]) == [["t/ID_1.5.jpg"], ["t/ID_1.jpg"]]
     assert find(["t/a1", "t/b.dcm"], ["a1", "b"]) == [["t/a1"], ["t/b.dcm"]]

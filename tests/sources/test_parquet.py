@@ -116,6 +116,7 @@ def test_an_image_that_is_null_is_one_bad_image(tmp_path: Path) -> None:
             SourceOptions(),
             r"no label column; its columns are kind, image: name one with --label-column",
         ),
+        ({"label": pa.array([[]], pa.list_(pa.string()))}, SourceOptions(), r"Parquet .* no label in any row"),
         ({"label": ["a"]}, SourceOptions(label_column="x"), r"no column 'x'; its columns are label, image"),
         ({"label": ["a"]}, SourceOptions(group_column="g"), r"no column 'g'; its columns are label, image"),
         (
@@ -128,8 +129,14 @@ def test_an_image_that_is_null_is_one_bad_image(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(write: Write, columns: dict[str, Any], options: SourceOptions, message: str) -> None:
     root = write("t.parquet", 1, **columns)
     for location in (root, root / "t.parquet"):
-        with pytest.raises(SourceError, match=r"t\.parquet: " + message):
+        with pytest.raises(SourceError, match=message):
             open_source(str(location), options, cache=root)
+
+
+def test_which_columns_were_chosen_is_said_where_others_might_be(write: Write) -> None:
+    root = write("t.parquet", 2, mask=[b"1", b"2"], fine_label=["a", "b"], coarse_label=["x", "y"], label=["s", "t"])
+    source = open_source(str(root), cache=root)
+    assert source.notes == ("image in 'mask', not in 'image'", "class in 'fine_label'")
 
 
 def test_a_damaged_file_and_one_in_an_archive_are_named(write: Write) -> None:

@@ -45,6 +45,7 @@ def rows(source: Source) -> Counter[tuple[str | None, str]]:
         ("split=train", "split=test", "split=train -> train, split=test -> test"),
         ("birds-train", "birds-test", "birds-train -> train, birds-test -> test"),
         ("trainImages", "testImages", "trainImages -> train, testImages -> test"),
+        ("trn", "tst", "trn -> train, tst -> test"),
         ("train", "test", None),
     ],
 )
@@ -119,9 +120,9 @@ def test_other_folders_beside_two_splits_are_left_out_and_named(open_folder: Ope
     assert source.warnings == ("skipped 2 files outside the split folders: single_prediction",)
 
 
-@pytest.mark.parametrize("tops", ["fold{1,2,3}", "site_{a,b}"])
+@pytest.mark.parametrize("tops", ["fold{1,2,3}", "site_{a,b}", "{color,segmented}"])
 def test_folders_of_the_same_folders_are_refused_unless_insisted(open_folder: Open, tops: str) -> None:
-    with pytest.raises(SourceError, match=r"cat, dog in each of (fold1|site_a), .* seem to be the classes"):
+    with pytest.raises(SourceError, match=r"cat, dog in each of (fold1|site_a|color), .* seem to be the classes"):
         open_folder(files(f"{tops}/{PETS}"))
     insisted = open_folder(files(f"{tops}/{PETS}"), SourceOptions(layout="folders"))
     assert len(insisted.class_names) == tops.count(",") + 1 and insisted.warnings == ()
@@ -160,6 +161,7 @@ def test_one_product_of_mvtec(open_folder: Open) -> None:
     [
         (["{cat,dog}/{images,masks}/{1,2}.png"], "left out 4 masks (cat/masks, dog/masks)"),
         (["{cat,dog}/x ({1,2}){,_mask,_mask_1}.png"], "left out 8 masks (cat, dog)"),
+        (["{cat,dog}/x{1,2}{,_label}.png"], "left out 4 masks (cat, dog)"),
         (["{images,masks}/" + PETS], "left out 4 masks (masks)"),
     ],
 )

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from sagitta.dataset.schema import SPLITS
 
 _WORDS = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout", "private"), "test"),
+    **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "vld"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout", "private", "tst"), "test"),
 }
 _NOT = frozenset({"not", "no", "non", "without", "excluding"})  # ``non-test`` is anything but test
 _BESIDE = frozenset({

@@ -3,16 +3,29 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from sagitta.dataset import split_of
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, suffix
 
 Record = dict[str, Any]
 
 _ROW = "write a CSV with the columns path and label"
-_REGIONS = ("bbox", "segmentation", "keypoints", "bounding_box", "detections", "coordinates", "polygon", "objects")
+_REGIONS = (
+    "bbox", "segmentation", "keypoints", "bounding_box", "detections", "coordinates", "polygon", "objects", "topX",
+    "xmin", "points",
+)  # fmt: skip
+_OF_COCO = frozenset({"id", "file_name", "label", "width", "height", "license", "coco_url", "flickr_url", "url"})
+"""Keys of COCO's images that say nothing of them; others (``location``, ``seq_id``) may be groups, or splits."""
+_EXPORTS = {
+    ("data_row",): "Labelbox's",
+    ("Labeled Data",): "Labelbox's",
+    ("data_units",): "Encord's",
+    ("metadata", "instances"): "SuperAnnotate's",
+}
+"""Keys of a tool's objects, where its export is not read."""
 
 
 def records(where: str, text: str) -> list[Record]:
@@ -46,6 +59,7 @@ def _of_any(where: str, data: Any) -> list[Record]:
         raise SourceError(f"{where}: Datumaro's JSON, which is not read; export it as ImageNet folders, or {_ROW}")
     if isinstance(data.get("samples"), list):
         raise SourceError(f"{where}: a FiftyOneDataset; export it as FiftyOneImageClassificationDataset, or {_ROW}")
+    _refuse_exports(where, data.values())
     return list(_of_dict(where, data))
 
 
@@ -66,14 +80,19 @@ def _of_list(where: str, data: Sequence[Any]) -> list[Record]:
         raise SourceError(f"{where}: JSON without objects of a file and its class; {_ROW}")
     if any(isinstance(row.get("data"), dict) and ("annotations" in row or "completions" in row) for row in rows):
         return [record for row in rows if (record := _label_studio(where, row)) is not None]
-    if any("data_row" in row or "Labeled Data" in row for row in rows):
-        raise SourceError(f"{where}: Labelbox's export, which is not read; {_ROW}")
+    _refuse_exports(where, rows)
     for row in rows:
-        nested = row.get("annotations")
-        items = [row, *(nested if isinstance(nested, list) else [])]
+        items = [row, *(item for value in row.values() if isinstance(value, list) for item in value)]
         if found := next((key for item in items if isinstance(item, dict) for key in _REGIONS if item.get(key)), None):
             raise _regions(where, f"objects ({found!r})")
     return [{name: _choices(value) for name, value in row.items()} for row in rows]
+
+
+def _refuse_exports(where: str, rows: Iterable[Any]) -> None:
+    for row in rows:
+        for keys, tool in _EXPORTS.items() if isinstance(row, dict) else ():
+            if all(key in row for key in keys):
+                raise SourceError(f"{where}: {tool} export, which is not read; {_ROW}")
 
 
 def _choices(value: Any) -> Any:
@@ -86,7 +105,8 @@ def _regions(where: str, what: str) -> SourceError:
 
 
 def _coco(where: str, data: Mapping[str, Any]) -> Iterator[Record]:
-    names = {category.get("id"): str(category.get("name")) for category in data.get("categories", ())}
+    given = [category for category in data.get("categories", ()) if category.get("name") is not None]
+    names = {category.get("id"): str(category["name"]) for category in given}  # iNaturalist's may have none
     found: defaultdict[Any, list[str]] = defaultdict(list)
     for annotation in data["annotations"]:
         if annotation.get("bbox") or annotation.get("segmentation") or annotation.get("keypoints"):
@@ -97,7 +117,8 @@ def _coco(where: str, data: Mapping[str, Any]) -> Iterator[Record]:
     single = all(len(labels) == 1 for labels in found.values())
     for image in data["images"]:
         if labels := found.get(image.get("id")):
-            yield {"path": image.get("file_name"), "label": labels[0] if single else labels}
+            about = {key: value for key, value in image.items() if key not in _OF_COCO and isinstance(value, str | int)}
+            yield {**about, "path": image.get("file_name"), "label": labels[0] if single else labels}
 
 
 def _label_studio(where: str, task: Mapping[str, Any]) -> Record | None:
@@ -146,14 +167,15 @@ def _via(where: str, data: Mapping[str, Any]) -> Iterator[Record]:
 
 
 def _of_dict(where: str, data: Mapping[str, Any]) -> Iterator[Record]:
-    """Yield records of path -> class, class -> paths, or split -> rows."""
+    """Yield records of path -> class, class -> paths, split -> rows, or split -> paths."""
+    by_split = len(data) > 1 and all(map(split_of, data))
     for key, value in data.items():
         items = value if isinstance(value, list) else [value]
         for item in items:
             if isinstance(value, list) and isinstance(item, list) and len(item) == 3:
                 yield {"path": item[0], "label": item[2], "split": key}
             elif isinstance(value, list) and isinstance(item, str) and _is_path(item):
-                yield {"path": item, "label": key}
+                yield {"path": item, "split" if by_split else "label": key}
             elif isinstance(item, str | int) and not isinstance(value, list):
                 yield {"path": key, "label": item}
             elif isinstance(item, dict) and not any(name in item for name in _REGIONS) and _is_path(key):

@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset({
 TEXT_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
     ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson",
-    ".manifest",
+    ".manifest", ".tfw", ".jgw", ".pgw", ".prj",
 })  # fmt: skip
 """Lower-case suffixes of files that accompany images."""
 
@@ -147,6 +147,8 @@ def make_source(
         if all(_WHOLE.fullmatch(name) for name in names):
             rows, names = _as_whole_numbers(rows), [name.partition(".")[0] for name in names]
         class_names = class_order(names)
+    if not class_names:
+        raise SourceError(f"{location}: {layout}, but no label in any row; name another column with --label-column")
     _check_names(location, class_names)
     warnings = [*warnings, *_alike(class_names)]
     return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), warnings=tuple(warnings))
@@ -178,14 +180,15 @@ def _check_names(location: str, class_names: Sequence[str]) -> None:
 
 
 def _alike(class_names: Sequence[str]) -> list[str]:
-    """Return a warning for classes whose names differ in case, blanks at their ends or Unicode's forms only."""
+    """Return a warning for classes whose names differ in case, outer blanks, leading zeros or Unicode's forms only."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for name in class_names:
-        same[unicodedata.normalize("NFKC", name).strip().casefold()].append(name)
+        plain = unicodedata.normalize("NFKC", name).strip().casefold()
+        same[str(int(plain)) if plain.isdecimal() else plain].append(name)
     twins = [" and ".join(map(ascii, names)) for names in same.values() if len(names) > 1]
     if not twins:
         return []
-    return [f"classes that may be one: {examples(twins)} differ in case, blanks or Unicode form only; rename one"]
+    return [f"classes that may be one: {examples(twins)} differ in case, blanks, zeros or Unicode form; rename one"]
 
 
 Cell = str | list[str] | None

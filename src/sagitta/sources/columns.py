@@ -8,7 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import is_no_label, plural, split_of
+from sagitta.dataset import is_list, is_no_label, plural, split_of
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, examples, suffix
 from sagitta.sources.matching import Finder
 
@@ -32,7 +32,7 @@ _BOXES = re.compile(
     re.IGNORECASE,
 )
 _GROUPS = re.compile(
-    r"(?:patient|subject|lesion|video|site|session|sequence|individual|specimen|slide|study|participant|donor|hospital"
+    r"(?:patient|subject|lesion|video|site|session|seq|sequence|individual|specimen|slide|study|participant|donor|hospital"
     r"|burst|clip)(?:id|ids|no|nr|num|number|name)?"
     r"|(?:case|person|scene|animal|plant|tree|camera|location|track|group)(?:id|ids|no|nr|num|number)"
 )
@@ -43,9 +43,10 @@ _OTHER = re.compile(
     r"|(?:annotat|created|updated|image_details|anatom|is_valid|is_test|is_train|follow_up|unnamed).*|index|licen[cs]e"
     r"|source|photographer|lat|lon|latitude|longitude|md5|sha\d*|hash|[xywhn]|count|partition|subset|usage|phase|dx_type"
     r"|localization|row|race|ethnicity|country|comments?|notes?|evaluation_status|orientation|dataset|dataset_type"
-    r"|original_?image_?.*"
+    r"|original_?image_?.*|(?:location|sequence|camera|station)(?:_.*)?"
 )
 """What is known of images and is no class, and names of split columns."""
+_RANKS = frozenset({"kingdom", "phylum", "class", "order", "family", "genus", "species"})
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false", "-1", "-1.0"}
 _MOST_CLASSES, _MOST_SPLITS = 5000, 20
 
@@ -167,6 +168,21 @@ class Columns:
                 return name
         return None
 
+    def numbers_folders(self) -> tuple[str, str] | None:
+        """Return a column whose values are names of folders of images, with one that gives them classes; else None.
+
+        Each folder is named once, and of the classes, in a column of a known name, there are fewer: a list of the class
+        folders themselves has none such.
+        """
+        bases = {folder.rpartition("/")[2] for folder in self._finder.folders}
+        for name, values in self.values.items():
+            distinct = {value for value in values if value}
+            label = self.labels(name, ()).column if len(values) == len(distinct) > 1 else None
+            classes = set(self.values.get(label, ())) if label and plain(label) in LABEL_COLUMNS else set()
+            if label and 1 < len(classes) <= len(values) / 2 and 2 * len(distinct & bases) > len(distinct):
+                return name, label
+        return None
+
     def split(self, label: str | None) -> str | None:
         """Return a column of whatever name whose values are all words for splits, two or more of these; else None."""
         for name, values in self.values.items():
@@ -190,6 +206,8 @@ class Columns:
             files = self.values[path]
             if len(set(files)) < len(files) or not any(plain(name) in LABEL_COLUMNS for name in names):
                 return Labels(doubt=f"{examples(boxes)} say where objects are (detection, segmentation)")
+        if len(ranks := [name for name in names if plain(name) in _RANKS]) > 2 and "class" in map(plain, ranks):
+            return Labels(doubt=f"{examples(ranks)} are ranks of a taxonomy")
         for known in (_LABELS, _TOPICS):
             named = sorted((n for n in names if plain(n.rpartition(".")[2]) in known), key=lambda n: _place(n, known))
             named = [name for name in named if self._holds_something(name)]
@@ -201,7 +219,10 @@ class Columns:
         return self._by_values(names)
 
     def _holds_something(self, name: str) -> bool:
-        return name not in self.values or not all(is_no_label(value) for value in self.values[name])
+        if name in self.values:
+            return not all(is_no_label(value) for value in self.values[name])
+        column = self._table.column(self._table.column_names.index(name))
+        return not is_list(column.type) or len(pc.list_flatten(column)) > 0
 
     def _of_several(self, named: Sequence[str]) -> Labels:
         """Return the one column of those named like a label: names rather than their numbers."""

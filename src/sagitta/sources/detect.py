@@ -1,6 +1,7 @@
 """From what the user names to a source: a built-in, a Hub repository, a table, an archive or a folder."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
 from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
-from sagitta.sources.manifest import manifest, open_table
+from sagitta.sources.manifest import manifest, open_table, refuse_unlabelled
 from sagitta.sources.names import with_real_names
 from sagitta.sources.parquet import parquet, unreadable
 from sagitta.sources.tables import LIST_SUFFIXES, TABLE_SUFFIXES
@@ -83,7 +84,16 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
         raise SourceError(
             f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
         )
-    raise SourceError(f"{tree.location}: no images with labels found; understood are {UNDERSTOOD}")
+    refuse_unlabelled(tree)
+    raise SourceError(f"{tree.location}: no images with labels found{_among(tree)}; understood are {UNDERSTOOD}")
+
+
+def _among(tree: Tree) -> str:
+    """Return which files there are, by their extensions, and what to do with archives among them."""
+    counts = Counter(suffix(name) or "without extension" for name in tree.sizes)
+    packed = any(suffix(name) in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") for name in tree.sizes)
+    among = f" among {', '.join(f'{count:,} {kind}' for kind, count in counts.most_common(4))}"
+    return f"{among}; unpack the archives in it, or give one by itself" if packed else among
 
 
 def _first(tree: Tree, options: SourceOptions) -> Source | None:
@@ -100,6 +110,8 @@ def _first(tree: Tree, options: SourceOptions) -> Source | None:
             refuse_files_of_images(tree)
             refuse_other_files(tree)
         if (source := _laid_out(tree, name, options)) is not None:
+            if name == "folders" and options.layout is None and len(source.class_names) == 1:
+                refuse_unlabelled(tree)
             return with_real_names(tree, source) if name in ("manifest", "folders") else source
     return None
 

@@ -1,7 +1,7 @@
 """Images whose label is in their path: class folders, or file names such as ``cat.0.jpg``."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from sagitta.sources.tree import Tree, folder_tree
 
 _SIDE_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
-    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet",
+    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".tfw", ".jgw", ".pgw", ".prj",
 })  # fmt: skip
 """Files that accompany images. Any other file in a class folder becomes a row; conversion keeps or quarantines it."""
 
@@ -103,7 +103,9 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
     mask_notes = [f"left out {plural(len(left_out), 'mask')} ({examples(sorted(set(left_out.values())))})"]
     if plan.product:
         source = _source(tree.below(plan.product), options, label_of, layout)
-        return source and replace(source, notes=(*source.notes, *(mask_notes if left_out else ())))
+        outside = sum(not name.startswith(f"{plan.product}/") for name in rows)
+        beside = [f"skipped {plural(outside, 'file')} beside {plan.product}"] if outside else []
+        return source and replace(source, notes=(*source.notes, *(mask_notes if left_out else ()), *beside))
     found = _collect(tree, rows, plan, label_of)
     found.side = len(tree.sizes) - len(images)
     if not found.paths or (options.layout is None and not found.mostly_labelled()):
@@ -113,7 +115,8 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
         layout = f"{'/'.join(plan.tops)} folders of {layout}"
     elif plan.below:
         layout = f"{layout} with split folders in each"
-    notes = [*([plan.note] if plan.note else []), *found.notes(), *(mask_notes if left_out else [])]
+    notes = [*([plan.note] if plan.note else []), *_deeper(found, plan), *found.notes()]
+    notes += mask_notes if left_out else []
     warnings = [*plan.warnings, *found.warnings(), *_empty_classes(tree, found, plan), *_one_class(tree, found, plan)]
     warnings += _splits_in_names(found)
     return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=notes, warnings=warnings)
@@ -158,6 +161,19 @@ def _below_split(name: str, plan: SplitFolders) -> str:
     if top not in plan.tops:
         return name
     return rest.removeprefix(f"{plan.inner[top]}/") if top in plan.inner else rest
+
+
+def _deeper(found: _Found, plan: SplitFolders) -> list[str]:
+    """Return a sentence on a class with several folders in it, which may be the classes that are meant.
+
+    Of many files some are looked at.
+    """
+    inside: defaultdict[str, set[str]] = defaultdict(set)
+    for path in () if plan.below else found.paths[:: -(-len(found.paths) // _SAMPLE) or 1]:
+        top, *below = _below_split(path, plan).split("/")
+        inside[top] |= {"/".join(below[:-1])} - {""}
+    top, below = next(((top, sorted(names)) for top, names in inside.items() if len(names) > 1), ("", []))
+    return [f"folders in a class count for it ({top}: {examples(below, 3)})"] if below else []
 
 
 def _empty_classes(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:

@@ -37,6 +37,11 @@ def refuse_other_files(tree: Tree) -> None:
     Raises:
         SourceError: there is one; the message names it and the remedy.
     """
+    if records := next((name for name in tree.sizes if ".tfrecord" in name.lower()), None):
+        raise SourceError(
+            f"{tree.location}/{tree.within}{records}: TFRecord, which is not read; write its images to "
+            "CLASS/x.jpg with tensorflow_datasets, or to WebDataset tars"
+        )
     if not any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes):
         return
     for name in tree.sizes:
@@ -64,9 +69,10 @@ def _refuse_files(tree: Tree, kind: str, files: list[str]) -> None:
         raise SourceError(f"{where}: YOLO's boxes, one file an image, for detection; {_TABLE}, {_INSIST}")
     if kind == ".xml" and "<annotation" in text:
         raise SourceError(f"{where}: Pascal VOC's XML, one file an image, for detection; {_TABLE}, {_INSIST}")
-    if kind == ".json" and ('"objects"' in text or '"shapes"' in text):
-        tool = "labelme's" if '"shapes"' in text else "Supervisely's"
-        raise SourceError(f"{where}: {tool} JSON, one file an image, is not read; {_TABLE}, {_INSIST}")
+    if kind == ".json":
+        tools = {'"shapes"': "labelme's ", '"objects"': "Supervisely's "}
+        tool = next((tool for key, tool in tools.items() if key in text), "")
+        raise SourceError(f"{where}: {tool}JSON, one file an image, is not read; {_TABLE}, {_INSIST}")
 
 
 def _refuse_file(tree: Tree, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from sagitta.dataset import Reader, Source, is_no_label, plural, split_of, split_of_file
@@ -56,6 +56,10 @@ class Sheet:
         """Sorts the table to use first: one called train, then the longest."""
         return split_of_file(self.name) != "train", -len(self.paths), self.name
 
+    def found_files(self) -> list[str]:
+        """Return the files that are there."""
+        return [files[0] for files in self.files if files]
+
     def found(self) -> dict[str, Cell]:
         """Return file -> label of the files that are there."""
         return {files[0]: label for files, label in zip(self.files, self.labels, strict=True) if files}
@@ -91,63 +95,6 @@ def choose(tree: Tree, sheets: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]
     return chosen, [f"not used: {examples([sheet.name for sheet in unused])}"] if unused else []
 
 
-def class_lists(tree: Tree, sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Return lists of ``CLASS/name`` with the folders as labels; empty where there are none.
-
-    They are one a split, or CUB's ``images.txt`` with ``train_test_split.txt`` beside it.
-
-    Raises:
-        SourceError: two lists are of one split, or train has none.
-    """
-    for sheet in sheets:
-        if sheet.name.rpartition("/")[2] == "images.txt" and (splits := _cub_splits(tree, sheet)):
-            return [replace(sheet, used="class in the path", labels=_classes(sheet), splits=splits)]
-    lists: dict[str, Sheet] = {}
-    for sheet in sheets:
-        split = split_of_file(sheet.name)
-        classes = _classes(sheet)
-        if split is None or len(sheet.columns) > 1 or None in classes or not any(sheet.files):
-            continue
-        if split in lists:
-            raise SourceError(
-                f"{tree.location}: {lists[split].name} and {sheet.name} both list images of {split}; leave one of "
-                "them, or insist on class folders, to be split anew, with --layout folders"
-            )
-        lists[split] = replace(sheet, used="file and class in its lines", labels=classes)
-    if lists and "train" not in lists and len({label for sheet in lists.values() for label in sheet.labels}) > 1:
-        raise SourceError(
-            f"{tree.location}: {examples([sheet.name for sheet in lists.values()])} name images of "
-            f"{' and '.join(lists)}, and no list those of train; write one, or insist on class folders with "
-            "--layout folders"
-        )
-    return list(lists.values()) if len(lists) > 1 else []
-
-
-def _cub_splits(tree: Tree, sheet: Sheet) -> GivenSplits | None:
-    """Return the splits in ``train_test_split.txt`` (number, 1 for train), or None where there is none."""
-    beside = f"{sheet.name.removesuffix('images.txt')}train_test_split.txt"
-    if beside not in tree.sizes or len(sheet.columns) != 2:
-        return None
-    rows, flags = (
-        [line.split() for line in tree.reader.read(name).decode("utf-8", "replace").splitlines() if line.strip()]
-        for name in (sheet.name, beside)
-    )
-    told = {row[0]: "train" if row[-1] == "1" else "test" for row in flags}
-    return GivenSplits((), [told.get(row[0]) for row in rows], is_flag=False, note=f"splits of {beside}")
-
-
-def _classes(sheet: Sheet) -> list[Cell]:
-    return [_folder(path or "") for path in sheet.paths]
-
-
-def _folder(path: str) -> str | None:
-    """Return the folder of ``CLASS/name``; a split's or ``images`` in front does not count."""
-    *folders, _ = path.replace("\\", "/").removeprefix("./").split("/")
-    if len(folders) > 1 and (split_of(folders[0]) or folders[0].lower() in ("images", "data")):
-        folders = folders[1:]
-    return folders[0] if len(folders) == 1 else None
-
-
 def require_most(tree: Tree, sheets: Sequence[Sheet]) -> None:
     """Check that the tables are of all images, not of some that somebody wrote down.
 
@@ -165,8 +112,8 @@ def require_most(tree: Tree, sheets: Sequence[Sheet]) -> None:
     if len(folders) > 1 and len(named) * 2 < beside:
         some = f"{len(named):,} of {plural(beside, 'image')} in its folders"
         raise SourceError(f"{tree.location}: {_names(sheets)} names {some}; {ways}")
-    of_rest = {_split_folder(name) for name in images if name not in named}
-    if "train" in of_rest and not {None, "train"} & {_split_folder(name) for name in named}:
+    of_rest = {split_folder(name) for name in images if name not in named}
+    if "train" in of_rest and not {None, "train"} & {split_folder(name) for name in named}:
         raise SourceError(f"{tree.location}: {_names(sheets)} names no image of the folder of train; {ways}")
 
 
@@ -175,7 +122,7 @@ def _names(sheets: Sequence[Sheet]) -> str:
     return " and ".join(sheet.name for sheet in sheets[:5]) + more
 
 
-def _split_folder(name: str) -> str | None:
+def split_folder(name: str) -> str | None:
     """Return the split that a file's folders name."""
     return _split_of_folder(name.rpartition("/")[0])
 
@@ -343,7 +290,7 @@ def _splits(
     for names, told in _told_splits(others):
         if all(path in told for path in paths):
             return [told[path] for path in paths], [f"splits of {names}"]
-    folders = [_split_folder(path) for path in paths]
+    folders = [split_folder(path) for path in paths]
     if None not in folders and len(set(folders)) > 1:
         return folders, ["splits by the files' folders"]
     return splits, []
@@ -361,7 +308,7 @@ def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str |
             rows = zip(other.files, other.splits.splits, strict=True)
             yield other.name, {files[0]: split for files, split in rows if files}
         elif len(other.columns) == 1 and (split := split_of_file(other.name)):
-            lists.update({files[0]: split for files in other.files if files})
+            lists.update(dict.fromkeys(other.found_files(), split))
             names.append(other.name)
     if len(set(lists.values())) > 1:
         yield " and ".join(names), lists

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -11,9 +12,10 @@ from sagitta.dataset import Source, is_list, split_in
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels, plain
-from sagitta.sources.joining import Sheet, choose, class_lists, require_most, source_of
+from sagitta.sources.joining import Sheet, choose, require_most, source_of
 from sagitta.sources.matching import Finder
-from sagitta.sources.splitcolumns import GivenSplits, given_splits
+from sagitta.sources.splitcolumns import GivenSplits, UnknownSplitError, given_splits
+from sagitta.sources.splitlists import class_lists, refuse_lost_splits
 from sagitta.sources.tables import TABLE_SUFFIXES, head, read_table
 from sagitta.sources.tree import Tree
 
@@ -50,6 +52,8 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
     for name in candidates:
         try:
             _look_at(tree, finder, name, options, seen, asked=asked)
+        except UnknownSplitError:
+            raise  # whatever the other tables say of the classes, these splits would be lost
         except SourceError as error:
             if asked or not _is_of_one_class(tree, name):
                 seen.doubts.append(error)
@@ -62,13 +66,42 @@ def manifest(tree: Tree, options: SourceOptions) -> Source | None:
             raise seen.doubts[0]
         if asked and candidates:
             _read(tree, finder, candidates[0], options)  # says which column it lacks
+        refuse_lost_splits(tree, seen.unlabelled)
         return None
     chosen, notes = choose(tree, labelled)
     if not asked:
         require_most(tree, chosen)
         _refuse_against_folders(tree, chosen)
     passed = [str(error).removeprefix(f"{tree.location}/").partition(";")[0] for error in seen.doubts[:3]]
-    return source_of(tree, finder, chosen, options, [*notes, *(f"not used: {why}" for why in passed)], seen.unlabelled)
+    notes += [f"not used: {why}" for why in passed]
+    source = source_of(tree, finder, chosen, options, notes, seen.unlabelled)
+    return replace(source, warnings=(*source.warnings, *_unread_splits(candidates, seen, source.notes)))
+
+
+def _unread_splits(candidates: Sequence[str], seen: _Seen, notes: Sequence[str]) -> list[str]:
+    """Return a sentence on files that are called after splits and name no image: they may divide places or patients."""
+    known = {sheet.name for sheet in (*seen.labelled, *seen.unlabelled)}
+    unread = [name for name in candidates if name not in known and re.search(r"splits?\b", _stem(name))]
+    unread = [name for name in unread if not any(name in note for note in notes)]
+    return [f"{examples(unread)}: not used, for no image is named in it; its splits are lost"] if unread else []
+
+
+def refuse_unlabelled(tree: Tree) -> None:
+    """Check, where no labels were found, that no table names the images.
+
+    Raises:
+        SourceError: one does; none of its columns is evidently the class.
+    """
+    seen = _Seen()
+    for name in _candidates(tree):
+        with suppress(SourceError):
+            _look_at(tree, Finder(tree), name, SourceOptions(), seen, asked=False)
+    for sheet in seen.unlabelled:
+        if len(sheet.columns) > 1:
+            raise SourceError(
+                f"{tree.location}/{sheet.name}: names the images, but which column has their classes is not evident; "
+                f"its columns are {examples(sheet.columns, 20)}: name it with --label-column, {_INSIST}"
+            )
 
 
 def open_table(tree: Tree, name: str, options: SourceOptions) -> Source:
@@ -177,6 +210,11 @@ def _refuse_near(where: str, columns: Columns) -> None:
         raise SourceError(
             f"{where}: column {folders!r} names folders of images, not files; write a row for each image, {_INSIST}"
         )
+    if numbers := columns.numbers_folders():
+        raise SourceError(
+            f"{where}: column {numbers[0]!r} names folders of images, not files, and {numbers[1]!r} their classes, "
+            f"perhaps; write a row for each image, {_INSIST}"
+        )
     if near := columns.nearly_path():
         column, value, file = near
         raise SourceError(
@@ -275,6 +313,8 @@ def _cells(where: str, table: pa.Table, labels: Labels) -> list[Cell]:
         lists = pc.cast(column, pa.list_(pa.string())).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
+    if found := next((text for texts in lists for text in texts or () if text and text.startswith("{")), None):
+        raise SourceError(f"{where}: column {name!r} holds objects, not labels, as {found[:60]}; write their names")
     return [list(dict.fromkeys(label.strip() for label in labels or () if label and label.strip())) for labels in lists]
 
 

@@ -1,6 +1,7 @@
 """Which file a table's cell means: a path, an address, a file name, or a name without its extension."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -45,9 +46,9 @@ class Finder:
 
     def near(self, value: str) -> str | None:
         """Return a file whose name differs from ``value`` in leading zeros or in its extension only, or None."""
-        base = self._plain(value).rpartition("/")[2]
-        stem = base[: -len(suffix(base))] if suffix(base) in IMAGE_SUFFIXES else base
-        found = self._images.get(stem.casefold()) or self._bare.get(stem.casefold().lstrip("0"))
+        base = re.sub(r"(?<=\d)\.0+$", "", self._plain(value).rpartition("/")[2])  # a number that became a fraction
+        stem = _key(base[: -len(suffix(base))] if suffix(base) in IMAGE_SUFFIXES else base)
+        found = self._images.get(stem) or self._bare.get(stem.lstrip("0"))
         return found[0] if found else None
 
     @cached_property
@@ -60,7 +61,8 @@ class Finder:
         if local := _LOCAL_FILES.search(value):
             return unquote(local[1]).lstrip("/")
         if scheme := _SCHEME.match(value):
-            return unquote(value[scheme.end() :].partition("?")[0].partition("#")[0])
+            name = value[scheme.end() :].partition("?")[0]
+            return unquote(name.partition("#")[0] if scheme[0].startswith("http") else name)
         name = value.replace("\\", "/").removeprefix("./")
         if self._tree.root is not None:
             name = name.removeprefix(self._tree.root + "/")
@@ -84,7 +86,7 @@ class Finder:
     def _fitting(self, base: str, parts: list[str], most: int) -> list[str]:
         """Return the files of that name whose last folders are ``parts``, but for ``most`` of these in front."""
         fits: defaultdict[int, list[str]] = defaultdict(list)
-        for path in self._images.get(base.casefold()) or self._others.get(base.casefold()) or []:
+        for path in self._images.get(_key(base)) or self._others.get(_key(base)) or []:
             have = path.split("/")[:-1]
             alike = 0
             while alike < min(len(have), len(parts)) and have[-1 - alike] == parts[-1 - alike]:
@@ -126,10 +128,15 @@ class Finder:
         return {key.lstrip("0"): paths for key, paths in self._images.items() if key.startswith("0")}
 
 
+def _key(text: str) -> str:
+    """Return a name for comparison: in lower case, in one of Unicode's forms (a Mac's files have another)."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def _index(paths: Iterable[str]) -> defaultdict[str, list[str]]:
     found: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
-        base = path.rpartition("/")[2].casefold()
+        base = _key(path.rpartition("/")[2])
         found[base].append(path)
         if stem := base.rpartition(".")[0]:
             found[stem].append(path)

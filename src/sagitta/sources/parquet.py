@@ -104,7 +104,8 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
     named = _splits_of_names(tree, list(schemas)) if by_name else [None] * len(files)
     rows = pa.concat_tables(_with_splits(tree.location, file, split) for file, split in zip(files, named, strict=True))
     kept = rows.filter(pc.is_valid(rows["label"]))
-    notes = [*dict.fromkeys(file.given.note for file in files if file.given)]
+    notes = _chosen(files[0].leaf, labels.column, schemas[files[0].name])
+    notes += dict.fromkeys(file.given.note for file in files if file.given)
     if mapped := files_note([f"{tree.within}{name}" for name in schemas], named):
         notes.append(f"splits: {mapped}")
     if unlabelled := rows.num_rows - kept.num_rows:
@@ -118,6 +119,15 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
         notes=notes,
         warnings=[f"{file.name}: {warning}" for file in files for warning in file.warnings],
     )
+
+
+def _chosen(leaf: str, label: str, schema: pa.Schema) -> list[str]:
+    """Return which columns hold the image and the class, where others might."""
+    image = leaf.partition(".")[0]
+    images = [field.name for field in schema if image_leaves(pa.schema([field]))]
+    others = [name for name in schema.names if name != label and re.search("(?i)label|class|category", name)]
+    notes = [f"image in {image!r}, not in {examples([repr(name) for name in images if name != image])}"]
+    return (notes if len(images) > 1 else []) + ([f"class in {label!r}"] if others else [])
 
 
 def _schema(tree: Tree, name: str) -> pa.Schema:

@@ -1,5 +1,6 @@
 """The column of a table that gives its rows to splits: found by its name, read by its values, never guessed."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,12 @@ from sagitta.sources.base import examples
 NO_COLUMN = "none"
 """What is written for the column where none gives splits."""
 
+_FOLD = re.compile(r"(?i)(?:k|cv)?[ _-]?folds?(?:[ _-]?(?:id|no|nr|number))?")
 _ORDER = ("val", "test", "train")
+
+
+class UnknownSplitError(SourceError):
+    """A column of splits holds values that name none."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ def given_splits(
         asked: the column that the user names; ``NO_COLUMN`` for none; None to look for one.
 
     Raises:
-        SourceError: a column of splits holds a value that names none; or what ``read`` raises.
+        UnknownSplitError: a column of splits holds a value that names none.
+        SourceError: what ``read`` raises.
     """
     if asked and asked != NO_COLUMN:
         return _given(where, {asked: read(asked)}, asked), []
@@ -65,12 +72,16 @@ def given_splits(
     for name in split_columns(names) if asked is None else ():
         values = read(name)
         column = read_split_column(name, values, asked=False)
+        if column is None and flag_of(name) and set(values) == {"0", "1"}:
+            warnings.append(f"column {name!r} of 0 and 1 counts as no split (--split-column {name} if it is one)")
         if column is None or (wanted and not flag_of(name)):
             continue
         if flag_of(name) and _mostly(values, column.splits.get):
             warnings.append(f"column {name!r} is true in most rows, so it counts as no split (--split-column {name})")
         elif not wanted or all(map(flag_of, wanted)):
             wanted[name] = values
+    folds = [name for name in names if _FOLD.fullmatch(name)] if asked is None and not wanted else []
+    warnings += [f"column {name!r} is not used; to test on one of the folds, write a column split" for name in folds]
     return (_given(where, wanted, None) if wanted else None), warnings
 
 
@@ -86,7 +97,7 @@ def _given(where: str, columns: dict[str, Sequence[str | None]], asked: str | No
         assert column is not None  # so it was chosen
         if column.unknown:
             out = "" if asked else f", or use no column with --split-column {NO_COLUMN}"
-            raise SourceError(
+            raise UnknownSplitError(
                 f"{where}: split column {name!r} holds {examples(column.unknown)}; write train, val or test{out}"
             )
         found.append([column.splits[value] for value in values])

@@ -13,6 +13,7 @@ from sagitta.sources.base import IMAGE_SUFFIXES, examples, suffix
 _PART = re.compile(
     r"(?i)(k?fold|part|batch|chunk|set|split|images?|data|cv|folder|group|site|camera|cam|cent(er|re)|hospital|session|"
     r"day|run|scan(ner)?|device|batch|patient|subject|phase|year)s?[ _-]*(\d+|[a-z])?"
+    r"|rgb|colou?r(ed)?|gr[ae]y(scale)?|segmented|originals?|raw|augmented|cropped|resized"
 )
 _SHARED = 2  # folders of the same name in two others: no chance, but classes in two splits
 
@@ -224,8 +225,8 @@ _MASKS = re.compile(
     r"ground[ _-]?truths?|gts?|(seg(mentation)?[ _-]?)?(masks?|labels?)|seg(mentation)?s?([ _-]?maps?)?"
 )
 _IMAGES = re.compile(r"((jpeg|png|raw|rgb|original)[ _-]?)?(images?|imgs?|photos?|pictures?)|jpegimages|originals?|rgb")
-_MASK_WORD = re.compile(r"[ _-](?:mask|seg|gt)", re.IGNORECASE)
-_MASK_FILE = re.compile(r"(?P<of>.+?)[ _-](?:mask|segmentation|seg|gt)(?:[ _-]?\d+)?$", re.IGNORECASE)
+_MASK_WORD = re.compile(r"[ _-](?:mask|seg|gt|label)", re.IGNORECASE)
+_MASK_FILE = re.compile(r"(?P<of>.+?)[ _-](?:mask|segmentation|seg|gt|label)(?:[ _-]?\d+)?$", re.IGNORECASE)
 
 
 def masks(names: Collection[str]) -> dict[str, str]:

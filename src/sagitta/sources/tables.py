@@ -1,6 +1,7 @@
 """Tables and lists in files, as columns: CSV, TSV, Parquet, JSON, JSON lines, and lines of ``path label``."""
 
 import csv
+import functools
 import io
 import itertools
 import json
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -151,14 +153,16 @@ def _from_csv(text: str, named: Named) -> pa.Table:
         raise pa.ArrowInvalid("empty")
     names = _titles(sample, named)
     if names is not None and len(set(names)) < len(names):
-        names = [name if names.index(name) == place else f"{name}.{place}" for place, name in enumerate(names)]
+        names = [name if names.index(name) == place else f"{place + 1}.{name}" for place, name in enumerate(names)]
     read = pa.csv.ReadOptions(
         column_names=names or [f"column {place}" for place in range(1, len(sample[0]) + 1)],
         skip_rows_after_names=int(names is not None),
     )
     kinds = dict.fromkeys(read.column_names, pa.string())
     options = pa.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
-    return pa.csv.read_csv(pa.BufferReader(text.encode()), read, parse, options)
+    table = pa.csv.read_csv(pa.BufferReader(text.encode()), read, parse, options)
+    blank = functools.reduce(pc.and_, (pc.is_null(column) for column in table.columns))
+    return table.filter(pc.invert(blank)) if pc.any(blank).as_py() else table  # a spreadsheet's last rows: ",,"
 
 
 def _titles(rows: Sequence[Sequence[str]], named: Named) -> list[str] | None:
