@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagitta.errors import SagittaError
+from sagitta.cli.options import Command
+from sagitta.errors import ConfigError, SagittaError
 from sagitta.settings import Settings, full_help
 
 from .test_cli import Result, refused, sagitta
@@ -122,6 +123,12 @@ def test_names_that_mean_nothing_elsewhere_are_names() -> None:
 @pytest.mark.parametrize("option", [("--val", "0.3"), ("--label-column", "x"), ("--layout", "folders")])
 def test_what_a_converted_dataset_cannot_take_is_refused(work: Path, option: tuple[str, str]) -> None:
     refused(sagitta("fit", "dataset", *FAST, *option, cwd=work), "dataset: converted already", option[1])
+
+
+def test_two_dashes_are_no_value() -> None:
+    for option in ("--val", "--split", "--tta"):
+        with pytest.raises(ConfigError, match=f"argument {option}: expected one argument"):
+            Command("test", "", "").parse([f"{option}=--"])
 
 
 def test_the_whole_help_has_no_markup(work: Path) -> None:

@@ -43,6 +43,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_predicted(
     for place, words in (("none/x.csv", "mkdir -p none"), ("x.txt", ".csv or .parquet"), ("photos", ".csv or")):
         refused(sagitta("predict", "nowhere", "photos", "-o", place, cwd=work), place, words)
     assert not (work / "none").exists()
+    refused(sagitta("predict", "nowhere", "", cwd=work), "one of the paths is empty")
 
 
 def test_a_name_that_is_not_utf8_is_named(work: Path) -> None:

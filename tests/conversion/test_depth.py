@@ -102,6 +102,10 @@ def test_mixed_depths_and_a_range_without_effect_are_warnings(tmp_path: Path) ->
     for text in ("auto", "0,4095"):
         info = made(plain, tmp_path / text, range=text)
         assert info.warnings == (f"--range {text} changed nothing: no image has more than 8 bits a sample",)
+    for index in range(2):
+        (plain / "ab"[index] / "deep.ppm").write_bytes(b"P6 9 9 4095\n" + bytes([index]) * 486)
+    (words,) = made(plain, tmp_path / "ppm", range="0,4095").warnings
+    assert words.startswith("--range 0,4095 changed nothing in 2 images of more than 8 bits, whose format is read in 8")
 
 
 def test_options_are_checked() -> None:

@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 from pathlib import Path
 
@@ -126,3 +127,22 @@ def test_several_labels_a_row_in_a_notebook(tmp_path: Path) -> None:
     with ShardSet.open(tmp_path, cache=tmp_path / "cache") as shards:
         page = shards._repr_html_()
     assert "<td>a</td><td>1</td>" in page and "<td>b</td><td>2</td>" in page
+
+
+def test_fields_that_somebody_has_edited_are_refused_by_name(dataset: Path) -> None:
+    path = dataset / "sagitta.json"
+    values = json.loads(path.read_text()) | {"checksum": None}
+    for name, value in (
+        ("mean", "x"), ("mean", [0.5, 0.5]), ("splits", {}), ("splits", []), ("splits", {"train": 3}),
+        ("splits", {"train": {"rows": "x", "files": ["a"]}}), ("class_names", 5), ("class_names", [1, 2]),
+        ("max_size", [1]), ("channels", "3"), ("warnings", None), ("reduced", []), ("provenance", None),
+        ("reduction", {"range": "x"}),
+    ):  # fmt: skip
+        path.write_text(json.dumps(values | {name: value}))
+        with pytest.raises(DatasetError, match="convert the source again"):
+            summarise(dataset)
+    path.write_text(json.dumps(values | {"novel": 1}))
+    assert "images" in summarise(dataset)
+    next((dataset / "train").iterdir()).unlink()
+    with pytest.raises(DatasetError, match="the file is missing"):
+        summarise(dataset)

@@ -60,6 +60,24 @@ CASES: dict[str, tuple[bytes, Reduction, npt.NDArray[np.uint8]]] = {
         tiff(DEEP[..., :3], photometric="rgb", compression="zlib", predictor=True),
         Reduction((300, 3000)), scaled(DEEP[..., :3], 300, 3000),
     ),
+    "strips": (
+        tiff(DEEP[..., :3], photometric="rgb", rowsperstrip=2), Reduction((300, 3000)), scaled(DEEP[..., :3], 300, 3000)
+    ),
+    "tiles": (
+        tiff(np.tile(DEEP[..., :3], (4, 4, 1)), photometric="rgb", tile=(16, 16)),
+        Reduction((300, 3000)), np.tile(scaled(DEEP[..., :3], 300, 3000), (4, 4, 1)),
+    ),
+    "three planes": (
+        tiff(DEEP[..., :3].transpose(2, 0, 1), photometric="rgb", planarconfig="separate"),
+        Reduction((300, 3000)), scaled(DEEP[..., :3], 300, 3000),
+    ),
+    "signed bytes": (
+        tiff((DEEP[..., 0] >> 4).astype("i1")), Reduction((-128, 127)),
+        scaled((DEEP[..., :1] >> 4).astype("i1"), -128, 127),
+    ),
+    "above 2**31": (
+        tiff(DEEP[..., 0].astype("u4") * 10**6), Reduction((0, 3e9)), scaled(DEEP[..., :1].astype("u4") * 10**6, 0, 3e9)
+    ),
     "13 bands": (
         tiff(DEEP, photometric="minisblack", planarconfig="contig"),
         Reduction((300, 3000), (13, 2, 5)), scaled(DEEP[..., [12, 1, 4]], 300, 3000),
@@ -126,6 +144,16 @@ def test_alpha_by_its_tag_is_composited_and_orientation_applied() -> None:
         np.testing.assert_array_equal(pixels(turned, Reduction((0, 4095), (3, 2, 1))), expected)
 
 
+def test_colours_multiplied_by_alpha_are_divided_before_the_range() -> None:
+    alpha = np.linspace(6000, 65535, DEEP[..., 0].size).reshape(DEEP.shape[:2])
+    colours = DEEP[..., :3] * (alpha / 65535)[..., None]
+    samples = np.round(np.concatenate([colours, alpha[..., None]], 2)).astype(np.uint16)
+    expected = (DEEP[..., :3] / 4095 * 255) * (alpha / 65535)[..., None] + 255 * (1 - alpha / 65535)[..., None]
+    for options in ({}, {"rowsperstrip": 2}, {"compression": "zlib"}):
+        data = tiff(samples, photometric="rgb", extrasamples=["assocalpha"], **options)
+        assert np.abs(pixels(data, Reduction((0, 4095))) - expected).max() < 1.5
+
+
 def test_what_is_lost_unasked_is_said() -> None:
     stack = tiff(np.stack([DEEP[..., 0]] * 3), photometric="minisblack")
     assert reduce(stack, Reduction((300, 3000))).lost == "only the first of several pages is used"
@@ -142,6 +170,8 @@ def test_what_is_lost_unasked_is_said() -> None:
         (CASES["13 bands"][0], Reduction((0, 1), (14,)), r"band 14 is asked for, but it has 13"),
         (CASES["floats in colour"][0], Reduction(None, (1, 2, 3)), r"floating-point pixels have no agreed range"),
         (CASES["below zero"][0], Reduction(None, (1,)), r"no agreed range"),
+        (tiff(DEEP[..., 0].astype("c8")), Reduction((0, 1)), r"complex numbers are no pixels"),
+        (tiff(DEEP[..., :3], photometric="cielab"), Reduction((0, 1)), r"neither grey nor RGB; choose one or three"),
         (png(DEEP[..., :2]), Reduction((0, 1)), r"16-bit grey with alpha"),
         (b"no image", Reduction((0, 1)), "not an image"),
     ],
@@ -159,6 +189,17 @@ def test_the_range_is_that_of_the_data() -> None:
     assert 0.03 <= low < 0.04 and 0.28 < high <= 0.3
     assert find_range([CASES["8 bits, near infrared first"][0], b""], ()) is None
     assert find_range([tiff(np.full((3, 3), 7, np.uint16))], ()) == (7, 8)
+    bright_blue = RNG.integers(0, (100, 1000, 4000), (256, 256, 3)).astype(np.uint16)
+    columns = np.zeros((256, 1024), np.uint16)
+    columns[:, 1::2] = 4000
+    for samples, options in ((bright_blue, {"photometric": "rgb"}), (columns, {})):
+        low, high = find_range([tiff(samples, **options)], ()) or (0, 0)
+        assert low == 0 and 3950 < high <= 4000
+
+
+def test_sixteen_bits_of_ink_are_converted_as_eight_are() -> None:
+    data = tiff(np.tile(DEEP[..., :4], (2, 2, 1)) * np.uint16(16), photometric="separated", rowsperstrip=2)
+    assert reduce(data, Reduction((0, 4095))) == (data, False, None, False)
 
 
 def test_options_are_read_and_written() -> None:

@@ -42,6 +42,12 @@ def stored(bands: int, kind: str, **options: Any) -> bytes:
             tiff(np.zeros((8, 6), np.float32)),
             r"floating-point pixels have no agreed range; give one with --range LOW,HIGH or --range auto",
         ),
+        (
+            stored(3, "u2", planarconfig="separate"),
+            r"3 bands of 16 bits in separate planes, which Pillow does not read; take all three with --bands 1,2,3$",
+        ),
+        (tiff(np.zeros((8, 6), "i1")), r"1 band of 8 bits, which have no agreed range; give a range"),
+        (tiff(np.zeros((8, 6), "c8")), r"1 band of 64-bit complex numbers, which are no pixels"),
         (tiff((np.arange(12).reshape(3, 4) - 1024).astype("i2")), r"outside 0\.\.65535 .* --range LOW,HIGH"),
     ],
 )

@@ -69,6 +69,9 @@ class Command(argparse.ArgumentParser):
             ConfigError: an option is unknown (names the nearest), lacks its value or has one too many.
         """
         argv = _joined(argv)
+        for word in argv:
+            if word.startswith("--") and word.endswith("=--"):  # for which argparse gives an empty list
+                self.error(f"argument {word[:-3]}: expected one argument")
         values, rest = _dotted(argv) if dotted else ({}, list(argv))
         options, unknown = self.parse_known_args(rest)
         if unknown:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.errors import ConfigError
 from sagitta.terminal import show
 
 
@@ -68,6 +69,8 @@ def predict(argv: list[str]) -> None:
     a, _ = parser.parse(argv)
     if a.output is not None:
         check_output(a.output)
+    if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
+        raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     listed = list_files([Path(path) for path in a.paths])
     table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from sagitta.conversion.options import ConvertOptions
 from sagitta.dataset import Reader, Source, plural
 from sagitta.errors import ImageError
-from sagitta.images import Reduction, find_range, tally
+from sagitta.images import SCALED, Reduction, find_range, tally
 
 _LOOKED_AT = 64
 
@@ -49,10 +49,16 @@ def reductions(rows: pa.Table) -> dict[str, int]:
 def depth_doubts(rows: pa.Table, options: ConvertOptions) -> Iterator[str]:
     """Yield what a person should know about the depths of the scanned rows, one sentence each."""
     deep = pc.sum(rows["deep"]).as_py() or 0
+    scaled = pc.sum(pc.match_substring(rows["reduced"], SCALED)).as_py() or 0
     if 0 < deep < rows.num_rows:
         yield (
             f"mixed depths: {plural(deep, 'image has', 'images have')} more than 8 bits a sample and "
             f"{rows.num_rows - deep:,} 8, so that a grey level means different things; give images of one depth"
         )
-    if options.range is not None and not deep:
+    if options.range is not None and scaled:
+        yield (
+            f"--range {options.range} changed nothing in {plural(scaled, 'image')} of more than 8 bits, whose format "
+            "is read in 8; convert them to 16-bit PNG or TIFF"
+        )
+    elif options.range is not None and not deep:
         yield f"--range {options.range} changed nothing: no image has more than 8 bits a sample"

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from sagitta.dataset.parquet import readable
 from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, plural, single_labels
 from sagitta.dataset.shards import ShardSet, Split
-from sagitta.errors import DatasetError
 from sagitta.files import write_atomic
 from sagitta.images import DEFAULT_QUALITY, Reduction, Tile, decode, fitted, grid
 from sagitta.terminal import columns, printable, table, wrapped
@@ -59,10 +59,8 @@ def _ordered(info: DatasetInfo) -> dict[str, SplitInfo]:
 
 
 def _read(file: Path, columns: Sequence[str]) -> pa.Table:
-    try:
+    with readable(file):
         return pq.read_table(str(file), columns=list(columns), partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}); convert the source again") from error
 
 
 def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> list[str]:

@@ -14,7 +14,7 @@ older reader would get wrong. Version 2 added ``source_hash``, checksums, ``warn
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,9 +195,49 @@ class DatasetInfo:
                 values[name] = tuple(values.get(name, ()) if name == "warnings" else values[name])
             known = {each.name for each in fields(cls)} - {"unknown"}
             unknown = {name: values.pop(name) for name in sorted(values.keys() - known)}
-            return cls(**values, unknown=unknown)
-        except (KeyError, TypeError) as error:
+            wrong = [name for name, fits in _FIELDS.items() if name in values and not fits(values[name])]
+        except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path}: a field is missing ({error}); convert the source again") from None
+        if wrong:
+            raise DatasetError(f"{path}: {', '.join(wrong)} cannot be what it says; convert the source again")
+        try:
+            return cls(**values, unknown=unknown)
+        except TypeError as error:
+            raise DatasetError(f"{path}: a field is missing ({error}); convert the source again") from None
+
+
+def _all(kind: Any, *counts: int) -> Callable[[Any], bool]:
+    """Return a test for a tuple of such values, of one of some lengths where these are given."""
+    return lambda value: all(isinstance(each, kind) for each in value) and (not counts or len(value) in counts)
+
+
+def _is_reduction(value: Any) -> bool:
+    if value is None:
+        return True
+    ends = value.get("range") if isinstance(value, dict) else ""
+    return ends is None or (isinstance(ends, list) and _all(int | float, 2)(ends))
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "class_names": _all(str),
+    "channels": lambda value: value in (1, 3),
+    "splits": lambda value: len(value) > 0 and all(_is_split(split) for split in value.values()),
+    "mean": _all(int | float, 0, 1, 3),
+    "std": _all(int | float, 0, 1, 3),
+    "min_size": _all(int, 2),
+    "max_size": _all(int, 2),
+    "fingerprint": lambda value: isinstance(value, str),
+    "provenance": lambda value: isinstance(value, dict),
+    "quarantined": lambda value: isinstance(value, int),
+    "warnings": _all(str),
+    "reduced": lambda value: isinstance(value, dict),
+    "reduction": _is_reduction,
+}
+"""What the fields of ``sagitta.json`` can be, for files that somebody has edited."""
+
+
+def _is_split(split: SplitInfo) -> bool:
+    return isinstance(split.rows, int) and _all(str)(split.files) and _all(str)(split.checksums)
 
 
 def _split_info(values: Mapping[str, Any]) -> SplitInfo:

@@ -18,6 +18,7 @@ from .grid import Tile as Tile
 from .grid import fitted as fitted
 from .grid import grid as grid
 from .grid import prediction_grid as prediction_grid
+from .losses import SCALED as SCALED
 from .losses import tally as tally
 from .native import missing_core as missing_core
 from .reduction import Reduced as Reduced

@@ -42,7 +42,7 @@ from sagitta.images.foreign import foreign
 from sagitta.images.losses import UNTAGGED, Loss, is_untagged, losses, seen
 from sagitta.images.muting import mute_pillow, muted
 from sagitta.images.resizing import resize_window
-from sagitta.images.tiff import NEEDS_TIFFFILE, first_page, has_tifffile
+from sagitta.images.tiff import misread, unread
 
 Bytes = bytes | memoryview
 Pixels = npt.NDArray[np.uint8]
@@ -293,6 +293,8 @@ def opened(data: Bytes) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(data), formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+    if misread(image):
+        raise UnidentifiedImageError
     if is_untagged(image, data):
         image.info[UNTAGGED] = True
     return image
@@ -380,19 +382,5 @@ def _reason(data: Bytes, error: Exception) -> str:
     if not len(data):
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError) or "raw mode" in str(error):
-        return foreign(data) or _unread_tiff(data) or "not an image in a format that Pillow reads"
+        return foreign(data) or unread(data) or "not an image in a format that Pillow reads"
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _unread_tiff(data: Bytes) -> str | None:
-    """Return bands and depth of a TIFF that Pillow does not read, and the remedy; None of anything else."""
-    page = first_page(data)
-    if page is None:
-        return None
-    needs = "" if has_tifffile() else f"; {NEEDS_TIFFFILE}"
-    number = page.kind == "float" or page.kind == "signed" or page.bits > 16
-    scale = "a range with --range LOW,HIGH or --range auto"
-    if page.bands == 3 and number:
-        return f"{page.words()}, which have no agreed range; give {scale}{needs}"
-    choice = "three with --bands, such as --bands 3,2,1" if page.bands > 2 else "one with --bands, such as --bands 1"
-    return f"{page.words()}; choose {choice}{f', and give {scale}' if number else ''}{needs}"

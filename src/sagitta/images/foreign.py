@@ -21,6 +21,8 @@ _START: tuple[tuple[bytes, str], ...] = (
     (b"MATLAB 5.0", "a MATLAB file is not read; write its images as PNG or TIFF, with scipy.io for instance"),
     (b"v/1\x01", "OpenEXR's floating-point pixels are not read; convert it to 8- or 16-bit PNG"),
     (b"#?RADIANCE", "Radiance HDR's floating-point pixels are not read; convert it to 8- or 16-bit PNG"),
+    (b"II\xbc\x01", "JPEG XR is not read; convert it to PNG with JxrDecApp"),
+    (b"\xff\xd8\xff\xf7", "JPEG-LS is not read; convert it to PNG, with ffmpeg for instance"),
     (b"%PDF", "a PDF; make images of its pages with `pdftoppm -png`"),
     (b"%!PS", "PostScript; make an image of it with Ghostscript"),
     (b"gimp xcf", "GIMP's own format is not read; export PNG"),
@@ -47,12 +49,22 @@ def foreign(data: bytes | memoryview) -> str | None:
 
 
 def _named(head: bytes) -> str | None:
-    tests: tuple[Callable[[bytes], str | None], ...] = (_by_start, _array, _dicom, _container, _text)
+    tests: tuple[Callable[[bytes], str | None], ...] = (_by_start, _jpeg, _array, _dicom, _container, _text)
     return next((found for test in tests if (found := test(head))), None)
 
 
 def _by_start(head: bytes) -> str | None:
     return next((text for start, text in _START if head.startswith(start)), None)
+
+
+def _jpeg(head: bytes) -> str | None:
+    """Name a JPEG of more than 8 bits by its frame header: a marker, two bytes of length, then the bits."""
+    at = 2
+    while head.startswith(b"\xff\xd8") and at + 4 < len(head) and head[at] == 255:
+        if 0xC0 <= head[at + 1] <= 0xC3 and head[at + 4] > 8:
+            return f"a JPEG of {head[at + 4]} bits a sample is not read; convert it to 16-bit PNG"
+        at += 2 + int.from_bytes(head[at + 2 : at + 4])
+    return None
 
 
 def _array(head: bytes) -> str | None:

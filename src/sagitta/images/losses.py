@@ -17,6 +17,9 @@ from sagitta.images.tiff import Page, first_page
 UNTAGGED = "sagitta: a band that no tag calls alpha"
 """Key in ``Image.info`` of an image whose last band Pillow takes for alpha, though nothing in the file says so."""
 
+SCALED = "-bit (scaled)"
+"""In the words on bits of images that Pillow reads in no more than 8."""
+
 _DEEP = "16-bit"
 _FEW_LEVELS = 128
 _STEP = 257  # between two of 256 grey levels in 16 bits
@@ -99,7 +102,7 @@ def _bits(image: ImageFile.ImageFile, data: bytes | memoryview) -> str | None:
     elif image.format == "AVIF":
         depth = _avif_depth(bytes(data[:_UNTIL]))
     grey = image.mode in ("L", "LA") or raw.startswith("L")
-    deep = _DEEP if depth == 16 and ";16" in raw else f"{depth}-bit (scaled)"
+    deep = _DEEP if depth == 16 and ";16" in raw else f"{depth}{SCALED}"
     return f"{deep} {'grey' if grey else 'colours'} to 8 bits" if depth > 8 else None
 
 

@@ -26,6 +26,7 @@ Range = tuple[float, float]
 
 _BLOCK = 2**20  # samples scaled at a time
 _SAMPLED = 2**14  # of an image, for percentiles
+_GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly, and never repeat
 _PERCENTILES = (0.1, 99.9)
 _OUTSIDE = 0.5  # share of samples outside of the range that is worth a word
 
@@ -128,8 +129,7 @@ def find_range(images: Iterable[bytes], bands: Sequence[int]) -> Range | None:
             continue
         if found is None or found.samples.dtype == np.uint8:
             continue
-        flat = found.samples.reshape(-1)
-        some = flat[:: max(1, flat.size // _SAMPLED)].astype(np.float64)
+        some = _sampled(found.samples)
         values.append(some[np.isfinite(some)])
         whole = whole and found.samples.dtype.kind in "iu"
     if not values or not sum(map(len, values)):
@@ -138,6 +138,18 @@ def find_range(images: Iterable[bytes], bands: Sequence[int]) -> Range | None:
     if whole:
         low, high = float(np.floor(low)), float(np.ceil(high))
     return (low, high) if low < high else (low, low + 1)
+
+
+def _sampled(samples: Samples) -> npt.NDArray[np.float64]:
+    """Return some of an image's values, as many of every band, and not in columns as equal steps would take them."""
+    height, width, bands = samples.shape
+    if samples.size <= _SAMPLED:
+        return samples.ravel().astype(np.float64)
+    count = _SAMPLED // bands
+    places = np.arange(count) * (height * width) // count
+    across = (places % width + (np.arange(count) * _GOLDEN % 1 * width).astype(np.int64)) % width
+    found: npt.NDArray[np.float64] = samples[places // width, across].ravel().astype(np.float64)
+    return found
 
 
 class _Found(NamedTuple):
@@ -160,19 +172,25 @@ def _read(data: bytes, bands: tuple[int, ...]) -> _Found | None:
         image = None
     lost = [None if bands else lost_bands(page, image), lost_pages(page, image, data)]
     if page is not None and (image is None or _needs_tifffile(image, page, bands)):
-        kept, alpha = _chosen(read_samples(data), bands, colours=page.colours, alpha=page.alpha)
+        if not (bands or page.plain):
+            raise ImageError(f"{page.words()}, which are neither grey nor RGB; choose one or three with --bands")
+        samples = _straight(read_samples(data), page, bands)
+        kept, alpha = _chosen(samples, bands, colours=page.colours, alpha=page.alpha)
         return _Found(kept, alpha, None, [words for words in lost if words])
     assert image is not None
     raw = rawmode(image)  # before anything loads the image
     deep = image.mode.startswith(("I", "F")) or ";16" in raw
-    if not deep and not bands:
+    if not bands and (not deep or image.mode == "CMYK"):
         return None
     orientation = oriented(image)
     transparent = image.info.get("transparency")
     untagged = UNTAGGED in image.info
     samples = turned(_deep(image, raw, data) if ";16" in raw else _shallow(image), orientation)
+    samples = _straight(samples, page, bands) if raw.startswith("RGBa;16") else samples
+    if page is not None and (page.bits, page.kind) == (32, "unsigned"):
+        samples = samples.view(np.uint32)
     blank = samples[..., 0] == transparent if samples.shape[2] == 1 and isinstance(transparent, int) and deep else None
-    has_alpha = samples.shape[2] in (2, 4) and image.mode != "CMYK" and not untagged
+    has_alpha = samples.shape[2] in (2, 4) and not untagged
     kept, alpha = _chosen(samples, bands, colours=3 if samples.shape[2] >= 3 else 1, alpha=has_alpha)
     return _Found(kept, alpha, blank, [words for words in lost if words])
 
@@ -204,13 +222,27 @@ def _deep(image: ImageFile.ImageFile, raw: str, data: bytes) -> Samples:
     if raw.startswith("LA"):
         raise ImageError("16-bit grey with alpha cannot be read in full; store it without alpha")
     other = opened(data)
-    tile = other.tile[0]
-    args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-    order = args[0][-1].replace("N", "L" if sys.byteorder == "little" else "B")
-    args = (args[0][:-1] + {"L": "B", "B": "L"}[order], *args[1:])
-    other.tile = [tile._replace(args=args if isinstance(tile.args, tuple) else args[0])]
+    order = raw[-1].replace("N", "L" if sys.byteorder == "little" else "B")
+    asked = raw.replace("RGBa", "RGBA")[
+        :-1
+    ]  # colours that are multiplied by alpha are divided once both bytes are there
+    for each, last in ((image, order), (other, {"L": "B", "B": "L"}[order])):
+        each.tile = [
+            tile._replace(args=(asked + last, *tile.args[1:]) if isinstance(tile.args, tuple) else asked + last)
+            for tile in each.tile
+        ]
     high, low = (np.asarray(each).astype(np.uint16) for each in (image, other))
     return high * np.uint16(256) + low
+
+
+def _straight(samples: Samples, page: Page | None, bands: tuple[int, ...]) -> Samples:
+    """Return samples whose colours are multiplied by alpha without that, unless bands are chosen as they are."""
+    if page is None or not page.multiplied or bands or samples.dtype.kind != "u" or samples.shape[2] <= page.colours:
+        return samples
+    most = np.iinfo(samples.dtype).max
+    colours, alpha = samples[..., : page.colours], samples[..., page.colours, None]
+    whole = np.round(colours * (float(most) / np.maximum(alpha, 1)))
+    return np.concatenate([np.minimum(whole, most).astype(samples.dtype), samples[..., page.colours :]], axis=2)
 
 
 def _chosen(
@@ -239,7 +271,9 @@ def _scaled(samples: Samples, range: Range | None) -> tuple[npt.NDArray[np.uint8
     """
     if samples.dtype == np.uint8:
         return np.ascontiguousarray(samples), 0.0
-    if range is None and samples.dtype not in (np.uint16, np.int32):
+    if samples.dtype.kind == "c":
+        raise ImageError("complex numbers are no pixels; store what shall be seen of them, such as their magnitude")
+    if range is None and samples.dtype not in (np.uint16, np.int32, np.uint32):
         kind = "floating-point pixels" if samples.dtype.kind == "f" else f"{samples.dtype} pixels"
         raise ImageError(f"{kind} have no agreed range; give one with --range LOW,HIGH or --range auto")
     low, high = range or (0.0, 65535.0)

@@ -6,14 +6,15 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy.typing as npt
-from PIL import TiffImagePlugin
+from PIL import ImageFile, TiffImagePlugin
 
 from sagitta.errors import ImageError
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _SAMPLES = 254, 256, 257, 258, 262, 277
-_PLANES, _EXTRA, _FORMAT, _RAW = 284, 338, 339, 50706
+_PLANES, _EXTRA, _FORMAT, _DEPTH, _RAW = 284, 338, 339, 32997, 50706
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _ALPHA = (1, 2)  # values of ExtraSamples: associated and unassociated alpha
+_GREY_OR_RGB = (0, 1, 2)  # values of PhotometricInterpretation
 _COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # by PhotometricInterpretation: RGB, CMYK, YCbCr, CIELAB; else one
 _MOST_PAGES = 1000
 _MOST_BYTES = 2**29  # of a page's samples
@@ -32,9 +33,11 @@ class Page:
         bits: of the first sample.
         kind: of numbers.
         colours: bands that are colours by the photometric interpretation; the others are extra samples.
-        alpha: whether one of these is alpha by its tag.
+        plain: whether the colours are grey or RGB, so that bands are pixels as they are.
+        alpha: whether an extra sample is alpha by its tag.
+        multiplied: whether the colours are multiplied by it.
         planes: whether bands lie one after the other.
-        more: whether a later page is neither a smaller copy nor a mask.
+        more: whether there is another plane of a volume, or a later page that is neither a smaller copy nor a mask.
         preview: whether it is marked as a smaller copy of another one, or a camera's raw file holds it.
     """
 
@@ -44,14 +47,17 @@ class Page:
     bits: int
     kind: str
     colours: int
+    plain: bool
     alpha: bool
+    multiplied: bool
     planes: bool
     more: bool
     preview: bool
 
     def words(self) -> str:
         """Return bands and depth, such as ``13 bands of 16 bits``."""
-        depth = f"{self.bits}-bit floating-point numbers" if self.kind == "float" else f"{self.bits} bits"
+        numbers = {"float": "floating-point numbers", "complex": "complex numbers"}.get(self.kind)
+        depth = f"{self.bits}-bit {numbers}" if numbers else f"{self.bits} bits"
         planes = " in separate planes" if self.planes and self.bands > 1 else ""
         return f"{self.bands} band{'s' if self.bands > 1 else ''} of {depth}{planes}"
 
@@ -70,15 +76,29 @@ def first_page(data: bytes | memoryview) -> Page | None:
             height=int(tags[_LENGTH]),
             bands=samples,
             bits=int(tags.get(_BITS, (1,))[0]),
-            kind={2: "signed", 3: "float"}.get(int(formats[0]), "unsigned"),
+            kind={2: "signed", 3: "float", 5: "complex", 6: "complex"}.get(int(formats[0]), "unsigned"),
             colours=min(samples, _COLOURS.get(int(tags.get(_PHOTOMETRIC, 1)), 1)),
+            plain=int(tags.get(_PHOTOMETRIC, 1)) in _GREY_OR_RGB,
             alpha=any(value in _ALPHA for value in tags.get(_EXTRA, ())),
+            multiplied=_ALPHA[0] in tags.get(_EXTRA, ()),
             planes=int(tags.get(_PLANES, 1)) == 2,
-            more=_has_more(file, tags.next),
+            more=int(tags.get(_DEPTH, 1)) > 1 or _has_more(file, tags.next),
             preview=bool(int(tags.get(_SUBFILE, 0)) & _REDUCED) or _RAW in tags,
         )
     except Exception:  # damaged tags raise almost anything
         return None
+
+
+def misread(image: ImageFile.ImageFile) -> bool:
+    """Return whether Pillow takes an opened TIFF for something else, so that its pixels would be wrong.
+
+    It reads uncompressed planes of 16 bits as if they had 8, and signed bytes as if they were unsigned.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    bits, tags = image.tag_v2.get(_BITS, (1,))[0], image.tag_v2
+    planes = tags.get(_PLANES) == 2 and len(image.getbands()) > 1 and image.tile[0].codec_name == "raw"
+    return bool(planes and bits > 8) or (bits == 8 and tags.get(_FORMAT, (1,))[0] == 2)
 
 
 def _directory(file: io.BytesIO, at: int | None) -> Any:
@@ -105,6 +125,24 @@ def _has_more(file: io.BytesIO, at: int) -> bool:
 def has_tifffile() -> bool:
     """Return whether :func:`read_samples` can read anything."""
     return find_spec("tifffile") is not None
+
+
+def unread(data: bytes | memoryview) -> str | None:
+    """Return bands and depth of a TIFF that Pillow does not read, and the remedy; None of anything else."""
+    page = first_page(data)
+    if page is None:
+        return None
+    needs = "" if has_tifffile() else f"; {NEEDS_TIFFFILE}"
+    number = page.kind != "unsigned" or page.bits > 16
+    scale = "a range with --range LOW,HIGH or --range auto"
+    if page.kind == "complex":
+        return f"{page.words()}, which are no pixels; store what shall be seen of them, such as their magnitude"
+    if page.bands in (1, 3) and number:
+        return f"{page.words()}, which have no agreed range; give {scale}{needs}"
+    if page.bands == 3:
+        return f"{page.words()}, which Pillow does not read; take all three with --bands 1,2,3{needs}"
+    choice = "three with --bands, such as --bands 3,2,1" if page.bands > 2 else "one with --bands, such as --bands 1"
+    return f"{page.words()}; choose {choice}{f', and give {scale}' if number else ''}{needs}"
 
 
 def read_samples(data: bytes | memoryview) -> npt.NDArray[Any]:
