@@ -90,6 +90,6 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"hyper_parameters": Bomb()}, path := tmp_path / "bomb.ckpt")
-    with pytest.raises(ConfigError, match="not a readable checkpoint"):
+    with pytest.raises(ConfigError, match="getattr could run code"):
         load_classifier(path)
     assert not (tmp_path / "executed").exists()
