@@ -118,8 +118,10 @@ def check_free(out: Path | None) -> None:
     if _global_rank():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        resumable = (out / "checkpoints" / LAST_CHECKPOINT).is_file()
         raise ConfigError(
-            f"{out}: exists already, and a run is never overwritten; name another --out, or go on with --resume {out}"
+            f"{out}: exists already, and a run is never overwritten; name another --out, or "
+            + (f"go on with --resume {out}" if resumable else "remove it")
         )
     place = (out or Path("runs")).absolute()
     above = next(folder for folder in place.parents if folder.exists())

@@ -30,7 +30,8 @@ def test_shares_that_small_classes_make_larger_are_said() -> None:
     labels, splits = [0, 0, 0, 1, 1, 1, 2, 2, 2], ["train", "val", "test"] * 3
     rule = SplitRule((), {"test": 0.1, "val": 0.1}, 0)
     assert said(labels, splits, rule=rule) == [
-        f"{name} has 33% of all images where 10% was asked for: each class gives at least one"
+        f"{name} has 33% of all images where 10% was asked for: each class gives at least one image, and groups "
+        "and copies stay together"
         for name in ("test", "val")
     ]
 

@@ -168,3 +168,12 @@ def test_dogs_vs_cats_as_kaggle_has_it(data_dir: Path, tmp_path: Path) -> None:
 def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
     source = open_source(str(data_dir / "butterflies"), cache=tmp_path)
     assert (source.rows.num_rows, len(source.class_names), source.layout) == (440, 10, "class folders")
+
+
+def test_file_names_of_one_class_are_read_where_it_may_be_one(open_folder: Open) -> None:
+    files = {f"cat.{index}.jpg": None for index in range(3)}
+    with pytest.raises(SourceError, match="no images with labels found"):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(one_class=True)).class_names == ("cat",)
+    folders = {f"dog/img_{index}.jpg": None for index in range(3)}
+    assert open_folder(folders, SourceOptions(one_class=True)).class_names == ("dog",)

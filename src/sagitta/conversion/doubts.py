@@ -45,6 +45,14 @@ def group_overlap(groups: Sequence[str | None], splits: npt.NDArray[np.str_]) ->
     return f"{len(shared):,} of {plural(len(found), 'group')} are in several splits: {group!r} is in {where}"
 
 
+def too_small(before: Sequence[str], kept: Sequence[str], least: int | None) -> Iterator[str]:
+    """Say which classes were left out because they have too few images, as was asked for."""
+    out = [name for name in before if name not in set(kept)]
+    if out:
+        shown = ", ".join(out[:_NAMED]) + (f" and {len(out) - _NAMED} more" if len(out) > _NAMED else "")
+        yield f"{len(out)} of {len(before)} classes have fewer than {least} readable images and are left out: {shown}"
+
+
 def doubts(
     rule: SplitRule,
     class_names: Sequence[str],
@@ -89,7 +97,7 @@ def _small_classes(
         if rows > 1.5 * share * whole + 1:
             yield (
                 f"{name} has {rows / whole:.0%} of all images where {share:.0%} was asked for: each class gives at "
-                "least one"
+                "least one image, and groups and copies stay together"
             )
     for name in (name for name in ("val", "test") if name in counts):
         lacking = np.flatnonzero((counts[name] == 0) & (total > 0))

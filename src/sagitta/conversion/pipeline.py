@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sagitta.conversion.depth import depth_doubts, reduction_of, reductions
-from sagitta.conversion.doubts import doubts, group_overlap, lost
+from sagitta.conversion.doubts import doubts, group_overlap, lost, too_small
 from sagitta.conversion.jobs import (
     MeasureJob,
     ScanJob,
@@ -139,6 +139,8 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
 
 def _say(info: DatasetInfo, known: Sequence[str]) -> None:
     """Print what conversion found out beyond the source's own warnings."""
+    if info.reduction is not None:
+        show(f"8 bits of each sample by {Reduction.from_dict(info.reduction)}")
     for reason, files in info.reduced.items():
         show(f"reduced: {reason}, in {plural(files, 'file')}")
     for warning in info.warnings:
@@ -181,9 +183,11 @@ class _Conversion:
         bad = pc.is_valid(scanned["reason"])
         good, bad = scanned.filter(pc.invert(bad)), scanned.filter(bad)
         self._check_readable(bad, good)
+        warnings = [*self.source.warnings, *lost(bad, self.source.rows.num_rows)]
         good, bad, class_names = self._enough(good, bad)
+        warnings += too_small(self.source.class_names, class_names, self.options.min_images)
         self._quarantine(bad)
-        rows, warnings = self._split(good, class_names)
+        rows, doubtful = self._split(good, class_names)
         splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
         splits = {name: table for name, table in splits.items() if table.num_rows}
         files = self._write(splits, class_names)
@@ -204,12 +208,7 @@ class _Conversion:
             provenance=self._provenance(),
             quarantined=bad.num_rows,
             multilabel=self.source.multilabel,
-            warnings=(
-                *self.source.warnings,
-                *lost(bad, self.source.rows.num_rows),
-                *depth_doubts(rows, self.options),
-                *warnings,
-            ),
+            warnings=(*warnings, *depth_doubts(rows, self.options), *doubtful),
             reduced=reductions(rows),
             reduction=None if self.reduction is None else self.reduction.to_dict(),
         )

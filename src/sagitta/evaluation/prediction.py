@@ -2,6 +2,7 @@
 
 import json
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def list_files(paths: Sequence[Path]) -> Listed:
             names, others = image_files(path)
             files += [str(path / name) for name in names]
             skipped += others
-        elif path.exists():
+        elif os.path.lexists(path):  # a link that leads nowhere is a row with an error
             files.append(str(path))
         else:
             raise SourceError(f"{path}: no such file or folder")

@@ -88,6 +88,7 @@ class Evaluation:
         predictions: path, label, predicted (class names, lists of them where rows have several), probabilities.
         unknown: full names of the scores that these images have no value of.
         tested: what was evaluated.
+        folder: where the run keeps it; None where it is not recorded.
     """
 
     metrics: dict[str, float]
@@ -96,6 +97,7 @@ class Evaluation:
     predictions: pa.Table
     unknown: tuple[str, ...] = ()
     tested: Tested | None = None
+    folder: Path | None = None
 
     @property
     def trained_on(self) -> int | None:
@@ -125,7 +127,8 @@ class Evaluation:
             f"{name:<14} {value:.4f}{_interval(self.scores.get(name))}" for name, value in sorted(self.metrics.items())
         ]
         lines += [f"{name:<14} -       no image has a label of these classes" for name in self.unknown]
-        return "\n".join([*head, *lines, "", *_class_table(self.classes)])
+        kept = [] if self.folder is None else ["", f"every prediction: {self.folder / PREDICTIONS_FILE}"]
+        return "\n".join([*head, *lines, "", *_class_table(self.classes), *kept])
 
     def __repr__(self) -> str:
         return self.text()

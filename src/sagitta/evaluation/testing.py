@@ -147,7 +147,7 @@ def evaluate(
         trainer = quiet_trainer(devices=devices, precision=precision)
         evaluation = run_test(trainer, classifier, data, replace(chosen, notes=tuple(notes)), read_seen(checkpoint))
     if purpose == "test" and folder is not None:
-        record_test(folder, data.source, checkpoint, evaluation, flip=flip)
+        return record_test(folder, data.source, checkpoint, evaluation, flip=flip) or evaluation
     return evaluation
 
 
@@ -205,7 +205,8 @@ def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", 
         return Chosen(names[0], f"{purpose}_", () if names[0] == purpose else (called,))
     wanted = split or purpose
     if wanted in names:
-        return Chosen(wanted, f"{wanted}_")
+        chose = own and wanted == "val"
+        return Chosen(wanted, f"{wanted}_", ("these images chose the checkpoint",) if chose else ())
     if split is None and wanted == "test" and "val" in names:
         also = ", which also chose the checkpoint" if own else ""
         return Chosen("val", "val_", (f"there is no test set: the figures are those of val{also}",))
@@ -253,13 +254,14 @@ def run_test(
 
 
 @rank_zero_only
-def record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation, *, flip: bool = False) -> None:
-    """Add a test to the run directory, beside those before, on the first rank only."""
+def record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation, *, flip: bool = False) -> Evaluation:
+    """Add a test to the run directory, beside those before; returns it with its folder. None but on the first rank."""
     folder = new_test_folder(run, source)
     evaluation.write(folder)
     about = {} if evaluation.tested is None else evaluation.tested.log()
     about["predictions"] = (folder / PREDICTIONS_FILE).relative_to(run).as_posix()
     append_test_log(run, source, checkpoint, evaluation.log(), flip=flip, about=about)
+    return replace(evaluation, folder=folder)
 
 
 def evaluate_predictions(

@@ -40,7 +40,11 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
     if (Path(source) / INFO_FILE).is_file():
         _check_converted(source, options, convert)
         return Path(source)
-    options = replace(options, keep_missing=options.keep_missing or convert.on_bad == "quarantine")
+    options = replace(
+        options,
+        keep_missing=options.keep_missing or convert.on_bad == "quarantine",
+        one_class=convert.purpose != "train",
+    )
     opened = open_source(source, options, cache=user_cache())
     if verbose:
         show(opened.describe())

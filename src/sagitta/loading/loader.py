@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sagitta.dataset import ShardSet
+from sagitta.dataset import ShardSet, plural
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading.augmentation import Augmentation, change_pixels
 from sagitta.loading.pixels import CachedPixels, EncodedPixels, Reading
@@ -268,8 +268,9 @@ def match_labels(labels: Ints | Bools, own: Sequence[str], wanted: Sequence[str]
         return labels
     missing = [name for name in own if name not in wanted]
     if missing:
+        count = plural(len(missing), "class", "classes")
         raise ConfigError(
-            f"the dataset has {len(missing)} classes that the model does not know: {shorten(missing)}; "
+            f"the dataset has {count} that the model does not know: {shorten(missing)}; rename its folders or labels: "
             f"the model knows {shorten(wanted)}"
         )
     position = {name: index for index, name in enumerate(wanted)}

@@ -39,6 +39,7 @@ class SourceOptions:
         group_column: column whose equal values must stay in one split.
         keep_missing: files that a table names and that are not there become rows, for conversion to quarantine;
             otherwise they are an error.
+        one_class: file names may hold a single class, as those of images to be tested may.
 
     Raises:
         ConfigError: a name is no text, or empty, which a script's empty variable would be.
@@ -51,6 +52,7 @@ class SourceOptions:
     split_column: str | None = None
     group_column: str | None = None
     keep_missing: bool = False
+    one_class: bool = False
 
     def __post_init__(self) -> None:
         for name in ("layout", "label_column", "label_separator", "path_column", "split_column", "group_column"):

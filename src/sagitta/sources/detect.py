@@ -77,7 +77,9 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     """
     if not tree.sizes:
         raise SourceError(f"{tree.location}: empty, no file in it; give the folder that holds the images")
-    source = _first(tree, options)
+    source = _first(tree, replace(options, one_class=False))
+    if source is None and options.one_class:  # last, for names of one class may mean anything else
+        source = _first(tree, options)
     if source is not None:
         return source
     if options.layout is not None:

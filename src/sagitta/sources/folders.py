@@ -38,14 +38,14 @@ def folders(tree: Tree, options: SourceOptions) -> Source | None:
 def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     """Return images that lie side by side with their class in the name, as Kaggle's dogs-vs-cats has them.
 
-    At least two labels must have two files each, else the names mean something else.
+    At least two labels must have two files each, else the names mean something else; but not for ``one_class``.
     """
     source = _source(tree, options, _name_label, "file names (cat.0.jpg)")
     if source is None:
         return None
     counts = Counter(source.rows["label"].to_pylist())
     refuse_class_in_name(tree.location, counts)
-    return source if sum(count >= 2 for count in counts.values()) >= 2 else None
+    return source if options.one_class or sum(count >= 2 for count in counts.values()) >= 2 else None
 
 
 def image_files(folder: Path) -> tuple[list[str], int]:

@@ -256,7 +256,7 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     if settings.trainer["limit_test_batches"] != 0:
         chosen = choose_split(data, None, own=True)
         evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
-        record_test(run, data.source, path, evaluation)
+        evaluation = record_test(run, data.source, path, evaluation) or evaluation
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
@@ -278,7 +278,7 @@ def _ended_early(run: Path) -> Iterator[None]:
 def _going_on(run: Path) -> str:
     if (run / "checkpoints" / LAST_CHECKPOINT).is_file():
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
-    return f"no epoch was finished: remove {run}, and the same command begins again"
+    return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
 
 
 def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arguments: Any) -> pl.Trainer:
