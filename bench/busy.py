@@ -8,7 +8,7 @@ Every measurement has a process of its own, with as many threads as there are us
 random weights of mobilenetv2_100 at 224 pixels. The cases alternate, quiet and busy; busy means two processes that
 count. ``images_s`` are images a second of wall-clock time, ``cpu_ms`` the processor time of all threads an image.
 
-- ``--spin``: the environment as it is (OpenMP's default), ``OMP_WAIT_POLICY=passive``, ``GOMP_SPINCOUNT=1000``; what
+- ``--spin``: the environment as it is (OpenMP's default), ``OMP_WAIT_POLICY=passive``, ``GOMP_SPINCOUNT``; what
   does not lose on a quiet machine belongs into ``sagitta.pool.spin_little``.
 - ``--batch``: the network as ``probe`` has it (without head, BatchNorm folded) and as ``predict`` has it, in the
   environment of the command line; the best compromise belongs into ``sagitta.models.inference_batch``.
@@ -34,7 +34,8 @@ MODEL, SIDE, THREADS, OTHERS = "mobilenetv2_100", 224, 2, 2
 SPIN: dict[str, dict[str, str]] = {
     "default": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
-    "spincount": {"GOMP_SPINCOUNT": "1000"},
+    "1000": {"GOMP_SPINCOUNT": "1000"},
+    "50000": {"GOMP_SPINCOUNT": "50000"},
 }
 SPIN_BATCH, SIZES = 16, (1, 2, 4, 8, 16, 32, 64)
 DECIDE = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")

@@ -23,7 +23,7 @@ S = TypeVar("S")  # the state
 J = TypeVar("J")  # a job
 R = TypeVar("R")  # its result
 
-_SPIN = {"GOMP_SPINCOUNT": "1000"}  # see bench/busy.py
+_SPIN = {"GOMP_SPINCOUNT": "50000"}  # of those in bench/busy.py the least that loses nothing on a quiet machine
 _BAR = 60  # cells of a progress bar with its numbers
 _state: Any = None
 

@@ -6,7 +6,7 @@ import torch
 
 from sagitta.pool import usable_cores
 
-_CPU_BATCH, _DEVICE_BATCH = 8, 256  # see bench/busy.py
+_CPU_BATCH, _DEVICE_BATCH = 4, 256  # see bench/busy.py
 
 
 def inference_batch(device: torch.device) -> int:
