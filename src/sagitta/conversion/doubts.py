@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sagitta.conversion.splits import Bools, Ints, SplitRule
+from sagitta.conversion.splits import Bools, Ints, SplitRule, classes_in
 from sagitta.dataset import QUARANTINE_FILE, SPLITS, plural
 
 _NAMED = 5  # classes that a sentence names
@@ -47,7 +47,8 @@ def group_overlap(groups: Sequence[str | None], splits: npt.NDArray[np.str_]) ->
 
 def too_small(before: Sequence[str], kept: Sequence[str], least: int | None) -> Iterator[str]:
     """Say which classes were left out because they have too few images, as was asked for."""
-    out = [name for name in before if name not in set(kept)]
+    enough = set(kept)
+    out = [name for name in before if name not in enough]
     if out:
         shown = ", ".join(out[:_NAMED]) + (f" and {len(out) - _NAMED} more" if len(out) > _NAMED else "")
         yield f"{len(out)} of {len(before)} classes have fewer than {least} readable images and are left out: {shown}"
@@ -131,7 +132,7 @@ def _identical(
 
 
 def _said(class_names: Sequence[str], labels: Ints | Bools, splits: npt.NDArray[np.str_], row: int) -> str:
-    names = ";".join(class_names[label] for label in _classes_in(labels[row : row + 1]))
+    names = ";".join(class_names[label] for label in sorted(classes_in(labels[row : row + 1])))
     return f"{names or 'no label'}, {splits[row]}"
 
 
@@ -142,8 +143,3 @@ def _names(class_names: Sequence[str], labels: Ints) -> str:
 def _counts(labels: Ints | Bools, classes: int) -> Ints:
     counts: Ints = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0)
     return counts
-
-
-def _classes_in(labels: Ints | Bools) -> list[int]:
-    found: list[int] = np.unique(labels if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))).tolist()
-    return found

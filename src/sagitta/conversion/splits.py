@@ -220,9 +220,9 @@ def check_splits(
     Raises:
         SourceError: fewer than two classes to train on, or a class that training lacks.
     """
-    trained = _classes_in(labels[splits == "train"])
+    trained = classes_in(labels[splits == "train"])
     for name in ("val", "test"):
-        if lacking := sorted(_classes_in(labels[splits == name]) - trained):
+        if lacking := sorted(classes_in(labels[splits == name]) - trained):
             advice = (
                 "its images equal those of another class or share their groups: mend the labels or the groups"
                 if name in rule.made
@@ -234,5 +234,6 @@ def check_splits(
         raise SourceError(f"one class only{only}: a classifier needs at least two; is this the right folder or column?")
 
 
-def _classes_in(labels: Ints | Bools) -> set[int]:
+def classes_in(labels: Ints | Bools) -> set[int]:
+    """Return the classes that some row has: labels (N,), or (N, classes) where rows have several."""
     return set((labels if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))).tolist())

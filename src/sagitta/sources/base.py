@@ -18,12 +18,15 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 """Lower-case suffixes that mark a file as an image."""
 
-TEXT_SUFFIXES = frozenset({
+SIDE_SUFFIXES = frozenset({
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
-    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson",
-    ".manifest", ".tfw", ".jgw", ".pgw", ".prj",
+    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".tfw", ".jgw", ".pgw", ".prj",
 })  # fmt: skip
-"""Lower-case suffixes of files that accompany images."""
+"""Lower-case suffixes of files that accompany images. Any other file in a class folder becomes a row; conversion keeps
+or quarantines it."""
+
+TEXT_SUFFIXES = SIDE_SUFFIXES | {".mat", ".xlsx", ".xls", ".lst", ".tab", ".ndjson", ".manifest"}
+"""Those, and further ones of tables and lists: no cell of a table means such a file."""
 
 
 @dataclass(frozen=True)

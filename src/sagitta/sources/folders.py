@@ -8,15 +8,9 @@ from pathlib import Path
 
 from sagitta.dataset import Source, plural, split_in, split_of
 from sagitta.errors import SourceError
-from sagitta.sources.base import IMAGE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, SIDE_SUFFIXES, Found, SourceOptions, examples, make_source, suffix
 from sagitta.sources.splitfolders import SplitFolders, masks, refuse_class_in_name, split_folders
 from sagitta.sources.tree import Tree, folder_tree
-
-_SIDE_SUFFIXES = frozenset({
-    ".csv", ".tsv", ".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".pdf",
-    ".log", ".ini", ".cfg", ".py", ".ipynb", ".parquet", ".tfw", ".jgw", ".pgw", ".prj",
-})  # fmt: skip
-"""Files that accompany images. Any other file in a class folder becomes a row; conversion keeps or quarantines it."""
 
 _SAMPLE = 500
 
@@ -51,7 +45,7 @@ def filenames(tree: Tree, options: SourceOptions) -> Source | None:
 def image_files(folder: Path) -> tuple[list[str], int]:
     """Return the names of the files in a folder that may be images, sorted, and how many are none by their names."""
     names = folder_tree(str(folder), folder).sizes
-    images = [name for name in names if suffix(name) not in _SIDE_SUFFIXES]
+    images = [name for name in names if suffix(name) not in SIDE_SUFFIXES]
     return images, len(names) - len(images)
 
 
@@ -95,7 +89,7 @@ class _Found(Found):
 
 
 def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | None], layout: str) -> Source | None:
-    images = [name for name in tree.sizes if suffix(name) not in _SIDE_SUFFIXES]
+    images = [name for name in tree.sizes if suffix(name) not in SIDE_SUFFIXES]
     left_out = masks(images)
     rows = [name for name in images if name not in left_out]
     kept = (name for name in rows if not _set_aside(name))
