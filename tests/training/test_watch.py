@@ -40,18 +40,16 @@ def test_grid_frames_right_green_and_wrong_red() -> None:
     assert grid.width < 2 * 200 and grid.height < 2 * 220
 
 
+def plain_trainer(folder: Path, *callbacks: pl.Callback, epochs: int, **arguments: Any) -> pl.Trainer:
+    """A Trainer on the CPU that writes nothing of its own."""
+    off: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
+    where: dict[str, Any] = {"accelerator": "cpu", "default_root_dir": folder}
+    return pl.Trainer(max_epochs=epochs, callbacks=list(callbacks), **off, **where, **arguments)
+
+
 def test_every_epoch_leaves_a_picture_and_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loader = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2), 8)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[PredictionImages(4), EpochLines()],
-    )
+    trainer = plain_trainer(tmp_path, PredictionImages(4), EpochLines(), epochs=2, enable_progress_bar=False)
     trainer.fit(Classifier("simple-cnn", num_classes=2), loader, loader)
     pictures = sorted((tmp_path / "predictions").iterdir())
     assert [path.name for path in pictures] == ["epoch=00.png", "epoch=01.png"]
@@ -72,16 +70,7 @@ def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureF
             return torch.rand(3, 16, 16), index % 2
 
     watch = Throughput()
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch],
-    )
+    trainer = plain_trainer(tmp_path, watch, epochs=1, enable_progress_bar=False)
     trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2), DataLoader(Slow(), 12))
     assert watch.images == (12 - 5) * 2
     assert watch.wait_share > 0.5
@@ -182,15 +171,8 @@ def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, phot
 def test_bar_and_lines_count_epochs_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = io.StringIO()
     loader = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2), 4)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[EpochLines(), EpochBar(console_kwargs={"file": drawn, "force_terminal": True, "width": 80})],
-    )
+    bar = EpochBar(console_kwargs={"file": drawn, "force_terminal": True, "width": 80})
+    trainer = plain_trainer(tmp_path, EpochLines(), bar, epochs=2)
     trainer.fit(Classifier("simple-cnn", num_classes=2), loader, loader)
     shown = drawn.getvalue() + capsys.readouterr().out
     assert set(re.findall(r"(?i)epoch +\d+/\d+", shown)) == {"epoch   1/2", "epoch   2/2"}

@@ -154,6 +154,7 @@ class ImageData(pl.LightningDataModule):
             if transform_workers:
                 own.check_sendable()
         self.tested_split = "test"
+        self._path: Path | None = None  # where this process prepared the dataset: looking for it again takes as long
         self._shards: ShardSet | None = None
         self._pixels: dict[str, CachedPixels | EncodedPixels] = {}  # of each split, for all its loaders
         self._position: dict[str, Any] | None = None  # of a resumed fit, until its loader is made
@@ -290,12 +291,12 @@ class ImageData(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Convert the source into the cache if need be; called once a node, and safe under many processes."""
         if self._shards is None:
-            dataset_path(self.source, self._layout, self._convert, verbose=self._verbose)
+            self._path = dataset_path(self.source, self._layout, self._convert, verbose=self._verbose)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the dataset in this process."""
         if self._shards is None:
-            self._shards = ShardSet.open(dataset_path(self.source, self._layout, self._convert))
+            self._shards = ShardSet.open(self._path or dataset_path(self.source, self._layout, self._convert))
 
     def train_dataloader(self) -> Loader:
         """Return shuffled, augmented batches; the tail batch is dropped."""
