@@ -256,7 +256,7 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     if settings.trainer["limit_test_batches"] != 0:
         chosen = choose_split(data, None, own=True)
         evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
-        evaluation = record_test(run, data.source, path, evaluation) or evaluation
+        evaluation = record_test(run, data.source, path.name, evaluation) or evaluation
     result = _validated(run) | (evaluation.metrics if evaluation else {})
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)

@@ -271,7 +271,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     keep_seen(run, _seen(data), best.candidate.weights)
     result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
     if best.test is not None:
-        record_test(run, data.source, checkpoint, best.test)
+        record_test(run, data.source, checkpoint.name, best.test)
         result |= best.test.metrics
     write_record(
         run,
