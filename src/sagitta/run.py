@@ -46,6 +46,7 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 TEST_LOG = "test_logs.csv"
 MEMBERS = "members"
+OUT_OF_FOLD = "out_of_fold.parquet"
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""

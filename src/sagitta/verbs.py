@@ -122,6 +122,7 @@ def fit(
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
     keep: int | None = None,
+    folds: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -162,6 +163,8 @@ def fit(
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
         keep: how many checkpoints of the best epochs are kept (1), their weights alone.
+        folds: cross-validate: train and val are divided anew, by class and group, and a member a fold is trained; the
+            run predicts with their mean, and its figures of train and val are out of fold.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
@@ -187,7 +190,7 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     from sagitta.training import fit as fit_settings
-    from sagitta.training import resumable
+    from sagitta.training import fit_folds, resumable
 
     given = {
         "model": model,
@@ -204,6 +207,7 @@ def fit(
         "cutmix": cutmix,
         "class_weights": class_weights,
         "keep": keep,
+        "folds": folds,
         "seed": seed,
         "devices": devices,
         "precision": precision,
@@ -224,7 +228,8 @@ def fit(
     run = None if resume is None else _path(resume)
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
-    fitted = fit_settings(chosen, None if out is None else _path(out), run)
+    several = chosen.data["folds"] is not None and chosen.data["fold"] is None
+    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -483,15 +488,14 @@ class Run:
         return history_table(self.path)
 
     def classifier(self) -> "Classifier":
-        """Return the best checkpoint's model, on the CPU, in evaluation mode.
+        """Return the best checkpoint's model, or the mean of the members, on the CPU, in evaluation mode.
 
         Raises:
-            ConfigError: the run has no checkpoint.
+            ConfigError: the run has no checkpoint, or members that read images in different ways.
         """
-        from sagitta.models import load_classifier
-        from sagitta.run import find_checkpoint
+        from sagitta.evaluation import one_classifier
 
-        return load_classifier(find_checkpoint(self.path))
+        return one_classifier(self.path)
 
     def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
         """Classify image files, see :func:`sagitta.predict`."""
@@ -508,7 +512,11 @@ class Run:
         from sagitta.run import history
 
         record = self.record
-        parts = [] if "probe" in record else [history(self.path, self.metrics)]
+        parts = [history(self.path, self.metrics)] if record.keys().isdisjoint({"probe", "out_of_fold"}) else []
+        if "out_of_fold" in record:
+            from sagitta.training import folds_text
+
+            parts.append(folds_text(record["out_of_fold"]))
         if "probe" in record:
             from sagitta.training import probe_text
 

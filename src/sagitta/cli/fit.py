@@ -39,8 +39,13 @@ def fit(argv: list[str]) -> None:
     run = run_fit(a.source, **options, settings=settings, out=a.out, resume=a.resume)
     if not is_first_process() or not run.metrics:  # the others are silent; a fast_dev_run has nothing to show
         return
-    best = run.path / run.record["best_checkpoint"]
-    show(f"{run.text()}\n\nEverything is in {run.path}, the best checkpoint is {best}")
+    record = run.record
+    best = (
+        f"the best checkpoint is {run.path / record['best_checkpoint']}"
+        if "best_checkpoint" in record
+        else (f"the members are in {run.path / 'members'}")
+    )
+    show(f"{run.text()}\n\nEverything is in {run.path}, {best}")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
 
 

@@ -1,5 +1,6 @@
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
+from .overlap import Digests as Digests
 from .overlap import Seen as Seen
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen

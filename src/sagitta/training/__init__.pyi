@@ -3,6 +3,8 @@ from .callbacks import WeightEMA as WeightEMA
 from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import resumable as resumable
+from .folds import fit_folds as fit_folds
+from .folds import folds_text as folds_text
 from .probing import Candidate as Candidate
 from .probing import probe as probe
 from .probing import probe_run as probe_run

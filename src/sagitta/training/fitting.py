@@ -33,6 +33,7 @@ from sagitta.models import Classifier, check_network, dry_run, load_classifier, 
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
+    MEMBERS,
     check_free,
     from_first_process,
     is_first_process,
@@ -66,7 +67,9 @@ class Fitted:
     evaluation: Evaluation | None
 
 
-def fit(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+def fit(
+    settings: Settings, out: Path | None = None, resume: Path | None = None, *, member_of: Path | None = None
+) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
     All that can be known is checked before the source is converted, and the rest before there is a run directory.
@@ -75,6 +78,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
         settings: of data, model and trainer.
         out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
+        member_of: the run whose member this becomes, which an interruption names.
 
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
@@ -82,8 +86,11 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     check_free(out)
     with quiet():
         trial = _check_before_conversion(settings, resume)
+        if member_of is not None and trial.num_devices * trial.num_nodes > 1:
+            raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
-        data = settings.image_data(verbose=is_first_process())
+        told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
+        data = settings.image_data(verbose=is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -99,7 +106,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            with _ended_early(run):
+            with ended_early(member_of or run):
                 return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
 
 
@@ -109,7 +116,8 @@ def resumable(run: Path) -> Path:
     Raises:
         ConfigError: something that is needed for it is missing.
     """
-    for needed in (run / CONFIG_FILE, run / "checkpoints" / LAST_CHECKPOINT):
+    needed_files = [run / CONFIG_FILE, *([] if (run / MEMBERS).is_dir() else [run / "checkpoints" / LAST_CHECKPOINT])]
+    for needed in needed_files:
         if not needed.is_file():
             raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
     return run / CONFIG_FILE
@@ -263,7 +271,7 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
 
 
 @contextmanager
-def _ended_early(run: Path) -> Iterator[None]:
+def ended_early(run: Path) -> Iterator[None]:
     """Say how to go on where a run is interrupted, or cannot be written any more."""
     try:
         yield
@@ -276,7 +284,7 @@ def _ended_early(run: Path) -> Iterator[None]:
 
 
 def _going_on(run: Path) -> str:
-    if (run / "checkpoints" / LAST_CHECKPOINT).is_file():
+    if (run / MEMBERS).is_dir() or (run / "checkpoints" / LAST_CHECKPOINT).is_file():
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
     return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
 
