@@ -198,7 +198,7 @@ def members_of(run: Path) -> list[dict[str, Any]] | None:
     found: list[dict[str, Any]] | None = read_record(run).get("members")
     if found is None:
         raise ConfigError(
-            f"{run}: not all of its members are trained; go on with sagitta fit --resume {run}, or name one: "
+            f"{run}: not all of its members are there yet; go on with sagitta fit --resume {run}, or name one: "
             f"{run / MEMBERS / '1'}"
         )
     return found

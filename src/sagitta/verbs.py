@@ -1,4 +1,4 @@
-"""What Sagitta does, one function for each command and with its names: convert, fit, probe, evaluate, predict.
+"""What Sagitta does, one function a command and with its name: convert, fit, probe, ensemble, evaluate, predict.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -326,6 +326,26 @@ def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLik
     return [Candidate(name, file) for name, file in zip(names, files, strict=True)]
 
 
+def ensemble(runs: "Sequence[PathLike | Run]", *, out: PathLike | None = None) -> "Run":
+    """Make some runs one that averages their probabilities; returns it, tested on the data of the first.
+
+    The weights are found on rows that none of the runs was trained on, and are equal where that is not surely better.
+
+    Args:
+        runs: at least two, of the same classes; networks and image sizes may differ.
+        out: run directory to make, which holds copies of the checkpoints; by default ``runs/ensemble-1`` and so on.
+
+    Raises:
+        SagittaError: the runs do not fit together; nothing is left behind then.
+    """
+    from sagitta.training import ensemble as make_ensemble
+
+    if isinstance(runs, str | os.PathLike):
+        raise ConfigError("an ensemble needs at least two runs: give a list of them")
+    made = make_ensemble([_path(run) for run in runs], None if out is None else _path(out))
+    return Run(made.run, test=made.evaluation)
+
+
 def evaluate(
     run: "PathLike | Run",
     source: PathLike | None = None,
@@ -512,7 +532,12 @@ class Run:
         from sagitta.run import history
 
         record = self.record
-        parts = [history(self.path, self.metrics)] if record.keys().isdisjoint({"probe", "out_of_fold"}) else []
+        told = {"probe", "out_of_fold", "ensemble"}
+        parts = [history(self.path, self.metrics)] if told.isdisjoint(record) else []
+        if "ensemble" in record:
+            from sagitta.training import ensemble_text
+
+            parts.append(ensemble_text(record["ensemble"]))
         if "out_of_fold" in record:
             from sagitta.training import folds_text
 

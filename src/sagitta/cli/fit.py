@@ -1,4 +1,4 @@
-"""`sagitta fit` and `sagitta probe`."""
+"""`sagitta fit`, `sagitta probe` and `sagitta ensemble`: what makes a run."""
 
 import shlex
 from pathlib import Path
@@ -79,6 +79,24 @@ def probe(argv: list[str]) -> None:
     show(
         f"{run.text()}\nEverything is in {run.path}: {name} with its new head\nNext: sagitta predict {run.path} PHOTOS…"
     )
+
+
+def ensemble(argv: list[str]) -> None:
+    """Make some runs one that averages their probabilities."""
+    from sagitta.verbs import ensemble as run_ensemble
+
+    parser = Command(
+        "ensemble",
+        "RUN RUN… [--out DIR]",
+        "Average the probabilities of some runs, by weights that are found on rows that none was trained on.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of the same classes")
+    parser.add_argument("--out", metavar="DIR", help="run directory to make (runs/ensemble-1, -2, …)")
+    a, _ = parser.parse(argv)
+    _remember("ensemble", argv)
+    run = run_ensemble(a.runs, out=a.out)
+    show(f"{run.text()}\n\nEverything is in {run.path}, with copies of the checkpoints")
+    show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
 
 
 def _remember(name: str, argv: list[str]) -> None:

@@ -1,5 +1,7 @@
+from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
+from .overlap import SEEN_FILE as SEEN_FILE
 from .overlap import Digests as Digests
 from .overlap import Seen as Seen
 from .overlap import keep_seen as keep_seen
@@ -23,3 +25,8 @@ from .testing import quiet_trainer as quiet_trainer
 from .testing import record_test as record_test
 from .testing import run_test as run_test
 from .testing import validate as validate
+from .unseen import Common as Common
+from .unseen import common_rows as common_rows
+from .weighing import Weighed as Weighed
+from .weighing import equal as equal
+from .weighing import weigh as weigh

@@ -4,6 +4,7 @@ Members may be different networks, of different image sizes and preprocessing. T
 classifier, so no image is decoded twice for them; the others read the data their own way.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def one_classifier(run: Path) -> Classifier:
     return model.first
 
 
-def _together(parts: list[Part], thresholds: list[float] | None) -> list[Part]:
+def _together(parts: list[Part], thresholds: Mapping[str, float] | None) -> list[Part]:
     """Return one part for those that read images alike, in the order of the first of each."""
     groups: list[list[Part]] = []
     for part in parts:
@@ -117,11 +118,9 @@ def _together(parts: list[Part], thresholds: list[float] | None) -> list[Part]:
             groups.append([part])
         else:
             group.append(part)
-    return [
-        Part(
-            averaged([part.classifier for part in group], [part.share for part in group], thresholds),
-            sum(part.share for part in group),
-            group[0].precision,
-        )
-        for group in groups
-    ]
+    found = []
+    for group in groups:
+        classifiers, shares = [part.classifier for part in group], [part.share for part in group]
+        own = None if thresholds is None else [thresholds[name] for name in classifiers[0].class_names]
+        found.append(Part(averaged(classifiers, shares, own), sum(shares), group[0].precision))
+    return found

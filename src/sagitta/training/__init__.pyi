@@ -1,5 +1,7 @@
 from .callbacks import StepSeed as StepSeed
 from .callbacks import WeightEMA as WeightEMA
+from .ensembling import ensemble as ensemble
+from .ensembling import ensemble_text as ensemble_text
 from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import resumable as resumable

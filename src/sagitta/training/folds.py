@@ -183,7 +183,8 @@ def _out_of_fold(
         ],
         "lines": tested.lines(),
     }
-    return judged, {"thresholds": thresholds, "out_of_fold": about}
+    named = None if thresholds is None else dict(zip(names, thresholds, strict=True))
+    return judged, {"thresholds": named, "out_of_fold": about}
 
 
 def _seen_before(seen: Seen | None, digests: Digests) -> int:
