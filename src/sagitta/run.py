@@ -126,7 +126,8 @@ def check_free(out: Path | None) -> None:
     if _global_rank():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        resumable = (out / "checkpoints" / LAST_CHECKPOINT).is_file()
+        begun = (out / MEMBERS).is_dir() and "ensemble" not in read_record(out)
+        resumable = begun or (out / "checkpoints" / LAST_CHECKPOINT).is_file()
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or "
             + (f"go on with --resume {out}" if resumable else "remove it")

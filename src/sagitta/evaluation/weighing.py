@@ -2,8 +2,9 @@
 
 The log loss of a mean is convex in its weights, and expectation maximisation for the weights of a mixture (Dempster,
 Laird and Rubin 1977) leads to its minimum without ever leaving the simplex. Few rows make any weights look good where
-they were found, so they are judged on rows that they were not found on, and equal weights stay unless the found ones
-are better by more than one standard error.
+they were found: so one row more for each model counts, which only that model explains, and draws them towards equal
+ones; and they are judged on rows that they were not found on, where equal weights stay unless the found ones are better
+by more than one standard error.
 """
 
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def _lowest(likelihoods: Floats) -> Floats:
     weights = np.full(flat.shape[1], 1 / flat.shape[1])
     for _ in range(_STEPS):
         shares = flat * weights
-        better = (shares / shares.sum(axis=1, keepdims=True)).mean(axis=0)
+        own = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0) + likelihoods.shape[1]
+        better = own / own.sum()
         done, weights = np.abs(better - weights).max() < 1e-7, better
         if done:
             break

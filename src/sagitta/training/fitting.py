@@ -39,6 +39,7 @@ from sagitta.run import (
     is_first_process,
     new_run_directory,
     read_metrics,
+    read_record,
     save_config,
     told_to_other_ranks,
     write_record,
@@ -116,6 +117,8 @@ def resumable(run: Path) -> Path:
     Raises:
         ConfigError: something that is needed for it is missing.
     """
+    if "ensemble" in read_record(run):
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
     needed_files = [run / CONFIG_FILE, *([] if (run / MEMBERS).is_dir() else [run / "checkpoints" / LAST_CHECKPOINT])]
     for needed in needed_files:
         if not needed.is_file():

@@ -199,10 +199,8 @@ def _doubts(labels: Any, folds: Any, names: Sequence[str]) -> tuple[str, ...]:
     if not alone:
         return ()
     some = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")
-    whose = "has its images or its one group" if len(alone) == 1 else "have their images or their one group"
-    return (
-        f"{plural(len(alone), 'class', 'classes')} ({some}) {whose} in one fold, so that out of fold nothing knew it",
-    )
+    there = plural(len(alone), "class is", "classes are")
+    return (f"{there} in one fold only ({some}): out of fold nothing knew of it",)
 
 
 def _plain(scores: Mapping[str, Estimate], prefix: str) -> dict[str, list[float]]:
