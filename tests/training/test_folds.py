@@ -159,6 +159,8 @@ def test_what_is_printed_is_named_out_of_fold(run: Path) -> None:
     ("arguments", "words"),
     [
         (["fit", "squares", "--weights", "run"], "name one: run/members/1"),
+        (["fit", "--resume", "run", "--folds", "4"], "run: began with --folds 3, not 4"),
+        (["fit", "--resume", "run", "--val", "0.3"], "run/members/1: was trained before images, labels or the options"),
         (["fit", "squares", "--folds", "1"], "folds 1: must be at least 2"),
         (["fit", "squares", "--folds", "99", "--out", "new"], "take at most"),
         (["fit", "squares", "--folds", "3", "--model", "nonsense", "--out", "new"], "no model 'nonsense'"),

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sagitta.dataset import plural
-from sagitta.errors import SagittaError
+from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Digests,
     Evaluation,
@@ -45,7 +45,7 @@ from sagitta.run import (
     save_config,
     write_record,
 )
-from sagitta.settings import Settings, read_values
+from sagitta.settings import Settings, read_values, short_name
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted, ended_early, fit
 from sagitta.training.watch import say
@@ -69,6 +69,8 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
         SagittaError: as :func:`sagitta.training.fit`; there is no run directory then, unless a member has learned.
     """
     check_free(out)
+    if resume is not None:
+        _check_division(settings, resume)
     run = resume or new_run_directory(out, settings.source)
     (run / MEMBERS).mkdir(exist_ok=True)
     try:
@@ -86,6 +88,27 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
         if resume is None and not any(run.rglob("*.ckpt")):
             shutil.rmtree(run, ignore_errors=True)
         raise
+
+
+def _check_division(settings: Settings, run: Path) -> None:
+    """Refuse to go on with other folds than those of the members that are trained."""
+    before = read_values(run / CONFIG_FILE)
+    for key in ("source", "seed", "data.folds"):
+        if before.get(key) != settings.get(key):
+            was, now = before.get(key), settings.get(key)
+            raise ConfigError(
+                f"{run}: began with {short_name(key)} {was}, not {now}, and its members are divided by that; leave it "
+                "out, or begin another run"
+            )
+
+
+def _check_data(data: ImageData, places: Sequence[Path]) -> None:
+    """Refuse members that were trained on other data than is there now: their folds would not be parts of one whole."""
+    for place in places:
+        if read_record(place).get("dataset", {}).get("fingerprint") != data.info.fingerprint:
+            raise ConfigError(
+                f"{place}: was trained before images, labels or the options of {data.source} changed; begin another run"
+            )
 
 
 def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
@@ -116,6 +139,7 @@ def _finish(settings: Settings, run: Path, places: Sequence[Path]) -> Fitted:
     data = settings.image_data()
     data.prepare_data()
     data.setup()
+    _check_data(data, places)
     seen = [read_seen(place) for place in places]
     keep_seen(run, reduce(Seen.__or__, [each for each in seen if each is not None]))
     judged, about = _out_of_fold(run, places, data, seen)
