@@ -21,6 +21,12 @@ def test_mean_logits_have_the_mean_of_the_probabilities() -> None:
         torch.testing.assert_close(found, 0.5 * first + 0.3 * second + 0.2 * third)
 
 
+def test_mean_logits_of_half_precision_lose_nothing_more() -> None:
+    logits = torch.randn(5, 4, generator=GENERATOR).bfloat16()
+    for task in (SINGLE_LABEL, MULTI_LABEL):
+        torch.testing.assert_close(task.probabilities(task.mean_logits([logits], [1.0])), task.probabilities(logits))
+
+
 def test_mean_logits_stay_finite_where_probabilities_do_not_fit_float32() -> None:
     certain = torch.tensor([[200.0, -200.0]])
     for task in (SINGLE_LABEL, MULTI_LABEL):

@@ -12,6 +12,7 @@ import pytest
 import sagitta
 from sagitta.cli import main
 from sagitta.evaluation.overlap import read_seen
+from tests.evaluation.test_result import shapes
 from tests.training.test_folds import probabilities, squares
 
 
@@ -87,6 +88,30 @@ def test_an_ensemble_stands_alone() -> None:
     finally:
         for run in "ab":
             Path(f"{run}-away").rename(run)
+
+
+def test_several_labels_have_thresholds_from_unseen_rows(work: Path) -> None:
+    shapes(work / "shapes", 100)
+    how: dict[str, Any] = {"epochs": 1, "val": 0.4, "test": 0.2}
+    first, second = (sagitta.fit("shapes", image_size=size, out=f"shapes-{size}", **how) for size in (20, 24))
+    run = sagitta.ensemble([first, second], out="shapes-both")
+    told, names = run.record, run.class_names
+    assert told["ensemble"]["rows"] == first.record["dataset"]["splits"]["val"] and set(told["thresholds"]) == set(
+        names
+    )
+    weights = told["ensemble"]["weights"]
+    pairs = zip(weights, ("shapes-20", "shapes-24"), strict=True)
+    mean = sum(weight * probabilities(predictions(each)) for weight, each in pairs)
+    found = predictions("shapes-both")
+    np.testing.assert_allclose(probabilities(found), mean, atol=1e-6)
+    decided = mean >= np.array([told["thresholds"][name] for name in names])
+    assert found["predicted"].to_pylist() == [[names[label] for label in np.flatnonzero(row)] for row in decided]
+    table = sagitta.verbs.predict_table(run, "shapes", top_k=1, batch_size=None, flip=False)
+    assert table.column_names == ["path", "classes", "probabilities", "error"] and table["error"].null_count == 100
+    with pytest.raises(sagitta.ConfigError, match="gives one label an image, but shapes-20 several labels"):
+        sagitta.ensemble(["shapes-20", "a"], out="new")
+    with pytest.raises(sagitta.ConfigError, match="read images in 2 different ways"):
+        run.classifier()
 
 
 def test_where_nothing_is_unseen_weights_are_equal_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

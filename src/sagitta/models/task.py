@@ -58,7 +58,7 @@ class Task(Protocol):
         ...
 
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """Return logits (B, classes) whose probabilities are the weighted mean of those of several, without loss.
+        """Return float32 logits (B, classes) whose probabilities are the weighted mean of those of several.
 
         Args:
             logits: (B, classes) each.
@@ -122,7 +122,7 @@ class SingleLabel:
 
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the mean probabilities."""
-        return _log_mean([each.log_softmax(dim=1) for each in logits], weights)
+        return _log_mean([each.float().log_softmax(dim=1) for each in logits], weights)
 
     def labels(self, targets: Tensor) -> Tensor:
         """Return (B,) labels; of shares (B, classes), the largest."""
@@ -182,8 +182,8 @@ class MultiLabel:
 
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the odds of the mean probabilities."""
-        chance = _log_mean([F.logsigmoid(each) for each in logits], weights)
-        return chance - _log_mean([F.logsigmoid(-each) for each in logits], weights)
+        chance = _log_mean([F.logsigmoid(each.float()) for each in logits], weights)
+        return chance - _log_mean([F.logsigmoid(-each.float()) for each in logits], weights)
 
     def labels(self, targets: Tensor) -> Tensor:
         """Return (B, classes) of 0 and 1; shares from one half on count as 1."""
