@@ -61,7 +61,7 @@ OPTIONS = (
     Option("cutmix", "model.cutmix", "ALPHA", "put boxes of images into others, such as 1.0", "training"),
     Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
     Option("keep", "keep", "N", "how many best epochs stay, as weights alone (1)", "training"),
-    Option("folds", "data.folds", "N", "cross-validate: a member a fold, averaged; val comes out of fold", "training"),
+    Option("folds", "data.folds", "N", "cross-validate: one member a fold, averaged", "training"),
     Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
     Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
     Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),

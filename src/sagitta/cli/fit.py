@@ -16,8 +16,7 @@ def fit(argv: list[str]) -> None:
         "fit",
         "DATA [--OPTION VALUE …]",
         "Train, validate and test a classifier; everything is in one run directory.",
-        "Every other setting of data, model and Lightning's Trainer by its full name, such as --trainer.max_steps 100: "
-        "sagitta fit --help all",
+        "Everything else by its full name, such as --trainer.max_steps 100: --help all",
     )
     parser.add_argument("source", nargs="?", metavar="DATA", help=DATA_HELP)
     names = parser.add_options("model", "training", "data", "machine")

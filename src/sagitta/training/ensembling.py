@@ -163,11 +163,10 @@ def _reason(common: Common | None, weighed: Weighed, reason: str) -> str:
     rows = f"{len(common.labels):,} rows that none of the runs was trained on"
     if weighed.gain is None:
         return f"equal weights: only {rows}, too few to find others"
-    sure = (
-        f"{abs(weighed.gain):.4f} a row {'lower' if weighed.gain > 0 else 'higher'}, standard error {weighed.error:.4f}"
-    )
+    side = "lower" if weighed.gain > 0 else "higher"
+    sure = f"{abs(weighed.gain):.4f} a row {side} than with equal ones, standard error {weighed.error:.4f}"
     if weighed.found:
-        return f"weights found on {rows}; log loss of rows they were not found on: {sure} than with equal ones"
+        return f"weights found on {rows}; on such rows that they were not found on, log loss is {sure}"
     return f"equal weights: those found on {rows} are not surely better (log loss {sure})"
 
 
