@@ -14,8 +14,7 @@
 A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
 
     RUN/members/1/ …           each an ordinary run; run.json's `members` holds their weights
-    RUN/out_of_fold.parquet    of `--folds`, each row of train and val by the member that was not trained on it: path,
-                               fold, label, predicted, probabilities, digest
+    RUN/out_of_fold/           of `--folds`: each row of train and val by the member that was not trained on it
 """
 
 import csv
@@ -46,7 +45,7 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 TEST_LOG = "test_logs.csv"
 MEMBERS = "members"
-OUT_OF_FOLD = "out_of_fold.parquet"
+OUT_OF_FOLD = "out_of_fold"
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""

@@ -71,9 +71,17 @@ def test_out_of_fold_predictions_find_weights_and_their_members_become_members()
     first, second = told["ensemble"]["weights"]
     assert [member["weight"] for member in told["members"]] == pytest.approx([first / 2, first / 2, second])
     assert told["ensemble"]["rows"] == record("a")["dataset"]["splits"]["val"]
-    out_of_fold = pq.read_table("folds/out_of_fold.parquet")
+    out_of_fold = pq.read_table("folds/out_of_fold/predictions.parquet")
     val = set(out_of_fold["path"].to_pylist()) - set(predictions("a")["path"].to_pylist())
     assert len(val) == out_of_fold.num_rows and run.test is not None
+
+
+def test_a_probe_gives_the_rows_of_its_folds_that_its_weights_were_not_trained_on() -> None:
+    probe = sagitta.probe("squares", "simple-cnn", weights="a", val=0.2, out="probe")
+    noted = pq.read_table("probe/out_of_fold/predictions.parquet")["digest"]
+    splits = record("a")["dataset"]["splits"]
+    assert (len(noted), noted.null_count) == (splits["train"] + splits["val"], splits["train"])
+    assert sagitta.ensemble([probe, "b"], out="probe-b").record["ensemble"]["rows"] == splits["val"]
 
 
 def test_an_ensemble_stands_alone() -> None:

@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on_with_the_member_that_was_interrupted(run: Pa
 
 
 def test_figures_out_of_fold_are_those_of_the_members_on_their_own_val(run: Path) -> None:
-    whole, about = pq.read_table(run / "out_of_fold.parquet"), record(run)["out_of_fold"]
+    whole, about = pq.read_table(run / "out_of_fold/predictions.parquet"), record(run)["out_of_fold"]
     assert whole.column_names == ["path", "fold", "label", "predicted", "probabilities", "digest"]
     assert len(set(whole["path"].to_pylist())) == whole.num_rows == about["images"]
     for fold, member in enumerate(about["members"], 1):
@@ -140,7 +140,7 @@ def test_predictions_are_means_and_the_classifier_gives_the_same(run: Path) -> N
 
 
 def test_what_the_members_were_trained_on_is_known_of_the_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seen, whole = read_seen(run), pq.read_table(run / "out_of_fold.parquet")
+    seen, whole = read_seen(run), pq.read_table(run / "out_of_fold/predictions.parquet")
     assert seen is not None and set(seen.trained.tolist()) == set(whole["digest"].to_pylist())
     assert main(["validate", "run"]) == 0
     assert "were trained on" in capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], argum
 def test_several_labels_have_thresholds_from_all_folds(work: Path) -> None:
     shapes(work / "shapes", 60)
     run = sagitta.fit("shapes", folds=2, epochs=1, test=0.0, out="several")
-    whole, told = pq.read_table(work / "several/out_of_fold.parquet"), run.record
+    whole, told = pq.read_table(work / "several/out_of_fold/predictions.parquet"), run.record
     assert whole.num_rows == 60 and set(told["thresholds"]) == set(run.class_names)
     assert {"out_of_fold_map", "out_of_fold_f1"} <= set(told["result"]) and run.test is None
     assert run.classifier().thresholds == [told["thresholds"][name] for name in run.class_names]

@@ -4,6 +4,8 @@ from .members import open_model as open_model
 from .overlap import SEEN_FILE as SEEN_FILE
 from .overlap import Digests as Digests
 from .overlap import Seen as Seen
+from .overlap import digest_column as digest_column
+from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of

@@ -1,6 +1,6 @@
 """Rows that none of some runs was trained on, as their digests say, with what each run predicts of them.
 
-They are those of val; of ``--folds`` every row of train and val, predicted by the member that was not trained on it.
+They are those of val; of a run that was judged out of fold, the rows of its folds.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.members import Model
-from sagitta.evaluation.overlap import Digests, Seen, read_seen
-from sagitta.evaluation.result import arrays_of
+from sagitta.evaluation.overlap import digest_column, read_seen
+from sagitta.evaluation.result import PREDICTIONS_FILE, arrays_of
 from sagitta.evaluation.testing import validate
-from sagitta.run import OUT_OF_FOLD, members_of
+from sagitta.run import OUT_OF_FOLD
 
 Array = npt.NDArray[Any]
 
@@ -83,21 +84,14 @@ def _unseen(run: Path) -> pa.Table:
         ConfigError: nobody noted what it was trained on.
         SagittaError: its data cannot be read.
     """
-    if (run / OUT_OF_FOLD).is_file():
-        found = pq.read_table(run / OUT_OF_FOLD)
-        seen = [read_seen(run / member["run"]) for member in members_of(run) or ()]
-        known = [_known(seen[fold - 1], run) for fold in range(1, len(seen) + 1)]
-        digests, folds = found["digest"].to_numpy(), found["fold"].to_numpy()
-        new = np.ones(len(folds), np.bool_)
-        for fold, trained in enumerate(known, 1):  # what its first weights were trained on
-            new[(folds == fold) & np.isin(digests, trained)] = False
-        return found.filter(new)
-    trained = _known(read_seen(run), run)
-    evaluation, digests = validate(run)
-    return evaluation.predictions.append_column("digest", [digests]).filter(~np.isin(digests, trained))
-
-
-def _known(seen: Seen | None, run: Path) -> Digests:
+    if (file := run / OUT_OF_FOLD / PREDICTIONS_FILE).is_file():
+        found = pq.read_table(file)
+        if "digest" not in found.column_names:
+            raise ConfigError(f"{run} did not note which images it judged out of fold; make it again")
+        return found.filter(pc.is_valid(found["digest"]))
+    seen = read_seen(run)
     if seen is None:
         raise ConfigError(f"{run} did not note what it was trained on")
-    return seen.trained
+    evaluation, digests = validate(run)
+    table = evaluation.predictions.append_column("digest", digest_column(digests, seen))
+    return table.filter(pc.is_valid(table["digest"]))

@@ -1,28 +1,31 @@
 """`sagitta fit --folds N`: cross-validation. A member a fold, each row judged by the one not trained on it, one run.
 
 Each member is an ordinary run in ``RUN/members``, with its fold as val. The run itself predicts with the mean of their
-probabilities; what it says of train and val is out of fold.
+probabilities; what it says of train and val is out of fold::
+
+    RUN/out_of_fold/    predictions.parquet: path, fold, label, predicted, probabilities, and digest of the image, null
+                        where the weights that its member began with were trained on it; per_class.csv
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
-    Digests,
     Evaluation,
     Seen,
     Tested,
     arrays_of,
+    digest_column,
     evaluate,
     judge,
     keep_seen,
@@ -30,7 +33,7 @@ from sagitta.evaluation import (
     read_seen,
     validate,
 )
-from sagitta.files import file_hash, write_atomic
+from sagitta.files import file_hash
 from sagitta.loading import ImageData
 from sagitta.models import Estimate
 from sagitta.run import (
@@ -177,14 +180,10 @@ def _out_of_fold(
     paths = [path for evaluation, _ in found for path in evaluation.predictions["path"].to_pylist()]
     thresholds = task.thresholds(torch.from_numpy(probabilities), torch.from_numpy(labels))
     judged = judge(task, probabilities, labels, paths, names, {}, PREFIX, thresholds or ())
-    columns = {"fold": pa.array(folds, pa.int32()), "digest": pa.array(np.concatenate([own for _, own in found]))}
-    whole = judged.predictions
-    for place, (name, column) in zip((1, whole.num_columns + 1), columns.items(), strict=True):
-        whole = whole.add_column(place, name, column)
-    sink = pa.BufferOutputStream()
-    pq.write_table(whole, sink)
-    write_atomic(run / OUT_OF_FOLD, sink.getvalue().to_pybytes())
-    before = sum(_seen_before(each, own) for each, (_, own) in zip(seen, found, strict=True))
+    noted = [digest_column(own, each) for each, (_, own) in zip(seen, found, strict=True)]
+    rows = judged.predictions.add_column(1, "fold", pa.array(folds, pa.int32()))
+    replace(judged, predictions=rows.append_column("digest", pa.chunked_array(noted))).write(run / OUT_OF_FOLD)
+    before = sum(column.null_count for column in noted)
     tested = Tested(
         data.source,
         "out of fold",
@@ -209,11 +208,6 @@ def _out_of_fold(
     }
     named = None if thresholds is None else dict(zip(names, thresholds, strict=True))
     return judged, {"thresholds": named, "out_of_fold": about}
-
-
-def _seen_before(seen: Seen | None, digests: Digests) -> int:
-    """Return how many rows of its fold a member knew from the weights that it began with."""
-    return 0 if seen is None else seen.count(digests[:, None], "trained")
 
 
 def _doubts(labels: Any, folds: Any, names: Sequence[str]) -> tuple[str, ...]:
