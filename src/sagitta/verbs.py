@@ -303,7 +303,9 @@ def probe(
     images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    path = probe_run(settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed)
+    path = probe_run(
+        settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed
+    )
     return Run(path)
 
 

@@ -1,4 +1,5 @@
 from .overlap import Seen as Seen
+from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
