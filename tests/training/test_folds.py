@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss
 
 import sagitta
 from sagitta.cli import main
 from sagitta.evaluation.overlap import read_seen
+from sagitta.models.networks import build_network
 from tests.evaluation.test_result import shapes
 
 NAMES = ("dark", "light", "middle")
@@ -152,6 +154,20 @@ def test_what_is_printed_is_named_out_of_fold(run: Path) -> None:
     text = sagitta.Run(run).text()
     assert "out_of_fold_acc" in text and "all, out of fold" in text and "members/3" in text and "val_" not in text
     assert "1 class is in one fold only (rare): out of fold nothing knew of it" in text
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_solved_head_is_not_fitted_to_the_fold_that_judges_it(refit: bool) -> None:
+    torch.save({"state_dict": build_network("resnet20", 5, 3, (32, 32)).state_dict()}, "weights.pth")
+    options: dict[str, Any] = {"model": "resnet20", "weights": "weights.pth", "epochs": 1, "image_size": 16}
+    out = f"headfirst-{refit}"
+    sagitta.fit("squares", folds=2, out=out, settings={"refit": refit}, **options)
+    judged = pq.read_table(f"{out}/out_of_fold/predictions.parquet")
+    assert judged["digest"].null_count == 0
+    folds, digests = judged["fold"].to_numpy(), judged["digest"].to_numpy()
+    for fold in (1, 2):
+        seen = read_seen(Path(out) / "members" / str(fold))
+        assert seen is not None and set(seen.trained) == set(digests[folds != fold])
 
 
 @pytest.mark.usefixtures("run")

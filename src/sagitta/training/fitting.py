@@ -47,6 +47,15 @@ from sagitta.run import (
 from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
+from sagitta.training.headfirst import (
+    KeepHead,
+    check_first_weights,
+    choose_mixture,
+    find_head,
+    refit_head,
+    solve_first,
+)
+from sagitta.training.probing import rows_to_fit
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -108,7 +117,13 @@ def fit(
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
             with ended_early(member_of or run):
-                return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
+                if resume:
+                    return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
+                before = check_first_weights(settings.model["weights"], classifier, data)
+                seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+                keep_seen(run, seen, before)
+                head = solve_first(data, classifier, verbose=is_first_process())
+                return _train(settings, data, classifier, run, head=head)
 
 
 def resumable(run: Path) -> Path:
@@ -237,12 +252,20 @@ def _measured(settings: Settings, data: ImageData) -> Settings:
     return settings
 
 
-def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Path, checkpoint: Path | None) -> Fitted:
+def _train(
+    settings: Settings,
+    data: ImageData,
+    classifier: Classifier,
+    run: Path,
+    checkpoint: Path | None = None,
+    head: float | None = None,
+) -> Fitted:
     kept = Checkpoints(run / "checkpoints", settings.keep)
+    begin = [] if head is None else [KeepHead(kept.folder, head)]
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), kept],
+        callbacks=[*_callbacks(settings), *begin, kept],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -250,8 +273,6 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
-    seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
-    keep_seen(run, seen, settings.model["weights"])
     try:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
@@ -263,14 +284,43 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     path = Path(kept.best_model_path or run / "checkpoints" / LAST_CHECKPOINT)
     if not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
+    result = _validated(run)
+    if (first := find_head(run)) is not None and kept.best_model_path:
+        path, chosen = _better_of(trainer, classifier, data, first, path, refit=settings.refit)
+        result |= chosen
     evaluation = None
     if settings.trainer["limit_test_batches"] != 0:
-        chosen = choose_split(data, None, own=True)
-        evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
+        chosen_split = choose_split(data, None, own=True)
+        evaluation = run_test(
+            trainer, classifier, data, chosen_split, read_seen(run), ckpt_path=path, weights_only=True
+        )
         evaluation = record_test(run, data.source, path.name, evaluation) or evaluation
-    result = _validated(run) | (evaluation.metrics if evaluation else {})
+    result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _better_of(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path, *, refit: bool
+) -> tuple[Path, dict[str, float]]:
+    """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val."""
+    mixture = choose_mixture(trainer, classifier, data, head, best)
+    say(mixture.line)
+    path = best
+    if mixture.share == 0:
+        path = head
+        if "val" in rows_to_fit(data, refit=refit):
+            say("the head is fitted to train and val now; figures of val are of the head before")
+            if is_first_process():
+                refit_head(head, data)
+            keep_seen(head.parent.parent, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
+            trainer.strategy.barrier()
+    elif mixture.share < 1:
+        path = best.with_name(f"image-classifier-mixture-val_loss={mixture.metrics['val_loss']:.2f}.ckpt")
+        classifier.load_state_dict(mixture.weights)
+        trainer.save_checkpoint(path, weights_only=True)
+    write_record(head.parent.parent, mixture=mixture.share)
+    return path, mixture.metrics
 
 
 @contextmanager

@@ -7,9 +7,10 @@ Two kinds are tried, each along a path from strong to weak regularisation:
 - multinomial logistic regression, by L-BFGS.
 
 Every row is judged by a head that has not seen it: of five folds, or, of more than 5,000 rows, of a fifth that is held
-out. The kind and strength of the lowest log loss are fitted to all rows. Its logits are multiplied by the number that
-is best on the judged rows (temperature scaling, Guo et al. 2017), with targets smoothed as by Platt (1999): without
-that, rows that are all right would ask for infinite certainty.
+out. Of each kind the strength of the lowest log loss counts, and of the kinds the better one; where they are within two
+standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Logits are multiplied by
+the number that is best on the judged rows (temperature scaling, Guo et al. 2017), with targets smoothed as by Platt
+(1999): without that, rows that are all right would ask for infinite certainty.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
 class is in the training rows of every fold.
@@ -87,13 +88,13 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> 
         if z.numel() * classes <= _MOST:
             kinds.append(_Logistic(z, y, classes, variances))
         best = _best(kinds, parts, y[judged])
-        weight, bias = best.kind.fit_all(best.strength)
-        weight = (best.temperature * weight.double() @ basis.double().T).cpu().numpy() / scale
-        bias = (best.temperature * bias.double()).cpu().numpy() - weight @ mean
+        heads = [[c.temperature * part for part in c.kind.fit_all(c.strength)] for c in best.choices]
+        inner, bias = (best.temperature * torch.stack(part).double().mean(dim=0) for part in zip(*heads, strict=True))
+    weight = (inner @ basis.double().T).cpu().numpy() / scale
     return Head(
         weight.astype(np.float32),
-        bias.astype(np.float32),
-        f"{best.kind.name} {best.strength:g}",
+        (bias.cpu().numpy() - weight @ mean).astype(np.float32),
+        " and ".join(f"{choice.kind.name} {choice.strength:g}" for choice in best.choices),
         len(parts) if len(labels) <= _MANY else 1,
         judged,
         best.logits.cpu().numpy(),
@@ -103,7 +104,7 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> 
 def estimate(logits: Floats, labels: Ints) -> tuple[Estimate, float]:
     """Return the accuracy with its 95 % interval (Wilson 1927), and the mean log loss in nats, of (N, classes)."""
     right = int((logits.argmax(axis=1) == labels).sum())
-    loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels))
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(np.array(labels)))
     return Estimate(right / max(1, len(labels)), *wilson_interval(right, len(labels))), float(loss)
 
 
@@ -260,20 +261,44 @@ class _Choice:
     logits: Tensor
 
 
-def _best(kinds: Sequence[_Kind], parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Choice:
-    """Return the kind and strength of the lowest loss on the judged rows; a path ends where two were no better."""
+@dataclass(frozen=True)
+class _Best:
+    choices: Sequence[_Choice]
+    temperature: float
+    logits: Tensor
+
+
+def _best(kinds: Sequence[_Kind], parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Best:
+    """Return the kind and strength of the lowest loss on the judged rows, or both kinds where they are as good."""
+    if not len(labels):  # one image a class: between single points the straight middle is all there is
+        kind = kinds[-1]
+        nothing = torch.zeros(0, kind.classes)
+        return _Best([_Choice(kind, kind.strengths[-2], np.nan, 1.0, nothing)], 1.0, nothing)
+    choices = sorted((_best_of(kind, parts, labels) for kind in kinds), key=lambda choice: choice.loss)
+    losses = [torch.nn.functional.cross_entropy(each.logits, labels, reduction="none") for each in choices]
+    if len(choices) > 1:
+        difference = losses[1] - losses[0]
+        if len(labels) == 1 or difference.mean() > 2 * difference.std() / len(labels) ** 0.5:
+            choices = choices[:1]
+    logits = torch.stack([choice.logits for choice in choices]).mean(dim=0)
+    temperature, _ = _temper(logits, labels)
+    return _Best(choices, temperature, temperature * logits)
+
+
+def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Choice:
+    """Return the best strength of one kind; the path ends where two were no better."""
     best: _Choice | None = None
-    for kind in kinds if len(labels) else ():
-        lowest, since = np.inf, 0
-        for strength, logits in zip(kind.strengths, kind.judge(parts), strict=True):
-            temperature, loss = _temper(logits, labels)
-            if best is None or loss < best.loss:
-                best = _Choice(kind, strength, loss, temperature, temperature * logits)
-            lowest, since = min(lowest, loss), 0 if loss < lowest else since + 1
-            if since == 2:
-                break
-    # One image a class: nothing can be judged, and between single points the straight middle is all there is.
-    return best or _Choice(kinds[-1], kinds[-1].strengths[-2], np.nan, 1.0, torch.zeros(0, kinds[0].classes))
+    since = 0
+    for strength, logits in zip(kind.strengths, kind.judge(parts), strict=True):
+        temperature, loss = _temper(logits, labels)
+        if best is None or loss < best.loss:
+            best, since = _Choice(kind, strength, loss, temperature, temperature * logits), 0
+        else:
+            since += 1
+        if since == 2:
+            break
+    assert best is not None
+    return best
 
 
 def _temper(logits: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -41,7 +42,6 @@ from sagitta.models import (
     Classifier,
     FeatureStore,
     Floats,
-    Ints,
     open_weights,
     pretrained_preprocessing,
     vectors_array,
@@ -125,7 +125,9 @@ def probe(
 
 
 def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
-    """Return the splits that the final head is fitted to."""
+    """Return the splits that the final head is fitted to; a fold is never among them, since it judges."""
+    if data.fold is not None:
+        return ("train",)
     val = len(data.shards.splits.get("val", ())) > 0
     return ("train", "val") if val and (refit or "val" in data.info.made_splits) else ("train",)
 
@@ -171,7 +173,7 @@ def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tup
     return classifier.eval(), preprocessing
 
 
-def _scores(data: ImageData, logits: Floats, labels: Ints, paths: Sequence[str], prefix: str) -> Evaluation:
+def _scores(data: ImageData, logits: Floats, labels: npt.NDArray[Any], paths: Sequence[str], prefix: str) -> Evaluation:
     """Return every score of rows by their logits (N, classes)."""
     probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
     return judge(SINGLE_LABEL, probabilities, labels, paths, data.class_names, {}, prefix)
