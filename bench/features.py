@@ -30,7 +30,7 @@ NETWORKS = ("mobilenetv2_100", "tf_efficientnet_lite0")
 PART = 160
 """Images a class of cifar, mnist and digits: 100 to learn from at most, 60 to test on."""
 
-CLASSES, DIMENSIONS, EACH = 1000, 256, 13  # of the generated set
+CLASSES, DIMENSIONS, EACH = 1000, 128, 6  # of the generated set
 
 
 @dataclass(frozen=True)

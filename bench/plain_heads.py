@@ -6,7 +6,7 @@ What makes them finish, and changes little or nothing of what they find:
   for all that penalises the squared norm of a linear layer.
 - Logistic regression goes from the strongest regularisation to weaker ones and stops when the log loss of its
   five folds has risen; ``ITERATIONS`` at most for each, in float32.
-- With more than 50 classes the grid is twice as coarse; with more than 300, C is judged on the first fold alone.
+- With more than ``MANY`` classes the grid is twice as coarse, and C is judged on the first two folds alone.
 
 Where every class has one image nothing can be held out: then C is 1, scikit-learn's default, and k-NN takes one.
 """
@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+
+from sagitta.training.head import fit_head
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-FOLDS, ITERATIONS = 5, 100
-COARSE, ONE_FOLD = 50, 300  # classes
+FOLDS, ITERATIONS, MANY = 5, 100, 50
 STRENGTHS = {  # scikit-learn's C
     "standardised": tuple(10.0**exponent for exponent in np.arange(-4, 2.1, 0.5)),
     "unit": tuple(10.0**exponent for exponent in np.arange(-1, 4.1, 0.5)),
@@ -99,7 +102,7 @@ def logistic(kind: str) -> Callable[[Task], Answer]:
 
     def fit(task: Task) -> Answer:
         task = turned({"standardised": standardised, "unit": unit}[kind](task))
-        strength = _strength(task, STRENGTHS[kind][:: 2 if task.labels.max() >= COARSE else 1])
+        strength = _strength(task, STRENGTHS[kind][:: 2 if task.labels.max() >= MANY else 1])
         model = _logistic(strength).fit(task.features, task.labels)
         outputs = _log_softmax(_scores(model, task.test))
         return Answer(outputs.argmax(axis=1), outputs, strength)
@@ -108,8 +111,6 @@ def logistic(kind: str) -> Callable[[Task], Answer]:
 
 
 def _logistic(strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     return LogisticRegression(C=strength, max_iter=ITERATIONS, warm_start=True)
 
 
@@ -118,7 +119,7 @@ def _strength(task: Task, strengths: tuple[float, ...]) -> float:
     if np.bincount(task.labels).max() < 2:
         return 1.0
     dealt = folds(task.labels)
-    parts = [np.flatnonzero(dealt == fold) for fold in range(1 if task.labels.max() >= ONE_FOLD else FOLDS)]
+    parts = [np.flatnonzero(dealt == fold) for fold in range(2 if task.labels.max() >= MANY else FOLDS)]
     models = [_logistic(strengths[0]) for _ in parts]
     losses: list[float] = []
     for strength in strengths:
@@ -149,8 +150,6 @@ def _log_softmax(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def ridge(task: Task) -> Answer:
     """Return ridge regression on the classes; its strength by leaving one out, in closed form."""
-    from sklearn.linear_model import RidgeClassifierCV
-
     task = turned(standardised(task))
     model = RidgeClassifierCV(alphas=ALPHAS).fit(task.features.astype(np.float64), task.labels)
     return Answer(model.predict(task.test.astype(np.float64)), chosen=float(model.alpha_))
@@ -200,16 +199,12 @@ def _ledoit_wolf(centred: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[n
 
 def nearest_mean(task: Task) -> Answer:
     """Return the class whose mean is nearest, of rows of length 1."""
-    from sklearn.neighbors import NearestCentroid
-
     task = unit(task)
     return Answer(NearestCentroid().fit(task.features, task.labels).predict(task.test))
 
 
 def neighbours(task: Task) -> Answer:
     """Return the vote of the nearest rows, of length 1; how many, by cross-validation."""
-    from sklearn.neighbors import KNeighborsClassifier
-
     task, dealt = unit(task), folds(task.labels)
     right = dict.fromkeys(NEIGHBOURS if np.bincount(task.labels).max() > 1 else NEIGHBOURS[:1], 0)
     for count in right if len(right) > 1 else ():
@@ -225,8 +220,6 @@ def neighbours(task: Task) -> Answer:
 
 def ours(task: Task) -> Answer:
     """Return Sagitta's head: the one place that knows how it is called."""
-    from sagitta.training.head import fit_head
-
     head = fit_head(task.features.copy(), task.labels, len(task.labels))
     outputs = _log_softmax(task.test @ head.weight.T + head.bias)
     return Answer(outputs.argmax(axis=1), outputs, float(head.strength))

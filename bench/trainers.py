@@ -205,7 +205,9 @@ def autogluon(job: Job) -> Answer:
     if job["epochs"]:
         settings["optim.max_epochs"] = job["epochs"]
     seconds = None if job["cpu_seconds"] is None else float(job["cpu_seconds"]) / len(os.sched_getaffinity(0))
-    predictor = MultiModalPredictor(label="label", problem_type="multiclass", path=f"{job['out']}/model", verbosity=1)
+    predictor = MultiModalPredictor(
+        label="label", problem_type="classification", path=f"{job['out']}/model", verbosity=1
+    )
     predictor.fit(
         frame("train"),
         tuning_data=frame("val"),
@@ -226,8 +228,12 @@ def lightly(job: Job) -> Answer:
     By default it takes 100,000 steps; so ten are timed first, and as many are taken as the limit leaves room for.
     """
     import lightly_train
+    import lightly_train._models.timm.timm as wrapper
     import torch
 
+    # Its way to ask EfficientNets and MobileNets for features leaves their last convolution out, so that the head does
+    # not fit; the way that it has for other networks does not.
+    wrapper._get_forward_features_fn = lambda _model: wrapper._forward_features
     names = class_names(job)
     root = Path(job["data"])
 
