@@ -17,7 +17,7 @@ import features
 import plain_heads
 from plain_heads import Task
 
-TIMES = ((100, 2), (100, 50), (20_000, 2), (20_000, 1000))
+TIMES = {"100/2": (100, 2), "100/50": (100, 50), "20000/2": (20_000, 2), "20000/1000": (20_000, 1000)}
 """Images and classes: a hundred images are too few for a thousand classes, so there are two each of fifty."""
 DIMENSIONS = 1280
 PASSES = 3

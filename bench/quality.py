@@ -100,8 +100,8 @@ def run_head_time(options: argparse.Namespace) -> None:
             rates[network] = head_time.measure_features(network, "butterflies")
             print(network, rates[network], "images/s", flush=True)
             save(path, report)
-    for count, classes in head_time.TIMES:
-        key = f"{count}/{classes}"
+    for key in options.rows:
+        count, classes = head_time.TIMES[key]
         if key not in rows or options.again:
             rows[key] = head_time.measure_head(count, classes) | {"date": now()}
             save(path, report)
@@ -153,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--heads", nargs="+", choices=plain_heads.HEADS, default=list(plain_heads.HEADS))
     one.add_argument("--again", nargs="+", choices=plain_heads.HEADS, default=[], help="fit these anew")
     one = command("head-time", run_head_time)
+    one.add_argument("--rows", nargs="+", choices=head_time.TIMES, default=list(head_time.TIMES))
     one.add_argument("--again", action="store_true")
     one = command("finetune", run_finetune)
     one.add_argument("--sets", nargs="+", choices=[*finetune.GROUPS, *finetune.SETS], default=["develop"])
