@@ -107,8 +107,14 @@ def run(job: Job, cpu_limit: float | None) -> dict[str, Any]:
     return _attempt(job.system, data, job.network, job.seed, cpu_limit, None)
 
 
-def check(system: str, network: str) -> dict[str, Any]:
-    """Run a system for one epoch on two butterflies; ``reported`` must be what scikit-learn says of its answers."""
+def check(system: str, network: str, cpu_limit: float | None) -> dict[str, Any]:
+    """Run a system on two butterflies; ``reported`` must be ``acc``, which scikit-learn says of its answers.
+
+    Args:
+        system: in ``SYSTEMS``.
+        network: in :data:`features.NETWORKS`.
+        cpu_limit: what it may use, to see it stop; None lets it run for one epoch.
+    """
     if system == HEADS:
         return {"skipped": "`quality.py heads` compares them"}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +125,7 @@ def check(system: str, network: str) -> dict[str, Any]:
                     target = few / split / source.name / file.name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, target)
-        return _attempt(system, few, network, 0, None, 1)
+        return _attempt(system, few, network, 0, cpu_limit, 1 if cpu_limit is None else None)
 
 
 def _attempt(

@@ -48,28 +48,25 @@ def worth_a_cell(labels: Ints, size: int) -> bool:
     return len(division(labels, size, 0)[0]) > len(division(labels, smaller, 0)[0])
 
 
-def compare(data: Labelled, size: int, divisions: int, names: Sequence[str], cell: Cell) -> bool:
-    """Fit heads on the divisions that a cell lacks; tells whether there were any.
+def compare(data: Labelled, size: int, number: int, names: Sequence[str], cell: Cell) -> bool:
+    """Fit the heads that a cell lacks on a division; tells whether there were any.
 
     Args:
         data: features and labels.
         size: labelled images a class.
-        divisions: numbers from 0 up to this.
+        number: of the division; those before are there.
         names: of heads, in :data:`plain_heads.HEADS`.
         cell: its ``runs`` has for each head a list of what :func:`plain_heads.judge` found, a division each.
     """
     runs: dict[str, list[Any]] = cell["runs"]
-    anything = False
-    for number in range(divisions):
-        missing = [name for name in names if len(runs.setdefault(name, [])) <= number]
-        if missing:
-            labelled, test = division(data.labels, size, number)
-            cell |= {"labelled": len(labelled), "test": len(test), "classes": int(data.labels.max()) + 1}
-            task = Task(data.features[labelled], data.labels[labelled], data.features[test])
-            for name in missing:
-                runs[name].append(plain_heads.judge(name, task, data.labels[test]))
-            anything = True
-    return anything
+    missing = [name for name in names if len(runs.setdefault(name, [])) <= number]
+    if missing:
+        labelled, test = division(data.labels, size, number)
+        cell |= {"labelled": len(labelled), "test": len(test), "classes": int(data.labels.max()) + 1}
+        task = Task(data.features[labelled], data.labels[labelled], data.features[test])
+        for name in missing:
+            runs[name].append(plain_heads.judge(name, task, data.labels[test]))
+    return bool(missing)
 
 
 def summary(cell: Cell) -> dict[str, Any]:

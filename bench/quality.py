@@ -74,9 +74,13 @@ def run_heads(options: argparse.Namespace) -> None:
         cell = found.get(key, {"set": name, "network": network, "size": size, "runs": {}})
         for head in options.again:
             cell["runs"].pop(head, None)
-        if heads.compare(data, size, options.divisions, options.heads, cell):
-            found[key] = cell | {"date": now(), "summary": heads.summary(cell)}
-            save(path, report)
+        anything = False
+        for number in range(options.divisions):
+            if heads.compare(data, size, number, options.heads, cell):
+                anything = True
+                found[key] = cell | {"date": now(), "summary": heads.summary(cell)}
+                save(path, report)
+        if anything:
             print(key, *_brief(found[key]["summary"]), flush=True)
 
 
@@ -129,9 +133,9 @@ def run_finetune(options: argparse.Namespace) -> None:
 
 
 def run_check(options: argparse.Namespace) -> None:
-    """Run each system for one epoch on two butterflies, and compare what it reports with scikit-learn's accuracy."""
+    """Run each system for one epoch on two butterflies; what it reports must be scikit-learn's accuracy."""
     for system in options.systems:
-        found = finetune.check(system, options.networks[0])
+        found = finetune.check(system, options.networks[0], options.cpu_seconds)
         print(system, found, flush=True)
 
 
@@ -161,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     one.add_argument("--again", action="store_true")
     one = command("check", run_check)
+    one.add_argument("--cpu-seconds", type=float, help="let them run until this limit, not for one epoch")
     one.add_argument("--systems", nargs="+", choices=finetune.SYSTEMS, default=list(finetune.SYSTEMS))
     return parser
 

@@ -162,6 +162,7 @@ def timm_script(job: Job) -> Answer:
     epochs, epoch, best, kept, scheduler = int(job["epochs"] or EPOCHS), 0, -1.0, {}, None
     for group in optimizer.param_groups:
         group["lr"] = WARMUP_LR
+    began = cpu_seconds(os.getsid(0))
     while epoch < epochs:
         network.train()
         for images, targets in train:
@@ -177,7 +178,8 @@ def timm_script(job: Job) -> Answer:
         if scheduler is None:
             if job["cpu_seconds"] is not None:
                 used = cpu_seconds(os.getsid(0))
-                epochs = max(1, min(epochs, int(float(job["cpu_seconds"]) / used)))
+                room = max(0.0, float(job["cpu_seconds"]) - used)
+                epochs = min(epochs, 1 + int(room / (used - began)))
             for group in optimizer.param_groups:
                 group["lr"] = LR
             scheduler, _ = create_scheduler_v2(
