@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -224,7 +225,8 @@ def plain(job: Job, data: Path) -> dict[str, Any]:
     """Fit every plain head, and ours, on the features of train and val; returns what each says of the test."""
     kept = features.root() / "features" / f"divided-{job.data}-{job.network}.npz"
     if not kept.exists():
-        found = features.compute(data, job.network)
+        with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, SAGITTA_CACHE=empty):
+            found = features.compute(data, job.network)
         rows, labels, test, cpu = found.labelled.features, found.labelled.labels, found.splits == "test", found.cpu
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, features=rows, labels=labels, test=test, cpu=cpu)
