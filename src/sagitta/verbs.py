@@ -121,6 +121,7 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    refit: bool | None = None,
     keep: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
@@ -161,6 +162,7 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        refit: fit a head that is kept as solved to a given ``val``, too; to one that Sagitta made, it always is.
         keep: how many checkpoints of the best epochs are kept (1), their weights alone.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
@@ -203,6 +205,7 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "refit": refit,
         "keep": keep,
         "seed": seed,
         "devices": devices,
@@ -247,6 +250,7 @@ def probe(
     label_column: str | None = None,
     split_column: str | None = None,
     label_separator: str | None = None,
+    refit: bool = False,
     embed: bool = False,
     out: PathLike | None = None,
 ) -> "Run":
@@ -270,6 +274,7 @@ def probe(
         label_column: see there.
         split_column: see there.
         label_separator: see there.
+        refit: fit the head to a ``val`` that the source gives, too; to one that Sagitta made, it always is.
         embed: keep all features as Parquet in the run directory.
         out: run directory to make.
 
@@ -298,7 +303,7 @@ def probe(
     images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    path = probe_run(settings, candidates, None if out is None else _path(out), batch_size=images, embed=embed)
+    path = probe_run(settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed)
     return Run(path)
 
 
@@ -510,13 +515,10 @@ class Run:
         record = self.record
         parts = [] if "probe" in record else [history(self.path, self.metrics)]
         if "probe" in record:
-            from sagitta.training import probe_text
+            from sagitta.training import probe_notes, probe_text
 
             parts.append(probe_text(record["probe"]))
-            if record["probe"][0]["test_acc"] is None:
-                parts.append(
-                    "There is no test set; the figures of val are of folds, each by a head that has not seen it"
-                )
+            parts += probe_notes(record["probe"])
         if self.test is not None:
             what = "Test" if "test_loss" in self.test.metrics else "Validation"
             parts.append(f"\n{what}, with 95 % intervals\n{self.test.text()}")

@@ -63,12 +63,13 @@ def probe(argv: list[str]) -> None:
     )
     parser.add_argument("--image-size", metavar="N", type=whole, help="pixels a side (that of the weights)")
     parser.add_argument("--batch-size", metavar="N", type=whole, help="images at a time (what is fast on the device)")
+    parser.add_argument("--refit", action="store_true", help="fit the head to a val that the source gives, too")
     parser.add_argument("--embed", action="store_true", help="keep all features as Parquet in the run directory")
     parser.add_argument("--out", metavar="DIR", help="run directory to make (runs/NAME-1, -2, …)")
     names = parser.add_options("data")
     a, _ = parser.parse(argv)
     _remember("probe", argv)
-    own = {name: getattr(a, name) for name in ("weights", "image_size", "batch_size", "embed", "out")}
+    own = {name: getattr(a, name) for name in ("weights", "image_size", "batch_size", "refit", "embed", "out")}
     run = run_probe(a.source, a.model, **own, **{name: getattr(a, name) for name in names})
     name = run.record["probe"][0]["model"]
     show(

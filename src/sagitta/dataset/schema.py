@@ -13,6 +13,7 @@ older reader would get wrong. Version 2 added ``source_hash``, checksums, ``warn
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -154,6 +155,12 @@ class DatasetInfo:
     reduced: Mapping[str, int] = field(default_factory=dict)
     reduction: Mapping[str, Any] | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made_splits(self) -> frozenset[str]:
+        """The splits that Sagitta made, by the rule in ``provenance``; the others are as their source gives them."""
+        found = re.search(r"\bmade from [^:]+: (.+?) of each class", str(self.provenance.get("splits", "")))
+        return frozenset(share.split()[0] for share in found[1].split(", ")) if found else frozenset()
 
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""

@@ -3,9 +3,12 @@ from .callbacks import WeightEMA as WeightEMA
 from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import resumable as resumable
+from .head import Head as Head
+from .head import fit_head as fit_head
 from .probing import Candidate as Candidate
 from .probing import probe as probe
 from .probing import probe_run as probe_run
+from .probing import probe_notes as probe_notes
 from .probing import probe_text as probe_text
 from .watch import EpochLines as EpochLines
 from .watch import PredictionImages as PredictionImages
