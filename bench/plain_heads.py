@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from sagitta.training.head import fit_head
+from sagitta.training import fit_head
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class Answer:
 
     classes: Ints
     log_probabilities: npt.NDArray[Any] | None = None
-    chosen: float | None = None
+    chosen: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,9 @@ def neighbours(task: Task) -> Answer:
 
 def ours(task: Task) -> Answer:
     """Return Sagitta's head: the one place that knows how it is called."""
-    head = fit_head(task.features.copy(), task.labels, len(task.labels))
+    head = fit_head(task.features.copy(), task.labels, int(task.labels.max()) + 1)
     outputs = _log_softmax(task.test @ head.weight.T + head.bias)
-    return Answer(outputs.argmax(axis=1), outputs, float(head.strength))
+    return Answer(outputs.argmax(axis=1), outputs, head.method)
 
 
 OURS = "Sagitta"
@@ -253,4 +253,6 @@ def judge(name: str, task: Task, truth: Ints) -> dict[str, Any]:
     if answer.log_probabilities is not None:
         chosen = answer.log_probabilities[np.arange(len(truth)), truth]
         found["loss"] = round(float(-np.maximum(chosen, np.log(1e-12)).mean()), 5)
-    return found | ({} if answer.chosen is None else {"chosen": round(answer.chosen, 6)})
+    if answer.chosen is not None:
+        found["chosen"] = round(answer.chosen, 6) if isinstance(answer.chosen, float) else answer.chosen
+    return found
