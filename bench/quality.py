@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,6 +35,8 @@ GROUPS = {"develop": features.DEVELOP, "judge": features.JUDGE, "all": features.
 
 Report = dict[str, Any]
 
+_INNERMOST = re.compile(r"\{[^{}\[\]]*\}")  # objects that hold no others: a line each
+
 
 def load(path: Path) -> Report:
     """Return what was measured before."""
@@ -46,7 +49,8 @@ def save(path: Path, report: Report) -> None:
     report |= {"machine": machine(), "versions": {name: version(name) for name in PACKAGES}}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    text = json.dumps(report, indent=1)
+    temporary.write_text(_INNERMOST.sub(lambda found: " ".join(found[0].split()), text) + "\n")
     temporary.replace(path)
 
 
