@@ -75,7 +75,9 @@ def summary(cell: Cell) -> dict[str, Any]:
     The interval is Student's over the paired differences of the divisions: it says how sure the mean over divisions of
     these images is. Divisions share images, so it is too narrow for other images.
     """
-    runs = {head: found for head, found in cell["runs"].items() if found and not any("error" in each for each in found)}
+    count = min(len(found) for found in cell["runs"].values() if found)  # the divisions that all heads have
+    runs = {head: found[:count] for head, found in cell["runs"].items() if found}
+    runs = {head: found for head, found in runs.items() if not any("error" in each for each in found)}
     found: dict[str, Any] = {head: means(divisions) for head, divisions in runs.items()}
     result: dict[str, Any] = {"means": found}
     for key, best in (("acc", max), ("loss", min)):

@@ -39,7 +39,7 @@ def heads(report: dict[str, Any]) -> str:
     counts = sorted({len(found) for cell in cells for found in cell["runs"].values() if found})
     intro = (
         f"{_span(counts)} random divisions a cell on {_machine(report)}; test accuracy, then log loss in nats, on the "
-        "mean; CPU seconds of the head alone. Differences are Sagitta's less the best peer's of the cell, paired, with "
+        "mean; CPU seconds of the head alone. All heads over the same divisions. Differences are Sagitta's less the best peer's of the cell, paired, with "
         "a 95 % interval (Student's t over the divisions, which share images). "
         "The first table has means over the sizes, "
         "of the heads that all sizes allow. A dash: not defined, or not measured."
