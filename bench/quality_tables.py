@@ -39,9 +39,10 @@ def heads(report: dict[str, Any]) -> str:
     counts = sorted({len(found) for cell in cells for found in cell["runs"].values() if found})
     intro = (
         f"{_span(counts)} random divisions a cell on {_machine(report)}; test accuracy, then log loss in nats, on the "
-        "mean; CPU seconds of the head alone. All heads of a cell have the same divisions. Differences are Sagitta's less "
-        "the best peer's of the cell, paired, with a 95 % interval (Student's t over the divisions, which share images). "
-        "The first table has means over the sizes, of the heads that all sizes allow. A dash: not defined, or not measured."
+        "mean; CPU seconds of the head alone. All heads of a cell have the same divisions. Differences are Sagitta's "
+        "less the best peer's of the cell, paired, with a 95 % interval (Student's t over the divisions, which share "
+        "images). The first table has means over the sizes, of the heads that all sizes allow. A dash: not defined, or "
+        "not measured."
     )
     parts = [intro, "\n".join(_sets(cells))]
     for title, some in (("developed on", develop), ("judged once", judge)):
