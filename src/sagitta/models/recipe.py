@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 from sagitta.loading import THUMBNAIL, Policy
-from sagitta.models.networks import RESNET_SMALL, SIMPLE_CNN
 from sagitta.models.optim import Schedule, Tune
+from sagitta.models.small import RESNET_SMALL, RESNET_WHITENED, SIMPLE_CNN
 
 _TINY = 16  # pixels; smaller images have nothing to pool away
-_THUMBNAILS = 280_000  # images that a run shows resnet-small: more would gain little (LOG.md)
+_THUMBNAILS = 240_000  # images that a run shows our ResNets: more would gain little (LOG.md)
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows
 
@@ -106,12 +106,15 @@ def choose(situation: Situation) -> Recipe:
 
 
 def _thumbnails(situation: Situation) -> Recipe:
-    if situation.model == RESNET_SMALL or (situation.model == "auto" and situation.size >= _TINY):
+    wanted = situation.model
+    if wanted in (RESNET_WHITENED, RESNET_SMALL) or (wanted == "auto" and situation.size >= _TINY):
         return Recipe(
-            "thumbnails from scratch: a narrow ResNet, one cycle with a high learning rate, smoothed labels, cutout",
-            name=RESNET_SMALL,
+            "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning "
+            "rate, smoothed labels, cutout",
+            name=RESNET_WHITENED,
             lr=6e-3,
-            epochs=min(40, max(6, round(_THUMBNAILS / max(situation.rows, 1)))),
+            epochs=min(40, max(4, round(_THUMBNAILS / max(situation.rows, 1)))),
+            optimizer="muon",
             weight_decay=0.05,
             label_smoothing=0.1,
             batch_size=128,
@@ -119,7 +122,7 @@ def _thumbnails(situation: Situation) -> Recipe:
             precision="bf16-mixed" if situation.bf16 else "32-true",
             patience=0,  # the last part of the cycle gains most
         )
-    simple = situation.model in ("auto", SIMPLE_CNN)
+    simple = wanted in ("auto", SIMPLE_CNN)
     return Recipe(
         "small images from scratch: a small network, one cycle with a high learning rate",
         name=SIMPLE_CNN,
