@@ -10,6 +10,8 @@ _TINY = 16  # pixels; smaller images have nothing to pool away
 _THUMBNAILS = 240_000  # images that a run shows our ResNets: more would gain little (LOG.md)
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows
+_LONG = 10  # epochs, from which an image is seen often enough for cutout to help
+_NEVER = 0  # stop early: while a cycle's rate is high val_loss stands still, and its last part gains most
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Situation:
         device: ``cpu``, ``cuda`` …
         bf16: the device computes with bfloat16 faster than with float32.
         classes: their number, 0 where unknown.
+        epochs: wanted; 0 or less where the recipe decides.
     """
 
     size: int
@@ -35,6 +38,7 @@ class Situation:
     device: str = "cpu"
     bf16: bool = False
     classes: int = 0
+    epochs: int = 0
 
     @property
     def few(self) -> bool:
@@ -107,20 +111,22 @@ def choose(situation: Situation) -> Recipe:
 
 def _thumbnails(situation: Situation) -> Recipe:
     wanted = situation.model
+    epochs = min(40, max(4, round(_THUMBNAILS / max(situation.rows, 1))))
+    long = (situation.epochs if situation.epochs > 0 else epochs) >= _LONG
     if wanted in (RESNET_WHITENED, RESNET_SMALL) or (wanted == "auto" and situation.size >= _TINY):
         return Recipe(
             "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning "
-            "rate, smoothed labels, cutout",
+            f"rate, smoothed labels{', cutout' if long else ''}",
             name=RESNET_WHITENED,
             lr=6e-3,
-            epochs=min(40, max(4, round(_THUMBNAILS / max(situation.rows, 1)))),
+            epochs=epochs,
             optimizer="muon",
             weight_decay=0.05,
             label_smoothing=0.1,
             batch_size=128,
-            cutout=0.3,
+            cutout=0.3 if long else 0.0,  # images seen a few times are varied enough
             precision="bf16-mixed" if situation.bf16 else "32-true",
-            patience=0,  # the last part of the cycle gains most
+            patience=_NEVER,
         )
     simple = wanted in ("auto", SIMPLE_CNN)
     return Recipe(
@@ -128,6 +134,7 @@ def _thumbnails(situation: Situation) -> Recipe:
         name=SIMPLE_CNN,
         lr=3e-3 if simple else 1e-3,
         epochs=_epochs(situation.rows),
+        patience=_NEVER,
     )
 
 
@@ -137,6 +144,7 @@ def _photos(situation: Situation) -> Recipe:
         name="resnet18",
         lr=1e-3,
         epochs=_epochs(situation.rows),
+        patience=_NEVER,
     )
 
 
