@@ -6,8 +6,8 @@ from sagitta.loading import THUMBNAIL, Policy
 from sagitta.models.optim import Schedule, Tune
 from sagitta.models.small import RESNET_SMALL, RESNET_WHITENED, SIMPLE_CNN
 
-_TINY = 16  # pixels; smaller images have nothing to pool away
-_THUMBNAILS = 240_000  # images that a run shows our ResNets: more would gain little (LOG.md)
+_TINY = 16  # pixels; smaller images have nothing to blank out
+_THUMBNAILS, _TINIES = 240_000, 30_000  # images that a run shows our ResNets, in 4 to 40 epochs: LOG.md
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows
 _LONG = 10  # epochs, from which an image is seen often enough for cutout to help
@@ -110,30 +110,29 @@ def choose(situation: Situation) -> Recipe:
 
 
 def _thumbnails(situation: Situation) -> Recipe:
-    wanted = situation.model
-    epochs = min(40, max(4, round(_THUMBNAILS / max(situation.rows, 1))))
-    long = (situation.epochs if situation.epochs > 0 else epochs) >= _LONG
-    if wanted in (RESNET_WHITENED, RESNET_SMALL) or (wanted == "auto" and situation.size >= _TINY):
+    tiny = situation.size < _TINY
+    if situation.model not in ("auto", RESNET_WHITENED, RESNET_SMALL):
         return Recipe(
-            "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning "
-            f"rate, smoothed labels{', cutout' if long else ''}",
-            name=RESNET_WHITENED,
-            lr=6e-3,
-            epochs=epochs,
-            optimizer="muon",
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            batch_size=128,
-            cutout=0.3 if long else 0.0,  # images seen a few times are varied enough
-            precision="bf16-mixed" if situation.bf16 else "32-true",
+            "small images from scratch: one cycle with a high learning rate",
+            name=situation.model,
+            lr=3e-3 if situation.model == SIMPLE_CNN else 1e-3,
+            epochs=_epochs(situation.rows),
             patience=_NEVER,
         )
-    simple = wanted in ("auto", SIMPLE_CNN)
+    epochs = min(40, max(4, round((_TINIES if tiny else _THUMBNAILS) / max(situation.rows, 1))))
+    cutout = not tiny and (situation.epochs if situation.epochs > 0 else epochs) >= _LONG
     return Recipe(
-        "small images from scratch: a small network, one cycle with a high learning rate",
-        name=SIMPLE_CNN,
-        lr=3e-3 if simple else 1e-3,
-        epochs=_epochs(situation.rows),
+        "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning rate, "
+        f"smoothed labels{', cutout' if cutout else ''}",
+        name=RESNET_WHITENED,
+        lr=6e-3,
+        epochs=epochs,
+        optimizer="muon",
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        batch_size=32 if 0 < situation.rows < 10 * 128 else 128,  # few rows need the steps
+        cutout=0.3 if cutout else 0.0,
+        precision="bf16-mixed" if situation.bf16 else "32-true",
         patience=_NEVER,
     )
 
