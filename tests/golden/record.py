@@ -331,10 +331,13 @@ def _logged_epochs(run: Path) -> list[list[float | str]]:
 
 
 def digits(work: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Train two epochs on the digits; return metrics, and mean and norm of each weight of the best checkpoint."""
+    """Train two epochs on the digits; return metrics, and mean and norm of each weight of the best checkpoint.
+
+    The network is named because 0.1.0's recipe took it; those for images as small have taken another one since.
+    """
     run = work / f"digits-{seed}"
     machine = ("--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
-    command("fit", "digits", "--epochs", 2, "--seed", seed, "--out", run, *machine, cwd=work)
+    command("fit", "digits", "--model", "simple-cnn", "--epochs", 2, "--seed", seed, "--out", run, *machine, cwd=work)
     record = json.loads((run / "run.json").read_text())
     weights = load_classifier(run / record["best_checkpoint"]).state_dict()
     return {

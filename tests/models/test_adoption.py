@@ -170,7 +170,7 @@ def test_a_fresh_model_takes_everything_from_its_data(tmp_path: Path) -> None:
     data = open_data(folder(tmp_path / "data", COLOURS))
     own = data.preprocessing
     (classifier := Classifier()).prepare(data, device="cpu")
-    assert classifier.name == "resnet-small" and classifier.class_names == sorted(COLOURS)
+    assert classifier.name == "resnet-whitened" and classifier.class_names == sorted(COLOURS)
     assert classifier.preprocessing == own == data.preprocessing
     network = classifier.network
     classifier.prepare(data)

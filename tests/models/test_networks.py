@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
 from sagitta.loading.preprocessing import Preprocessing
-from sagitta.models.networks import SimpleCNN, build_network, head_names, layer_numbers, pretrained_preprocessing
+from sagitta.models.networks import build_network, head_names, layer_numbers, pretrained_preprocessing
 
 
 class TinyNet(nn.Module):
@@ -24,9 +24,6 @@ class TinyNet(nn.Module):
     ("name", "channels", "size"),
     [
         ("simple-cnn", 1, (8, 8)),
-        ("simple-cnn", 3, (65, 50)),
-        ("resnet-small", 1, (28, 28)),
-        ("resnet-small", 3, (8, 9)),
         ("resnet20", 3, (32, 32)),
         ("resnet18", 1, (32, 32)),
         ("squeezenet1_1", 3, (64, 64)),
@@ -35,11 +32,6 @@ class TinyNet(nn.Module):
 def test_networks_of_every_kind_map_images_to_logits(name: str, channels: int, size: tuple[int, int]) -> None:
     network = build_network(name, 5, channels, size)
     assert network(torch.zeros(2, channels, *size)).shape == (2, 5)
-
-
-def test_simple_cnn_is_two_convolutions_and_two_linear_layers() -> None:
-    kinds = [type(layer) for layer in SimpleCNN(10) if isinstance(layer, nn.Conv2d | nn.Linear)]
-    assert kinds == [nn.Conv2d, nn.Conv2d, nn.Linear, nn.Linear]
 
 
 def test_a_class_path_is_a_model() -> None:

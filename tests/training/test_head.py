@@ -71,7 +71,7 @@ def test_both_kinds_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) ->
     features, labels = clouds(4, 300, spread=3.0)
     features = ((features - features.mean(axis=0)) / (features.std(axis=0) + 1e-3)).astype(np.float32)
     monkeypatch.setattr(module, "_soften", lambda _: (np.zeros(20), np.ones(20)))
-    monkeypatch.setattr(module, "_temper", lambda logits, _: (1.0, -float(logits.std())))
+    monkeypatch.setattr(module, "_temper", lambda logits, *_, free: (1.0, -float(logits.std()) * (1 + free)))
     monkeypatch.setattr(module, "_CLOSER", 1e-9)
     monkeypatch.setattr(module._Discriminant, "strengths", (0.3,))
     monkeypatch.setattr(module, "_MOST", 0)

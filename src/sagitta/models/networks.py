@@ -5,7 +5,6 @@ import importlib
 import math
 import sys
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,112 +15,14 @@ from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import group_parameters
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
+from sagitta.models.small import RESNET20, SMALL_NETWORKS, build_small
 from sagitta.network import reach
 
-SIMPLE_CNN, RESNET_SMALL, RESNET20 = "simple-cnn", "resnet-small", "resnet20"
 GOOGLENET = "googlenet"
-_POOLED = 7  # side of simple-cnn's last feature map
-
-
-class SimpleCNN(nn.Sequential):
-    """Two convolutions and two linear layers for any input size, (B, channels, H, W) to logits (B, num_classes)."""
-
-    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (28, 28)) -> None:
-        halve = min(size) >= 2 * _POOLED  # smaller images have no pixels to give away
-        super().__init__(
-            nn.Conv2d(channels, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2) if halve else nn.Identity(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveMaxPool2d(_POOLED),
-            nn.Flatten(),
-            nn.Dropout(0.25),
-            nn.Linear(64 * _POOLED**2, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(128, num_classes),
-        )
-
-
-class ResNetSmall(nn.Sequential):
-    """A narrow ResNet for thumbnails from scratch, (B, channels, H, W) to logits (B, num_classes); 0.4 M parameters.
-
-    The layout is that of the network in Jordan, "94 % on CIFAR-10 in 3.29 seconds", 2024 (a 2x2 convolution, then
-    stages of a pooled and an unpooled convolution), with residual connections, without its whitening, and narrow enough
-    for two CPU cores.
-    """
-
-    def __init__(self, num_classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> None:
-        widths = (24, 32, 96, 128)
-        round_up = min(size) < 16  # of smaller images flooring would leave nothing
-        stages = (_Stage(before, after, round_up) for before, after in pairwise(widths))
-        super().__init__(
-            nn.Conv2d(channels, widths[0], 2),
-            nn.ReLU(),
-            *stages,
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            nn.Linear(widths[-1], num_classes),
-        )
-
-
-class _Stage(nn.Module):
-    def __init__(self, inputs: int, outputs: int, round_up: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.pool = nn.MaxPool2d(2, ceil_mode=round_up)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.pool(self.conv1(x))))
-        return x + F.relu(self.bn2(self.conv2(x)))
-
-
-class ResNet20(nn.Module):
-    """The 0.27 M ResNet for CIFAR of He et al., "Deep Residual Learning", 2015, section 4.2: (B, 3, H, W) to logits.
-
-    Three stages of three blocks with 16, 32 and 64 channels; where a stage begins, the shortcut takes every second
-    pixel and pads the new channels with zeros, so it has no parameters ("option A").
-    """
-
-    def __init__(self, num_classes: int, channels: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(_Block(16, 16), _Block(16, 16), _Block(16, 16))
-        self.layer2 = nn.Sequential(_Block(16, 32), _Block(32, 32), _Block(32, 32))
-        self.layer3 = nn.Sequential(_Block(32, 64), _Block(64, 64), _Block(64, 64))
-        self.linear = nn.Linear(64, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes)."""
-        features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(images))))))
-        logits: Tensor = self.linear(features.mean(dim=(2, 3)))
-        return logits
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.stride, self.new = outputs // inputs, outputs - inputs
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, self.stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        if self.new:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.new // 2, self.new // 2))
-        return F.relu(shortcut + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
 
 
 def build_network(
@@ -130,7 +31,7 @@ def build_network(
     """Build a network that maps (B, channels, H, W) to logits (B, num_classes).
 
     Args:
-        name: ``simple-cnn``, ``resnet-small`` or ``resnet20``; a timm name; a torchvision name; or a class path such as
+        name: of ours, see :mod:`sagitta.models.small`; a timm name; a torchvision name; or a class path such as
             ``my_package.MyNet``, which is called with ``num_classes``.
         num_classes: number of outputs.
         channels: 1 or 3.
@@ -148,12 +49,8 @@ def build_network(
     if name in _torchvision_names():
         return _build_torchvision(name, num_classes, channels, size, pretrained)
     check_network(name, pretrained=pretrained)
-    if name == SIMPLE_CNN:
-        return SimpleCNN(num_classes, channels, size)
-    if name == RESNET_SMALL:
-        return ResNetSmall(num_classes, channels, size)
-    if name == RESNET20:
-        return ResNet20(num_classes, channels)
+    if name in SMALL_NETWORKS:
+        return build_small(name, num_classes, channels, size)
     return _build_class(name, num_classes)
 
 
@@ -172,10 +69,9 @@ def check_network(name: str, *, pretrained: bool = False) -> None:
         return
     if pretrained:
         raise ConfigError(f"model {name!r}: pretrained weights are known for the models of timm and torchvision only")
-    own = (SIMPLE_CNN, RESNET_SMALL, RESNET20)
-    if name in own or "." in name:
+    if name in SMALL_NETWORKS or "." in name:
         return
-    known = dict.fromkeys([*own, *timm.list_models(), *_torchvision_names()])
+    known = dict.fromkeys([*SMALL_NETWORKS, *timm.list_models(), *_torchvision_names()])
     near = difflib.get_close_matches(name, known, n=5)
     hint = f"; near: {', '.join(near)}" if near else "; see timm.list_models()"
     raise ConfigError(f"no model {name!r}{hint}")

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, replace
 
 from sagitta.loading import THUMBNAIL, Policy
-from sagitta.models.networks import RESNET_SMALL, SIMPLE_CNN
 from sagitta.models.optim import Schedule, Tune
+from sagitta.models.small import RESNET_SMALL, RESNET_WHITENED, SIMPLE_CNN
 
-_TINY = 16  # pixels; smaller images have nothing to pool away
-_THUMBNAILS = 280_000  # images that a run shows resnet-small: more would gain little (LOG.md)
+_TINY = 16  # pixels; smaller images have nothing to blank out
+_THUMBNAILS, _TINIES = 240_000, 30_000  # images that a run shows our ResNets, in 4 to 40 epochs: LOG.md
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows
+_LONG = 10  # epochs, from which an image is seen often enough for cutout to help
+_NEVER = 0  # stop early: while a cycle's rate is high val_loss stands still, and its last part gains most
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Situation:
         device: ``cpu``, ``cuda`` …
         bf16: the device computes with bfloat16 faster than with float32.
         classes: their number, 0 where unknown.
+        epochs: wanted; 0 or less where the recipe decides.
     """
 
     size: int
@@ -35,6 +38,7 @@ class Situation:
     device: str = "cpu"
     bf16: bool = False
     classes: int = 0
+    epochs: int = 0
 
     @property
     def few(self) -> bool:
@@ -106,25 +110,30 @@ def choose(situation: Situation) -> Recipe:
 
 
 def _thumbnails(situation: Situation) -> Recipe:
-    if situation.model == RESNET_SMALL or (situation.model == "auto" and situation.size >= _TINY):
+    tiny = situation.size < _TINY
+    if situation.model not in ("auto", RESNET_WHITENED, RESNET_SMALL):
         return Recipe(
-            "thumbnails from scratch: a narrow ResNet, one cycle with a high learning rate, smoothed labels, cutout",
-            name=RESNET_SMALL,
-            lr=6e-3,
-            epochs=min(40, max(6, round(_THUMBNAILS / max(situation.rows, 1)))),
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            batch_size=128,
-            cutout=0.3,
-            precision="bf16-mixed" if situation.bf16 else "32-true",
-            patience=0,  # the last part of the cycle gains most
+            "small images from scratch: one cycle with a high learning rate",
+            name=situation.model,
+            lr=3e-3 if situation.model == SIMPLE_CNN else 1e-3,
+            epochs=_epochs(situation.rows),
+            patience=_NEVER,
         )
-    simple = situation.model in ("auto", SIMPLE_CNN)
+    epochs = min(40, max(4, round((_TINIES if tiny else _THUMBNAILS) / max(situation.rows, 1))))
+    cutout = not tiny and (situation.epochs if situation.epochs > 0 else epochs) >= _LONG
     return Recipe(
-        "small images from scratch: a small network, one cycle with a high learning rate",
-        name=SIMPLE_CNN,
-        lr=3e-3 if simple else 1e-3,
-        epochs=_epochs(situation.rows),
+        "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning rate, "
+        f"smoothed labels{', cutout' if cutout else ''}",
+        name=RESNET_WHITENED,
+        lr=6e-3,
+        epochs=epochs,
+        optimizer="muon",
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        batch_size=32 if 0 < situation.rows < 10 * 128 else 128,  # few rows need the steps
+        cutout=0.3 if cutout else 0.0,
+        precision="bf16-mixed" if situation.bf16 else "32-true",
+        patience=_NEVER,
     )
 
 
@@ -134,6 +143,7 @@ def _photos(situation: Situation) -> Recipe:
         name="resnet18",
         lr=1e-3,
         epochs=_epochs(situation.rows),
+        patience=_NEVER,
     )
 
 

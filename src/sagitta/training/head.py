@@ -8,9 +8,10 @@ Two kinds are tried, each along a path from strong to weak regularisation:
 
 Every row is judged by a head that has not seen it: of five folds, or, of more than 5,000 rows, of a fifth that is held
 out. Of each kind the strength of the lowest log loss counts, and of the kinds the better one; where they are within two
-standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Logits are multiplied by
-the number that is best on the judged rows (temperature scaling, Guo et al. 2017), with targets smoothed as by Platt
-(1999): without that, rows that are all right would ask for infinite certainty.
+standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Discriminant analysis is
+sure of itself beyond reason, so its logits are multiplied by the number that is best on the judged rows (temperature
+scaling, Guo et al. 2017), with targets smoothed as by Platt (1999): or else rows that are all right would ask for
+infinite certainty. In logistic regression the strength decides that.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
 class is in the training rows of every fold.
@@ -31,8 +32,8 @@ from sagitta.models import Estimate, wilson_interval
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)
-"""Values of scikit-learn's C of logistic regression; between them the temperature makes up."""
+STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+"""Values of scikit-learn's C of logistic regression."""
 SHRINKAGES = (0.998, 0.99, 0.95, 0.8, 0.5, 0.2, 0.05)
 """Shares of the identity in the covariance of discriminant analysis."""
 
@@ -151,6 +152,8 @@ class _Kind:
 
     name: str
     strengths: Sequence[float]
+    tempered: bool
+    """Whether the logits need a temperature."""
 
     def __init__(self, z: Tensor, y: Tensor, classes: int) -> None:
         self.z, self.y, self.classes = z, y, classes
@@ -165,7 +168,7 @@ class _Kind:
 
 
 class _Discriminant(_Kind):
-    name, strengths = "linear discriminant analysis, shrinkage", SHRINKAGES
+    name, strengths, tempered = "linear discriminant analysis, shrinkage", SHRINKAGES, True
 
     def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
         spreads = [(_Spread(self.z[fitted], self.y[fitted], self.classes), rows) for fitted, rows in parts]
@@ -203,7 +206,7 @@ class _Spread:
 
 
 class _Logistic(_Kind):
-    name, strengths = "logistic regression, C", STRENGTHS
+    name, strengths, tempered = "logistic regression, C", STRENGTHS, False
 
     def __init__(self, z: Tensor, y: Tensor, classes: int, squares: Tensor) -> None:
         super().__init__(z, y, classes)
@@ -281,7 +284,7 @@ def _best(kinds: Sequence[_Kind], parts: Sequence[tuple[Ints, Ints]], labels: Te
         if len(labels) == 1 or difference.mean() > 2 * difference.std() / len(labels) ** 0.5:
             choices = choices[:1]
     logits = torch.stack([choice.logits for choice in choices]).mean(dim=0)
-    temperature, _ = _temper(logits, labels)
+    temperature, _ = _temper(logits, labels, free=any(choice.kind.tempered for choice in choices))
     return _Best(choices, temperature, temperature * logits)
 
 
@@ -290,7 +293,7 @@ def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) ->
     best: _Choice | None = None
     since = 0
     for strength, logits in zip(kind.strengths, kind.judge(parts), strict=True):
-        temperature, loss = _temper(logits, labels)
+        temperature, loss = _temper(logits, labels, free=kind.tempered)
         if best is None or loss < best.loss:
             best, since = _Choice(kind, strength, loss, temperature, temperature * logits), 0
         else:
@@ -301,8 +304,8 @@ def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) ->
     return best
 
 
-def _temper(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return what to multiply logits (M, classes) by for the lowest log loss on Platt's targets, and that loss."""
+def _temper(logits: Tensor, labels: Tensor, *, free: bool) -> tuple[float, float]:
+    """Return what to multiply logits (M, classes) by, 1 unless it is ``free``, and the log loss on Platt's targets."""
     rest = 1 / (len(labels) + 2)
     own = torch.arange(len(labels), device=labels.device)
 
@@ -310,6 +313,8 @@ def _temper(logits: Tensor, labels: Tensor) -> tuple[float, float]:
         chances = (logits * float(np.exp(exponent))).log_softmax(dim=1)
         return -float((1 - rest) * chances[own, labels].mean() + rest * chances.mean())
 
+    if not free:
+        return 1.0, loss(0.0)
     found = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 0.02})
     return float(np.exp(found.x)), float(found.fun)
 
