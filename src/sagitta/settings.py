@@ -62,6 +62,7 @@ OPTIONS = (
     Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
     Option("refit", "refit", "", "a given val, too, has the last word of a solved head", "training"),
     Option("keep", "keep", "N", "how many best epochs stay, as weights alone (1)", "training"),
+    Option("folds", "data.folds", "N", "cross-validate: one member a fold, averaged", "training"),
     Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
     Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
     Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),

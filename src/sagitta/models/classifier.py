@@ -180,6 +180,10 @@ class Classifier(pl.LightningModule):
         """The probability from which each of several labels is given: best on validation, 0.5 before there was one."""
         return self._thresholds or [0.5] * self.num_classes
 
+    @thresholds.setter
+    def thresholds(self, values: list[float] | None) -> None:
+        self._thresholds = values
+
     def prepare(self, data: Any = None, *, device: str | None = None) -> None:
         """Let model and data agree, and build what is not built yet; as often as one likes.
 
@@ -350,7 +354,7 @@ class Classifier(pl.LightningModule):
 
     def _evaluation_logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self(images)
-        return self.task.mean_logits(logits, self(images.flip(-1))) if self.flip else logits
+        return self.task.mean_logits([logits, self(images.flip(-1))], [0.5, 0.5]) if self.flip else logits
 
     def _finish(self, stage: str) -> None:
         """Log the metrics of all rows where they were kept; while fitting, choose the thresholds of several labels."""

@@ -33,11 +33,13 @@ from sagitta.models import Classifier, check_network, dry_run, load_classifier, 
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
+    MEMBERS,
     check_free,
     from_first_process,
     is_first_process,
     new_run_directory,
     read_metrics,
+    read_record,
     save_config,
     told_to_other_ranks,
     write_record,
@@ -75,7 +77,9 @@ class Fitted:
     evaluation: Evaluation | None
 
 
-def fit(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+def fit(
+    settings: Settings, out: Path | None = None, resume: Path | None = None, *, member_of: Path | None = None
+) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
     All that can be known is checked before the source is converted, and the rest before there is a run directory.
@@ -84,6 +88,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
         settings: of data, model and trainer.
         out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
+        member_of: the run whose member this becomes, which an interruption names.
 
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
@@ -91,8 +96,11 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     check_free(out)
     with quiet():
         trial = _check_before_conversion(settings, resume)
+        if member_of is not None and trial.num_devices * trial.num_nodes > 1:
+            raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
-        data = settings.image_data(verbose=is_first_process())
+        told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
+        data = settings.image_data(verbose=is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -108,7 +116,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            with _ended_early(run):
+            with ended_early(member_of or run):
                 if resume:
                     return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
                 before = check_first_weights(settings.model["weights"], classifier, data)
@@ -124,7 +132,10 @@ def resumable(run: Path) -> Path:
     Raises:
         ConfigError: something that is needed for it is missing.
     """
-    for needed in (run / CONFIG_FILE, run / "checkpoints" / LAST_CHECKPOINT):
+    if "ensemble" in read_record(run):
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
+    needed_files = [run / CONFIG_FILE, *([] if (run / MEMBERS).is_dir() else [run / "checkpoints" / LAST_CHECKPOINT])]
+    for needed in needed_files:
         if not needed.is_file():
             raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
     return run / CONFIG_FILE
@@ -283,7 +294,7 @@ def _train(
         evaluation = run_test(
             trainer, classifier, data, chosen_split, read_seen(run), ckpt_path=path, weights_only=True
         )
-        evaluation = record_test(run, data.source, path, evaluation) or evaluation
+        evaluation = record_test(run, data.source, path.name, evaluation) or evaluation
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
@@ -313,7 +324,7 @@ def _better_of(
 
 
 @contextmanager
-def _ended_early(run: Path) -> Iterator[None]:
+def ended_early(run: Path) -> Iterator[None]:
     """Say how to go on where a run is interrupted, or cannot be written any more."""
     try:
         yield
@@ -326,7 +337,7 @@ def _ended_early(run: Path) -> Iterator[None]:
 
 
 def _going_on(run: Path) -> str:
-    if (run / "checkpoints" / LAST_CHECKPOINT).is_file():
+    if (run / MEMBERS).is_dir() or (run / "checkpoints" / LAST_CHECKPOINT).is_file():
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
     return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
 

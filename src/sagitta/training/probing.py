@@ -25,10 +25,13 @@ from sagitta.evaluation import (
     Seen,
     choose_split,
     describe,
+    digest_column,
+    digests_of,
     judge,
     keep_seen,
     quiet,
     quiet_trainer,
+    read_seen,
     record_test,
     seen_of,
 )
@@ -43,12 +46,11 @@ from sagitta.models import (
     pretrained_preprocessing,
     vectors_array,
 )
-from sagitta.run import CONFIG_FILE, check_free, new_run_directory, save_config, write_record
+from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
 from sagitta.training.solving import Solved, check_labelled, solve
 
-OUT_OF_FOLD = "out_of_fold"
 _CHUNK = 16_384  # rows that an export holds at a time
 
 
@@ -123,7 +125,9 @@ def probe(
 
 
 def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
-    """Return the splits that the final head is fitted to."""
+    """Return the splits that the final head is fitted to; a fold is never among them, since it judges."""
+    if data.fold is not None:
+        return ("train",)
     val = len(data.shards.splits.get("val", ())) > 0
     return ("train", "val") if val and (refit or "val" in data.info.made_splits) else ("train",)
 
@@ -244,9 +248,10 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     trainer.save_checkpoint(checkpoint, weights_only=True)
     keep_seen(run, _seen(data, best.solved), best.candidate.weights)
     result = {"val_loss": loss, **best.judged.metrics}
-    best.judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))
+    judged = _with_digests(best, data) if best.out_of_fold else best.judged
+    judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))
     if best.test is not None:
-        record_test(run, data.source, checkpoint, best.test)
+        record_test(run, data.source, checkpoint.name, best.test)
         result |= best.test.metrics
     write_record(
         run,
@@ -258,6 +263,15 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     )
     for each in results if embed else ():
         write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved.store, data)
+
+
+def _with_digests(best: Probed, data: ImageData) -> Evaluation:
+    """Return what was judged out of fold, with ``digest``: null where the weights were trained on the image before."""
+    splits = [data.shards.splits[name] for name in best.solved.fitted]
+    digests = np.concatenate([digests_of(split)[:, 0] for split in splits])[best.solved.head.judged]
+    before = None if best.candidate.weights is None else read_seen(Path(best.candidate.weights))
+    table = best.judged.predictions.append_column("digest", digest_column(digests, before))
+    return replace(best.judged, predictions=table)
 
 
 def _summary(each: Probed) -> dict[str, Any]:
