@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
@@ -194,6 +195,7 @@ def fit(
     Raises:
         SagittaError: something does not fit together; nothing is left behind then.
     """
+    began = monotonic()
     from sagitta.training import fit as fit_settings
     from sagitta.training import fit_folds, fit_in_time, resumable
 
@@ -238,7 +240,7 @@ def fit(
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
-        fitted = fit_in_time(chosen, None if out is None else _path(out))
+        fitted = fit_in_time(chosen, began, None if out is None else _path(out))
         return Run(fitted.run, test=fitted.evaluation)
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
     fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)

@@ -84,6 +84,7 @@ def fit(
     *,
     member_of: Path | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    verbose: bool = True,
 ) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
@@ -95,6 +96,7 @@ def fit(
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
         member_of: the run whose member this becomes, which an interruption names.
         callbacks: of the Trainer, which no configuration names.
+        verbose: say what the source is.
 
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
@@ -106,7 +108,7 @@ def fit(
             raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
         told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
-        data = settings.image_data(verbose=is_first_process() and not told)
+        data = settings.image_data(verbose=verbose and is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -207,13 +209,18 @@ def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
         )
 
 
-def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
-    """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
+def check_splits(settings: Settings, data: ImageData) -> None:
+    """Refuse data without ``train`` or ``val``."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
             asked = settings.get("data.convert.val") == 0
             remedy = "leave --val 0 away" if asked else "convert its source again, with --val 0.1 or without --val"
             raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
+
+
+def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
+    """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
+    check_splits(settings, data)
     batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
     interval = settings.trainer["val_check_interval"]
     if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:

@@ -17,8 +17,7 @@ from sagitta.training.watch import say
 
 CAREFUL = 0.9
 """Share of a time that is planned: the machine may become slower."""
-END = 1.0
-"""Seconds for writing and printing."""
+_END = 1.0  # seconds for writing and printing
 _STEPS = 8  # of a trial
 
 
@@ -47,9 +46,14 @@ def plan_epochs(left: float, pace: Pace, *, train: int, val: int, test: int, che
         checks: validations between the last epoch and the test.
         most: epochs that are wanted at all.
     """
-    after = (checks * val + test) / pace.evaluation + END
+    after = seconds_after(pace, val=val, test=test, checks=checks)
     epoch = train / pace.training + val / pace.evaluation
     return max(0, min(most, int((CAREFUL * left - after) / epoch)))
+
+
+def seconds_after(pace: Pace, *, val: int, test: int, checks: int) -> float:
+    """Return how long what follows the last epoch takes, see :func:`plan_epochs`."""
+    return (checks * val + test) / pace.evaluation + _END
 
 
 def measure(settings: Settings, data: ImageData, classifier: Classifier, limit: float) -> Pace:
@@ -136,16 +140,19 @@ class Deadline(pl.Callback):
         self._began = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when it begins."""
         self._began = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """End it where the time is over."""
         if time.monotonic() > self.ends and not trainer.should_stop:
             say("time:  it is over in the middle of an epoch, which does not count")
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin no epoch more where one as long as this would be too late."""
         self.epochs = trainer.current_epoch + 1
         now = time.monotonic()
         more = self.epochs < (trainer.max_epochs or 0) and not trainer.should_stop

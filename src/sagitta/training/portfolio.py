@@ -2,9 +2,10 @@
 
 With pretrained weights, from the cheapest on, each only where what was measured says that it fits:
 
-1. the head, solved on the features of images as large as those of the weights;
-2. the head for larger images, one size after the other until one is not surely better: by the log loss of rows that
-   the heads have not seen, and more than one standard error of the paired difference;
+1. the head, solved on the features of images as large as those of the weights; where ``--model A,B`` names several
+   networks, of each, and the one of the lowest log loss of rows that the heads have not seen goes on;
+2. its head for larger images, one size after the other until one is not surely better: by this loss, and more than one
+   standard error of the paired difference;
 3. all weights, fine-tuned from the best of them for as many epochs as fit, see :mod:`sagitta.training.headfirst`: the
    head is kept where that gained nothing.
 
@@ -32,10 +33,10 @@ from sagitta.models import Classifier, FeatureStore, Floats, Ints, dry_run, extr
 from sagitta.run import BEGAN, check_free, read_metrics, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
-from sagitta.training.fitting import Fitted, check_before_conversion, fit
+from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit
 from sagitta.training.head import estimate
 from sagitta.training.headfirst import VALIDATIONS, solvable, surely_better
-from sagitta.training.pace import CAREFUL, END, Deadline, Pace, measure, plan_epochs
+from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
 from sagitta.training.solving import solve
 from sagitta.training.watch import say, say_core
 
@@ -66,7 +67,11 @@ class _Clock:
 
     @property
     def left(self) -> float:
-        return self.began + self.seconds - time.monotonic()
+        return self.ends - time.monotonic()
+
+    @property
+    def ends(self) -> float:
+        return self.began + self.seconds
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class _Made:
     resolved: Settings
     data: ImageData
     classifier: Classifier
+
+    @property
+    def begun(self) -> bool:
+        """Whether it does not begin from scratch."""
+        return self.settings.model["pretrained"] or self.settings.model["weights"] is not None
 
     @property
     def size(self) -> int:
@@ -116,33 +126,36 @@ class _Judged:
     val_acc: float
 
 
-def fit_in_time(settings: Settings, out: Path | None = None) -> Fitted:
-    """Fit the best that ``settings.time`` is long enough for; the clock began with the command, or begins now.
+def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fitted:
+    """Fit the best that ``settings.time`` is long enough for.
 
     Args:
-        settings: see :func:`sagitta.training.fit`; how long to train is not among them.
+        settings: see :func:`sagitta.training.fit`; how long to train is not among them. Model and weights may be
+            several, with commas and in the same order.
+        began: when the clock began, by :func:`time.monotonic`, unless a command began earlier.
         out: run directory to make.
 
     Raises:
         ConfigError: another setting says how long to train, or several devices are asked for.
         SagittaError: as :func:`sagitta.training.fit`; there is no run directory then.
     """
-    clock = _Clock(seconds_of(str(settings.time)), BEGAN.get() or time.monotonic())
+    clock = _Clock(seconds_of(str(settings.time)), BEGAN.get() or began)
     _check(settings)
     check_free(out)
     settings, given = settings.changed({"time": None}), settings.time
     with quiet():
-        trial = check_before_conversion(settings, None)
-        if trial.num_devices * trial.num_nodes > 1:
-            raise ConfigError("--time: what is tried is measured on one device; give --devices 1")
+        networks = _networks(settings)
+        for each in networks:
+            trial = check_before_conversion(each, None)
+            if trial.num_devices * trial.num_nodes > 1:
+                raise ConfigError("--time: what is tried is measured on one device; give --devices 1")
         say_core()
-        made = _make(settings, verbose=True)
-        heads = _solve_heads(made, clock)
-        best = _best(heads)
+        made = _make(networks[0], verbose=True)
+        heads, best = _solve_heads(made, networks[1:], clock)
         chosen = made if best is None else best.made
         changes, ends = _plan(chosen, best, clock)
         deadline, before = Deadline(ends), clock.left
-        fitted = fit(chosen.settings.changed(changes), out, callbacks=[deadline])
+        fitted = fit(chosen.settings.changed(changes), out, callbacks=[deadline], verbose=False)
     tried = _tried(fitted.run, heads, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
     if clock.left < 0:
@@ -160,6 +173,21 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"--time and {short_name(key)} auto: that takes a time of its own; give a number or none")
 
 
+def _networks(settings: Settings) -> list[Settings]:
+    """Return the settings of each network that is named."""
+    names, weights = settings.model["name"].split(","), settings.model["weights"]
+    if len(names) == 1:
+        return [settings]
+    files = [None] * len(names) if weights is None else weights.split(",")
+    if len(files) != len(names):
+        raise ConfigError(f"--model names {len(names)} networks and --weights {len(files)} files; give one for each")
+    if weights is None and not settings.model["pretrained"]:
+        raise ConfigError("--model: several networks are compared by their weights; give --pretrained or --weights")
+    return [
+        settings.changed({"model.name": name, "model.weights": file}) for name, file in zip(names, files, strict=True)
+    ]
+
+
 def _make(settings: Settings, *, verbose: bool = False) -> _Made:
     """Return data and model, as a fit would make them.
 
@@ -169,6 +197,7 @@ def _make(settings: Settings, *, verbose: bool = False) -> _Made:
     data = settings.image_data(verbose=verbose)
     data.prepare_data()
     data.setup("fit")
+    check_splits(settings, data)
     resolved = settings.resolve(data.shards)
     resolved.apply_to(data)
     pl.seed_everything(settings.seed, verbose=False)
@@ -178,27 +207,50 @@ def _make(settings: Settings, *, verbose: bool = False) -> _Made:
     return _Made(settings, resolved, data, classifier)
 
 
-def _solve_heads(made: _Made, clock: _Clock) -> list[_Judged]:
-    """Return the heads that were solved, by size of image: none from scratch, and of weights that bring one."""
+def _solve_heads(made: _Made, others: Sequence[Settings], clock: _Clock) -> tuple[list[_Judged], _Judged | None]:
+    """Return the heads that were solved and the best one: none from scratch, and of weights that bring a head.
+
+    Args:
+        made: of the first network.
+        others: settings of further ones.
+        clock: it ends the list, but for the first head.
+    """
     if not solvable(made.data, made.classifier):
-        return []
-    rate = _feature_rate(made)
-    if (short := _seconds(made, rate) - clock.left) > 0:
+        return [], None
+    began = time.monotonic()
+    rate, seconds = _forecast(made)
+    if (short := seconds - clock.left) > 0:
         say(f"time:  the features of all images take about {short:.0f} s more than are left; less gives no classifier")
-    heads = [_solve(made, rate)]
-    for size in [] if made.settings.data["image_size"] else _larger(made.size):
-        try:
-            larger = _make(made.settings.changed({"data.image_size": size}))
-        except ConfigError:  # a network of one size
+    heads = [_solve(made, rate, began)]
+    heads += filter(None, (_solve_if_it_fits(settings, clock) for settings in others))
+    best = min(heads, key=lambda head: float(head.losses.mean()))
+    for size in [] if made.settings.data["image_size"] else _larger(best.made.size):
+        larger = _solve_if_it_fits(best.made.settings.changed({"data.image_size": size}), clock)
+        if larger is None:
             break
-        rate = _feature_rate(larger)
-        if (needed := _seconds(larger, rate)) > _SHARE * clock.left:
-            say(f"time:  images of {size} pixels are not tried: {needed:.0f} of the {clock.left:.0f} s that are left")
+        heads.append(larger)
+        if not surely_better(larger.losses, best.losses):
             break
-        heads.append(_solve(larger, rate))
-        if _best(heads) is not heads[-1]:
-            break
-    return heads
+        best = larger
+    return heads, best
+
+
+def _solve_if_it_fits(settings: Settings, clock: _Clock) -> _Judged | None:
+    """Return the head of another network or size; None where it would take too much of the time, or cannot be."""
+    began = time.monotonic()
+    try:
+        made = _make(settings)
+    except ConfigError as error:
+        say(f"time:  not tried: {error}")
+        return None
+    if not solvable(made.data, made.classifier):
+        return None
+    rate, seconds = _forecast(made)
+    if seconds > _SHARE * clock.left:
+        what = f"{made.classifier.name} on images of {made.size} pixels"
+        say(f"time:  {what} is not tried: about {seconds:.0f} of the {max(0, clock.left):.0f} s that are left")
+        return None
+    return _solve(made, rate, began)
 
 
 def _larger(size: int) -> list[int]:
@@ -207,8 +259,11 @@ def _larger(size: int) -> list[int]:
     return sorted(each for each in sizes if each > size)
 
 
-def _feature_rate(made: _Made) -> float | None:
-    """Return images a second, measured on a few whose features are kept; None where all are in the cache."""
+def _forecast(made: _Made) -> tuple[float | None, float]:
+    """Return images a second, and the seconds that features, and validation and test like them, take at least.
+
+    It is measured on a few images, whose features are kept; None and 0 where all are in the cache.
+    """
     assert made.classifier.network is not None
     body, _ = split_head(made.classifier.network, made.classifier.name)
     store = FeatureStore(made.classifier.name, body, made.data.preprocessing)
@@ -217,18 +272,17 @@ def _feature_rate(made: _Made) -> float | None:
         for count in itertools.islice(counts, _BATCHES):
             ends.append(time.monotonic())
             images.append(count)
+    if len(ends) == 1:
+        return None, 0.0
     first = min(1, len(ends) - 2)  # the first batch warms up, where there is another
-    return sum(images[first + 1 :]) / max(ends[-1] - ends[first], 1e-6) if len(ends) > 1 else None
+    rate = sum(images[first + 1 :]) / max(ends[-1] - ends[first], 1e-6)
+    splits = made.data.shards.splits
+    missing = sum(len(store.missing(splits[name].content_hashes)) for name in ("train", "val"))
+    return rate, (missing + made.rows("val", "test")) / rate
 
 
-def _seconds(made: _Made, rate: float | None) -> float:
-    """Return how long features, and validation and test by them, take at least; nothing of what is in the cache."""
-    return 0.0 if rate is None else (made.rows("train", "val") + made.rows("val", "test")) / rate
-
-
-def _solve(made: _Made, rate: float | None) -> _Judged:
-    """Solve a head on ``train``, and judge it on rows that it has not seen."""
-    began = time.monotonic()
+def _solve(made: _Made, rate: float | None, began: float) -> _Judged:
+    """Solve a head on ``train``, and judge it on rows that it has not seen; it took all the time from ``began`` on."""
     how: Any = {"fitted": ("train",), "others": ("val",), "verbose": True}
     solved = solve(made.classifier, made.data, made.data.preprocessing, **how)
     labels = np.asarray(made.data.shards.splits["val"].labels, np.int64)
@@ -242,78 +296,72 @@ def _solve(made: _Made, rate: float | None) -> _Judged:
 def _losses(logits: Floats, labels: Ints) -> Floats:
     """Return the log loss of each row (N,) of logits (N, classes)."""
     found: Floats = torch.nn.functional.cross_entropy(
-        torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
+        torch.from_numpy(logits), torch.from_numpy(np.array(labels)), reduction="none"
     ).numpy()
     return found
 
 
-def _best(heads: Sequence[_Judged]) -> _Judged | None:
-    """Return the head to go on from: a later one, which costs more, where it is surely better than those before."""
-    best: _Judged | None = None
-    for head in heads:
-        if best is None or surely_better(head.losses, best.losses):
-            best = head
-    return best
-
-
 def _plan(made: _Made, head: _Judged | None, clock: _Clock) -> tuple[dict[str, Any], float]:
     """Return the settings that say how long to train, and when the last epoch has to end, by ``time.monotonic``."""
+    no_epoch: dict[str, Any] = {"trainer.max_epochs": 0}
+    if head is not None and made.settings.model["tune"] == "head":
+        return no_epoch, clock.ends
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
-    weights = made.settings.model["pretrained"] or made.settings.model["weights"] is not None
-    most = (_LONG if weights else _LONGER) * made.resolved.trainer["max_epochs"]
+    checks = VALIDATIONS if made.begun else 0
+    most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
     again = 0.0 if head is None else 2 * head.head_seconds  # in the run, and on train and val where it is kept
 
     def epochs(pace: Pace) -> int:
-        checks = VALIDATIONS if weights else 0
         return plan_epochs(clock.left - again, pace, **rows, checks=checks, most=most)
 
-    # Training takes about three times as long as features do, so that where those leave no room nothing is measured.
-    if head is not None and head.rate is not None and not epochs(Pace(head.rate / 2, head.rate)):
-        pace, wanted = Pace(head.rate / 2, head.rate), 0
-    else:
-        pace = measure(made.resolved, made.data, made.classifier, _TRIAL * clock.seconds)
-        wanted = epochs(pace)
-    changes: dict[str, Any] = {"trainer.max_epochs": wanted}
-    end = (VALIDATIONS * rows["val"] * weights + rows["test"]) / pace.evaluation + END + again
+    # Training takes about three times as long as features do: where those leave no room, nothing is measured.
+    hopeless = head is not None and head.rate is not None and not epochs(Pace(head.rate / 2, head.rate))
+    pace = None if hopeless else measure(made.resolved, made.data, made.classifier, _TRIAL * clock.seconds)
+    wanted = 0 if pace is None else epochs(pace)
+    left = f"{max(0, clock.left):.0f} s left"
+    if head is not None and not wanted:
+        say(f"time:  {left}, too few for an epoch of fine-tuning; the head is kept")
+    if pace is None or (head is not None and not wanted):
+        return no_epoch, clock.ends
+    ends = clock.ends - again - seconds_after(pace, val=rows["val"], test=rows["test"], checks=checks)
     if wanted:
-        say(f"time:  {plural(wanted, 'epoch')} of {rows['train'] / pace.training:.0f} s in the {clock.left:.0f} s left")
-    elif head is not None:
-        say(f"time:  {max(0, clock.left):.0f} s left, too few for an epoch of fine-tuning; the head is kept")
-    else:
-        steps = max(1, int(CAREFUL * (clock.left - end) * pace.training / made.resolved.data["batch_size"]))
-        changes = {"trainer.max_epochs": 1, "trainer.limit_train_batches": steps}
-        say(f"time:  {clock.left:.0f} s left, too few for an epoch; {plural(steps, 'step')} of one are taken")
-    return changes, clock.began + clock.seconds - end
+        say(f"time:  {plural(wanted, 'epoch')} of about {rows['train'] / pace.training:.1f} s; {left}")
+        return {"trainer.max_epochs": wanted}, ends
+    batch = made.resolved.data["batch_size"]
+    steps = max(1, int(CAREFUL * (ends - time.monotonic()) * pace.training / batch))
+    say(f"time:  {left}, too few for an epoch, so {plural(steps, 'step')} of it are taken: a poor classifier, but one")
+    return {"trainer.max_epochs": 1, "trainer.limit_train_batches": steps}, ends
 
 
 def _tried(
     run: Path, heads: Sequence[_Judged], best: _Judged | None, chosen: _Made, epochs: int, seconds: float
 ) -> list[dict[str, Any]]:
     """Return what ``run.json`` says of each thing that was tried, in its order."""
-    tuned = read_record(run).get("mixture") != 0
-    rows = [
-        _row("head", head.made.size, 0, head.seconds, head.val_loss, head.val_acc, kept=head is best and not tuned)
-        for head in heads
-    ]
-    losses = (found := read_metrics(run)).get("val_loss", [])
-    if losses:
+    record, logged = read_record(run), read_metrics(run)
+    tuned = record.get("mixture") != 0
+    tried = []
+    for head in heads:
+        result = {"val_loss": head.val_loss, "val_acc": head.val_acc}
+        kept = head is best and not tuned
+        tried.append(_row(f"head of {head.made.classifier.name}", head.made, 0, head.seconds, result, kept=kept))
+    if losses := logged.get("val_loss", []):
         at = min(range(len(losses)), key=losses.__getitem__)
-        accuracy = next((found[name][at] for name in ("val_acc", "val_map") if name in found), None)
-        what = "fine-tuning" if chosen.settings.model["pretrained"] or chosen.settings.model["weights"] else "training"
-        rows.append(_row(what, chosen.size, epochs, seconds, losses[at], accuracy, kept=tuned))
-    return rows
+        result = {name: values[at] for name, values in logged.items() if len(values) == len(losses)}
+        what = f"{'fine-tuning' if chosen.begun else 'training'} of {chosen.classifier.name}"
+        tried.append(_row(what, chosen, epochs, seconds, record["result"] if tuned else result, kept=tuned))
+    return tried
 
 
 def _row(
-    what: str, size: int, epochs: int, seconds: float, loss: float, accuracy: float | None, *, kept: bool
+    what: str, made: _Made, epochs: int, seconds: float, result: Mapping[str, float], *, kept: bool
 ) -> dict[str, Any]:
     return {
         "what": what,
-        "image_size": size,
+        "image_size": made.size,
         "epochs": epochs,
         "seconds": round(seconds, 1),
-        "val_loss": loss,
-        "val_acc": accuracy,
+        "val_loss": result["val_loss"],
+        "val_acc": result.get("val_acc"),
         "kept": kept,
     }
 
