@@ -72,7 +72,7 @@ def measure(settings: Settings, data: ImageData, classifier: Classifier, limit: 
         devices=1,
         max_epochs=1,
         limit_train_batches=_STEPS,
-        limit_val_batches=_STEPS,
+        limit_val_batches=2,
         num_sanity_val_steps=0,
         callbacks=[trial],
     )

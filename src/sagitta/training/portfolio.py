@@ -40,12 +40,13 @@ from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs,
 from sagitta.training.solving import solve
 from sagitta.training.watch import say, say_core
 
-_LARGER = (1.25, 1.5)  # times the side of the weights' images
+_LARGER, _SMALLER = (1.25, 1.5), (0.75, 0.5)  # times the side of the weights' images
 _MULTIPLE = 32  # of pixels, which every network takes
 _SHARE = 1 / 3  # of the time that is left, which the features of larger images may take
 _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained weights, and from scratch
 _BATCHES = 8  # by which the pace of features is measured
 _TRIAL = 0.05  # share of the time that a trial may take
+_REST = 0.1  # likewise of what comes behind the features, where there is nothing else
 
 _CLASHING = {
     "trainer.max_epochs": None,
@@ -217,15 +218,12 @@ def _solve_heads(made: _Made, others: Sequence[Settings], clock: _Clock) -> tupl
     """
     if not solvable(made.data, made.classifier):
         return [], None
-    began = time.monotonic()
-    rate, seconds = _forecast(made)
-    if (short := seconds - clock.left) > 0:
-        say(f"time:  the features of all images take about {short:.0f} s more than are left; less gives no classifier")
-    heads = [_solve(made, rate, began)]
-    heads += filter(None, (_solve_if_it_fits(settings, clock) for settings in others))
+    heads = [_solve_first(made, clock)]
+    heads += filter(None, (_solve_if_it_fits(settings, 0.0, clock) for settings in others))
     best = min(heads, key=lambda head: float(head.losses.mean()))
-    for size in [] if made.settings.data["image_size"] else _larger(best.made.size):
-        larger = _solve_if_it_fits(best.made.settings.changed({"data.image_size": size}), clock)
+    for size in [] if made.settings.data["image_size"] else _sides(best.made.size, _LARGER):
+        cost = 0.0 if best.rate is None else best.made.rows("train", "val") / best.rate * (size / best.made.size) ** 2
+        larger = _solve_if_it_fits(best.made.settings.changed({"data.image_size": size}), cost, clock)
         if larger is None:
             break
         heads.append(larger)
@@ -235,31 +233,58 @@ def _solve_heads(made: _Made, others: Sequence[Settings], clock: _Clock) -> tupl
     return heads, best
 
 
-def _solve_if_it_fits(settings: Settings, clock: _Clock) -> _Judged | None:
-    """Return the head of another network or size; None where it would take too much of the time, or cannot be."""
+def _solve_first(made: _Made, clock: _Clock) -> _Judged:
+    """Return the head on images as large as those of the weights, or on smaller ones where only these fit."""
     began = time.monotonic()
+    rate, seconds = _forecast(made, clock)
+    left = clock.left - _REST * clock.seconds
+    if (short := seconds - left) > 0:
+        sizes = [] if made.settings.data["image_size"] else _sides(made.size, _SMALLER)
+        fitting = [size for size in sizes if seconds * (size / made.size) ** 2 < left]
+        say(
+            f"time:  the features of images of {made.size} pixels take about {short:.0f} s more than are left; "
+            + (f"those of {max(fitting)} fit" if fitting else "it is the least that gives a classifier")
+        )
+        if fitting:
+            made = _make(made.settings.changed({"data.image_size": max(fitting)}))
+            rate, _ = _forecast(made, clock)
+    return _solve(made, rate, began)
+
+
+def _solve_if_it_fits(settings: Settings, cost: float, clock: _Clock) -> _Judged | None:
+    """Return the head of another network or size; None where it would take too much of the time, or cannot be.
+
+    Args:
+        settings: of it.
+        cost: seconds that its features may be expected to take; 0 where nothing is known of them.
+        clock: see there.
+    """
+    began = time.monotonic()
+    what = f"{settings.model['name']} on images of {settings.data['image_size'] or 'its own'} pixels"
+    if clock.left <= 0 or cost > _SHARE * clock.left:
+        say(f"time:  {what}: not tried, about {cost:.0f} of {max(0, clock.left):.0f} s")
+        return None
     try:
         made = _make(settings)
     except ConfigError as error:
-        say(f"time:  not tried: {error}")
+        say(f"time:  {what}: not tried, {error}")
         return None
     if not solvable(made.data, made.classifier):
         return None
-    rate, seconds = _forecast(made)
-    if seconds > _SHARE * clock.left:
-        what = f"{made.classifier.name} on images of {made.size} pixels"
-        say(f"time:  {what} is not tried: about {seconds:.0f} of the {max(0, clock.left):.0f} s that are left")
+    rate, cost = _forecast(made, clock)
+    if cost > _SHARE * clock.left:
+        say(f"time:  {what}: not tried, about {cost:.0f} of {max(0, clock.left):.0f} s")
         return None
     return _solve(made, rate, began)
 
 
-def _larger(size: int) -> list[int]:
-    """Return sides of larger images, in pixels."""
-    sizes = {round(size * times / _MULTIPLE) * _MULTIPLE for times in _LARGER}
-    return sorted(each for each in sizes if each > size)
+def _sides(size: int, times: Sequence[float]) -> list[int]:
+    """Return other sides of images in pixels, in the order of ``times``."""
+    sides = dict.fromkeys(max(1, round(size * each / _MULTIPLE)) * _MULTIPLE for each in times)
+    return [side for side in sides if (side > size) == (times[0] > 1) and side != size]
 
 
-def _forecast(made: _Made) -> tuple[float | None, float]:
+def _forecast(made: _Made, clock: _Clock) -> tuple[float | None, float]:
     """Return images a second, and the seconds that features, and validation and test like them, take at least.
 
     It is measured on a few images, whose features are kept; None and 0 where all are in the cache.
@@ -272,6 +297,8 @@ def _forecast(made: _Made) -> tuple[float | None, float]:
         for count in itertools.islice(counts, _BATCHES):
             ends.append(time.monotonic())
             images.append(count)
+            if ends[-1] - ends[0] > _TRIAL * clock.seconds:
+                break
     if len(ends) == 1:
         return None, 0.0
     first = min(1, len(ends) - 2)  # the first batch warms up, where there is another
