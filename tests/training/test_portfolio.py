@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 
 from sagitta.cli import main
 from sagitta.models.networks import build_network
+from sagitta.settings import settings_of
+from sagitta.training import fit_in_time
 from sagitta.training.portfolio import _sides as sides
-
-WEIGHTS = ["--model", "resnet20", "--weights", "weights.pth", "--batch-size", "8"]
 
 
 @pytest.fixture
@@ -55,9 +56,10 @@ def test_heads_are_compared_and_one_is_fine_tuned(photo_folder: Path, capsys: py
 def test_where_nothing_fits_there_is_a_head_all_the_same(
     photo_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", str(photo_folder), *WEIGHTS, "--time", "1s", "--out", "run"]) == 0
+    options = {"model": "resnet20", "weights": "weights.pth", "batch_size": 8, "time": "1m"}
+    fit_in_time(settings_of(photo_folder, options), time.monotonic() - 1e4, Path("run"))  # over before it began
     printed = capsys.readouterr().out
-    assert "it is the least that gives a classifier" in printed and "more than the 1s that were given" in printed
+    assert "it is the least that gives a classifier" in printed and "more than the 1m that were given" in printed
     (only,) = record("run")["tried"]
     assert only["kept"] and only["epochs"] == 0 and "max_epochs: 0" in Path("run/config.yaml").read_text()
     assert main(["fit", "--resume", "run"]) == 2
@@ -69,11 +71,12 @@ def test_where_nothing_fits_there_is_a_head_all_the_same(
 
 @pytest.mark.usefixtures("work")
 def test_from_scratch_too_some_steps_are_better_than_nothing(photo_folder: Path) -> None:
-    few = ["--model", "simple-cnn", "--image-size", "16", "--time", "1s", "--out", "run"]
-    assert main(["fit", str(photo_folder), *few]) == 0
+    options = {"model": "simple-cnn", "image_size": 16, "batch_size": 16, "time": "1m"}
+    fit_in_time(settings_of(photo_folder, options), time.monotonic() - 1e4, Path("run"))
     (only,) = record("run")["tried"]
     assert only == only | {"what": "training of simple-cnn", "image_size": 16, "kept": True}
-    assert "limit_train_batches: 1\n" in Path("run/config.yaml").read_text()
+    config = Path("run/config.yaml").read_text()
+    assert "max_epochs: 1\n" in config and "limit_train_batches: 0.75\n" in config  # 1 of 2 batches of 16
 
 
 @pytest.mark.usefixtures("work")

@@ -148,7 +148,7 @@ class Deadline(pl.Callback):
     ) -> None:
         """End it where the time is over."""
         if time.monotonic() > self.ends and not trainer.should_stop:
-            say("time:  it is over in the middle of an epoch, which does not count")
+            say("time:  it is over in the middle of an epoch, which ends here")
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

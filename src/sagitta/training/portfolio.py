@@ -356,8 +356,9 @@ def _plan(made: _Made, head: _Judged | None, clock: _Clock) -> tuple[dict[str, A
         return {"trainer.max_epochs": wanted}, ends
     batch = made.resolved.data["batch_size"]
     steps = max(1, int(CAREFUL * (ends - time.monotonic()) * pace.training / batch))
-    say(f"time:  {left}, too few for an epoch, so {plural(steps, 'step')} of it are taken: a poor classifier, but one")
-    return {"trainer.max_epochs": 1, "trainer.limit_train_batches": steps}, ends
+    say(f"time:  {left}, too few for an epoch, so it has {plural(steps, 'step')}: a poor classifier, but one")
+    share = min(1.0, (steps + 0.5) / max(1, rows["train"] // batch))  # of 1 step Lightning would make 100 %
+    return {"trainer.max_epochs": 1, "trainer.limit_train_batches": share}, ends
 
 
 def _tried(
