@@ -10,6 +10,9 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 PHOTOS, CAMERA, CIFAR = 1024, 60, 50_000
 
 
@@ -57,14 +60,19 @@ def _images(name: str) -> Iterator[tuple[int, int, bytes, str]]:
         yield label, number, images[label], ".jpg"
 
 
+def cifar() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return CIFAR-10's test images (10000, 32, 32, 3) and labels; our own copy of the pickle, so it is trusted."""
+    with (source() / "cifar-10-batches-py" / "test_batch").open("rb") as file:
+        batch = pickle.load(file, encoding="bytes")
+    return batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(batch[b"labels"])
+
+
 def _cifar_pngs() -> list[bytes]:
-    """Return CIFAR-10's test images as PNG files; our own copy of the release, so its pickle is trusted."""
+    """Return CIFAR-10's test images as PNG files."""
     from PIL import Image
 
-    with (source() / "cifar-10-batches-py" / "test_batch").open("rb") as file:
-        pixels = pickle.load(file, encoding="bytes")[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     encoded = []
-    for image in pixels:
+    for image in cifar()[0]:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=1)
         encoded.append(buffer.getvalue())

@@ -10,13 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 SECONDS = 480
 """A peer that does not install within this time is reported as not installable."""
 
 TORCH = ("torch", "torchvision", "numpy", "pillow", "setuptools<81")
-REQUIREMENTS: dict[str, tuple[str, ...]] = {
+LOADERS: dict[str, tuple[str, ...]] = {
     "torchvision": TORCH,
     "datasets": (*TORCH, "datasets"),
     "webdataset": (*TORCH, "webdataset"),
@@ -28,6 +29,13 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     # Its extension is compiled here against Debian's libopencv-dev and libturbojpeg0-dev, found by pkg-config.
     "ffcv": ("torch", "torchvision", "numpy<2", "pillow", "setuptools<81", "opencv-python-headless<4.12", "ffcv"),
 }
+# For fine-tuning; timm needs none of its own, Sagitta's holds it.
+TRAINERS: dict[str, tuple[str, ...]] = {
+    "fastai": ("timm", "safetensors", "scikit-learn", "fastai"),
+    "autogluon": ("safetensors", "scikit-learn", "autogluon.multimodal"),
+    "lightly": ("timm", "safetensors", "scikit-learn", "lightly-train"),
+}
+REQUIREMENTS = {**LOADERS, **TRAINERS}
 
 
 def cache() -> Path:
@@ -63,11 +71,11 @@ def make(name: str) -> str | None:
     return None
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what the peers' environments hold for their own sake."""
+def versions(group: Mapping[str, tuple[str, ...]] = LOADERS) -> dict[str, str]:
+    """Return the versions of what a group's environments hold for their own sake: the last thing each asks for."""
     code = "import sys, importlib.metadata as m; print(*(m.version(name) for name in sys.argv[1:]))"
     found = {}
-    for name, requirements in REQUIREMENTS.items():
+    for name, requirements in group.items():
         if (cache() / "environments" / name / "ready").exists():
             own = re.split(r"[<\[]", requirements[-1])[0]
             own = "torchvision" if name == "torchvision" else own

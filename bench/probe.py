@@ -70,7 +70,7 @@ def run_probe(name: str) -> dict[str, float]:
     (result,) = probe(image_data(name), [Candidate(MODEL, str(weights_file()))])
     seconds = time.perf_counter() - began
     assert result.test is not None
-    rate = result.computed / result.feature_seconds
+    rate = result.solved.computed / result.solved.feature_seconds
     return {"seconds": seconds, "test_acc": result.test.metrics["test_acc"], "features_images_s": rate}
 
 
@@ -168,20 +168,19 @@ def run_divisions(name: str) -> dict[str, float]:
     from sklearn.model_selection import StratifiedShuffleSplit
     from torch.nn import functional as F
 
-    from sagitta.training.head import fit_head
-    from sagitta.training.probing import Candidate, probe
+    from sagitta.training import Candidate, fit_head, probe
 
     data = image_data(name)
     (result,) = probe(data, [Candidate(MODEL, str(weights_file()))])
     splits = [data.shards.splits[split] for split in ("train", "val", "test")]
-    features = np.concatenate([result.store.read(split.content_hashes) for split in splits])
+    features = np.concatenate([result.solved.store.read(split.content_hashes) for split in splits])
     labels = np.concatenate([split.labels for split in splits]).astype(np.int64)
     train, val, test = map(len, splits)
     found: dict[str, list[float]] = {"probe_acc": [], "probe_log_loss": [], "adam_acc": [], "adam_log_loss": []}
     for seed in range(DIVISIONS):
         divide = StratifiedShuffleSplit(1, train_size=train + val, test_size=test, random_state=seed)
         fitted, judged = next(divide.split(features, labels))
-        head = fit_head(features[fitted], labels[fitted], train)
+        head = fit_head(features[fitted], labels[fitted], data.num_classes)
         layers = {
             "probe": (torch.from_numpy(head.weight), torch.from_numpy(head.bias)),
             "adam": adam_head(

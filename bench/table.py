@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import quality_tables
+
 ROOT = Path(__file__).parents[1]
 SPLITS = {  # how many images the recipes and the probe learn from, choose by and are tested on
     "digits": "1,439 / 179 / 179",
@@ -291,7 +293,7 @@ def with_tables(text: str, results: Path) -> str:
 
     Args:
         text: Markdown; between ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->`` stands a table.
-        results: folder of ``loader.json``, ``recipes.json`` and ``probe.json``.
+        results: folder of the JSON files.
     """
     loader, recipe, probe = (
         json.loads((results / f"{name}.json").read_text()) for name in ("loader", "recipes", "probe")
@@ -300,6 +302,9 @@ def with_tables(text: str, results: Path) -> str:
         "loader": loaders(loader),
         "recipes": recipes(recipe),
         "probe": probes(probe),
+        "heads": quality_tables.heads(_optional(results / "heads.json")),
+        "head-time": quality_tables.head_time(_optional(results / "head-time.json")),
+        "finetune": quality_tables.finetune(_optional(results / "finetune.json")),
         "loader-summary": loader_summary(loader),
         "results-summary": results_summary(recipe, probe),
     }
@@ -309,6 +314,12 @@ def with_tables(text: str, results: Path) -> str:
             before, rest = text.split(begin)
             text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
     return text
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """Return results that are finished in pieces: empty before the first."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def main() -> None:

@@ -3,8 +3,10 @@
 import ast
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -16,11 +18,12 @@ DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", ROO
 
 
 def script(path: Path) -> Any:
-    """Return a script beside the package as a module."""
+    """Return a script beside the package as a module; it imports its neighbours as it does when it is run."""
     spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with mock.patch.object(sys, "path", [str(path.parent), *sys.path]):
+        spec.loader.exec_module(module)
     return module
 
 

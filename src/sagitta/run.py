@@ -10,6 +10,11 @@
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
     RUN/test_logs.csv          one line for each test
     RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.result
+
+A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
+
+    RUN/members/1/ …           each an ordinary run; run.json's `members` holds their weights
+    RUN/out_of_fold/           of `--folds`: each row of train and val by the member that was not trained on it
 """
 
 import csv
@@ -39,6 +44,8 @@ RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 TEST_LOG = "test_logs.csv"
+MEMBERS = "members"
+OUT_OF_FOLD = "out_of_fold"
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
@@ -118,7 +125,8 @@ def check_free(out: Path | None) -> None:
     if _global_rank():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        resumable = (out / "checkpoints" / LAST_CHECKPOINT).is_file()
+        begun = (out / MEMBERS).is_dir() and "ensemble" not in read_record(out)
+        resumable = begun or (out / "checkpoints" / LAST_CHECKPOINT).is_file()
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or "
             + (f"go on with --resume {out}" if resumable else "remove it")
@@ -162,6 +170,8 @@ def find_checkpoint(run: Path) -> Path:
         return run
     if not run.is_dir():
         raise ConfigError(f"{run}: no such run directory or checkpoint{_near(run)}")
+    if (run / MEMBERS).is_dir():
+        raise ConfigError(f"{run}: has members in place of a checkpoint of its own; name one: {run / MEMBERS / '1'}")
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
     candidates += sorted((run / "checkpoints").glob("image-classifier-*.ckpt"), key=_named_loss)
@@ -175,6 +185,23 @@ def find_checkpoint(run: Path) -> Path:
         f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "
         "before the data"
     )
+
+
+def members_of(run: Path) -> list[dict[str, Any]] | None:
+    """Return what ``run.json`` says of each member: ``run``, its folder in this one, and ``weight``; None without any.
+
+    Raises:
+        ConfigError: there are members, but they did not come to their end.
+    """
+    if not (run / MEMBERS).is_dir():
+        return None
+    found: list[dict[str, Any]] | None = read_record(run).get("members")
+    if found is None:
+        raise ConfigError(
+            f"{run}: not all of its members are there yet; go on with sagitta fit --resume {run}, or name one: "
+            f"{run / MEMBERS / '1'}"
+        )
+    return found
 
 
 def _named_loss(checkpoint: Path) -> float:
@@ -300,7 +327,7 @@ def _logged(run: Path) -> Iterator[tuple[int, dict[str, float]]]:
 def append_test_log(
     run: Path,
     dataset: str,
-    checkpoint: Path,
+    model: str,
     metrics: Mapping[str, float],
     *,
     flip: bool = False,
@@ -311,14 +338,14 @@ def append_test_log(
     Args:
         run: its directory.
         dataset: as it was named.
-        checkpoint: that was tested.
+        model: what was tested: the name of a checkpoint, or ``members``.
         metrics: every one, by full name.
         flip: mirror images took part (``tta``).
         about: further columns, such as ``images`` and ``fingerprint``; None is left empty.
     """
     path = run / TEST_LOG
     rows = read_test_log(run)
-    how = {"dataset": dataset, "checkpoint": checkpoint.name, "tta": "flip" if flip else ""}
+    how = {"dataset": dataset, "checkpoint": model, "tta": "flip" if flip else ""}
     rows.append({**how, **(about or {}), **metrics})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

@@ -60,7 +60,9 @@ OPTIONS = (
     Option("mixup", "model.mixup", "ALPHA", "mix pairs of images, such as 0.2", "training"),
     Option("cutmix", "model.cutmix", "ALPHA", "put boxes of images into others, such as 1.0", "training"),
     Option("class-weights", "model.class_weights", "HOW", "balanced: rare classes count more", "training"),
+    Option("refit", "refit", "", "a given val, too, has the last word of a solved head", "training"),
     Option("keep", "keep", "N", "how many best epochs stay, as weights alone (1)", "training"),
+    Option("folds", "data.folds", "N", "cross-validate: one member a fold, averaged", "training"),
     Option("seed", "seed", "N", "of weights, order and augmentation (0)", "training"),
     Option("devices", "trainer.devices", "N", "how many (all of the accelerator)", "machine"),
     Option("precision", "trainer.precision", "HOW", "such as 32-true, bf16-mixed, 16-mixed (by device)", "machine"),
@@ -146,6 +148,7 @@ class Settings:
         logger: csv, tensorboard, wandb, or several with commas.
         patience: epochs without a better val_loss before stopping; 0 never stops early; None is for the recipe.
         ema: decay of the weights' moving average a step, 0 for none; None is for the recipe.
+        refit: a head that is kept as solved is fitted to a given ``val`` too; to one that Sagitta made, it always is.
         keep: how many checkpoints of the best epochs are kept, their weights alone.
     """
 
@@ -158,6 +161,7 @@ class Settings:
     patience: int | None = None
     ema: float | None = None
     keep: int = 1
+    refit: bool = False
 
     @classmethod
     def of(cls, values: Values) -> "Settings":
@@ -424,6 +428,7 @@ def _parser() -> "ArgumentParser":
     parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
     parser.add_argument("--keep", type=int, default=1, help="how many of the best epochs stay, as weights alone")
     found = {"seed", "class_names", "preprocessing"}
+    parser.add_argument("--refit", type=bool, default=False, help="fit a solved head to a given val, too")
     outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
     parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)
     parser.add_argument(

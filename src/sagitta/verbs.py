@@ -1,4 +1,4 @@
-"""What Sagitta does, one function for each command and with its names: convert, fit, probe, evaluate, predict.
+"""What Sagitta does, one function a command and with its name: convert, fit, probe, ensemble, evaluate, predict.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -121,7 +121,9 @@ def fit(
     mixup: float | None = None,
     cutmix: float | None = None,
     class_weights: Literal["balanced"] | None = None,
+    refit: bool | None = None,
     keep: int | None = None,
+    folds: int | None = None,
     seed: int | None = None,
     devices: int | str | Sequence[int] | None = None,
     precision: str | None = None,
@@ -161,7 +163,10 @@ def fit(
         mixup: alpha of MixUp, 0 for none.
         cutmix: likewise of CutMix.
         class_weights: ``balanced`` lets rare classes count more.
+        refit: fit a head that is kept as solved to a given ``val``, too; to one that Sagitta made, it always is.
         keep: how many checkpoints of the best epochs are kept (1), their weights alone.
+        folds: cross-validate: train and val are divided anew, by class and group, and a member a fold is trained; the
+            run predicts with their mean, and its figures of train and val are out of fold.
         seed: of weights, order and augmentation.
         devices: as Lightning's Trainer takes it.
         precision: likewise.
@@ -187,7 +192,7 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     from sagitta.training import fit as fit_settings
-    from sagitta.training import resumable
+    from sagitta.training import fit_folds, resumable
 
     given = {
         "model": model,
@@ -203,7 +208,9 @@ def fit(
         "mixup": mixup,
         "cutmix": cutmix,
         "class_weights": class_weights,
+        "refit": refit,
         "keep": keep,
+        "folds": folds,
         "seed": seed,
         "devices": devices,
         "precision": precision,
@@ -224,7 +231,8 @@ def fit(
     run = None if resume is None else _path(resume)
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
-    fitted = fit_settings(chosen, None if out is None else _path(out), run)
+    several = chosen.data["folds"] is not None and chosen.data["fold"] is None
+    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -247,6 +255,7 @@ def probe(
     label_column: str | None = None,
     split_column: str | None = None,
     label_separator: str | None = None,
+    refit: bool = False,
     embed: bool = False,
     out: PathLike | None = None,
 ) -> "Run":
@@ -270,6 +279,7 @@ def probe(
         label_column: see there.
         split_column: see there.
         label_separator: see there.
+        refit: fit the head to a ``val`` that the source gives, too; to one that Sagitta made, it always is.
         embed: keep all features as Parquet in the run directory.
         out: run directory to make.
 
@@ -298,7 +308,9 @@ def probe(
     images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    path = probe_run(settings, candidates, None if out is None else _path(out), batch_size=images, embed=embed)
+    path = probe_run(
+        settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed
+    )
     return Run(path)
 
 
@@ -319,6 +331,26 @@ def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLik
         raise ConfigError(f"--model names {len(names)} networks and --weights {len(files)} files; give one for each")
     files += [None] * (len(names) - len(files))
     return [Candidate(name, file) for name, file in zip(names, files, strict=True)]
+
+
+def ensemble(runs: "Sequence[PathLike | Run]", *, out: PathLike | None = None) -> "Run":
+    """Make some runs one that averages their probabilities; returns it, tested on the data of the first.
+
+    The weights are found on rows that none of the runs was trained on, and are equal where that is not surely better.
+
+    Args:
+        runs: at least two, of the same classes; networks and image sizes may differ.
+        out: run directory to make, which holds copies of the checkpoints; by default ``runs/ensemble-1`` and so on.
+
+    Raises:
+        SagittaError: the runs do not fit together; nothing is left behind then.
+    """
+    from sagitta.training import ensemble as make_ensemble
+
+    if isinstance(runs, str | os.PathLike):
+        raise ConfigError("an ensemble needs at least two runs: give a list of them")
+    made = make_ensemble([_path(run) for run in runs], None if out is None else _path(out))
+    return Run(made.run, test=made.evaluation)
 
 
 def evaluate(
@@ -483,15 +515,14 @@ class Run:
         return history_table(self.path)
 
     def classifier(self) -> "Classifier":
-        """Return the best checkpoint's model, on the CPU, in evaluation mode.
+        """Return the best checkpoint's model, or the mean of the members, on the CPU, in evaluation mode.
 
         Raises:
-            ConfigError: the run has no checkpoint.
+            ConfigError: the run has no checkpoint, or members that read images in different ways.
         """
-        from sagitta.models import load_classifier
-        from sagitta.run import find_checkpoint
+        from sagitta.evaluation import one_classifier
 
-        return load_classifier(find_checkpoint(self.path))
+        return one_classifier(self.path)
 
     def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
         """Classify image files, see :func:`sagitta.predict`."""
@@ -508,15 +539,21 @@ class Run:
         from sagitta.run import history
 
         record = self.record
-        parts = [] if "probe" in record else [history(self.path, self.metrics)]
+        told = {"probe", "out_of_fold", "ensemble"}
+        parts = [history(self.path, self.metrics)] if told.isdisjoint(record) else []
+        if "ensemble" in record:
+            from sagitta.training import ensemble_text
+
+            parts.append(ensemble_text(record["ensemble"]))
+        if "out_of_fold" in record:
+            from sagitta.training import folds_text
+
+            parts.append(folds_text(record["out_of_fold"]))
         if "probe" in record:
-            from sagitta.training import probe_text
+            from sagitta.training import probe_notes, probe_text
 
             parts.append(probe_text(record["probe"]))
-            if record["probe"][0]["test_acc"] is None:
-                parts.append(
-                    "There is no test set; the figures of val are of folds, each by a head that has not seen it"
-                )
+            parts += probe_notes(record["probe"])
         if self.test is not None:
             what = "Test" if "test_loss" in self.test.metrics else "Validation"
             parts.append(f"\n{what}, with 95 % intervals\n{self.test.text()}")

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from random import Random
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, for_training
+from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, deal, for_training
 from sagitta.dataset.schema import ROWS
 from sagitta.errors import ConfigError, SourceError
 from sagitta.files import content_hash
@@ -157,3 +158,60 @@ def test_a_class_that_training_lacks_is_named() -> None:
 def test_one_class_is_named() -> None:
     with pytest.raises(SourceError, match=r"one class only \('bee'\)"):
         check([1, 1], ["train", "train"])
+
+
+def dealt(folds: int, rows: list[Row], seed: int = 0) -> npt.NDArray[np.int64]:
+    hashes = [content_hash(str(content).encode()) for _, content, _ in rows]
+    groups = [None if group is None else str(group) for _, _, group in rows]
+    return deal(folds, seed, np.array([label for label, _, _ in rows]), hashes, groups)
+
+
+def test_each_fold_has_its_share_of_every_class_and_a_rare_one_is_dealt_out() -> None:
+    rows: list[Row] = [(label, number, None) for number, label in enumerate([0] * 50 + [1] * 23 + [2] * 3 + [3])]
+    folds = dealt(5, rows)
+    counts = np.array([np.bincount(folds[[row[0] == label for row in rows]], minlength=5) for label in range(4)])
+    assert counts[0].tolist() == [10] * 5 and sorted(counts[1]) == [4, 4, 5, 5, 5]
+    assert sorted(counts[2]) == [0, 0, 1, 1, 1] and sorted(counts[3]) == [0, 0, 0, 0, 1]
+    assert np.ptp(np.bincount(folds)) <= 1
+    order = list(range(len(rows)))
+    Random(1).shuffle(order)
+    assert dealt(5, [rows[row] for row in order]).tolist() == folds[order].tolist()  # of content alone, not of order
+    assert (dealt(5, rows, seed=1) != folds).any()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.none() | st.integers(0, 8)), min_size=1, max_size=60),
+    st.integers(2, 4),
+)
+@settings(max_examples=50, deadline=None)
+def test_no_image_and_no_group_is_in_two_folds(rows: list[Row], folds: int) -> None:
+    with suppress(ConfigError):  # fewer rows that differ than folds
+        check_dealt(rows, folds)
+
+
+def check_dealt(rows: list[Row], folds: int) -> None:
+    found = dealt(folds, rows)
+    assert set(found) == set(range(folds))
+    for column in (1, 2):
+        for value in {row[column] for row in rows} - {None}:
+            assert len({fold for fold, row in zip(found, rows, strict=True) if row[column] == value}) == 1
+
+
+def test_groups_of_several_classes_are_dealt_by_the_shares_of_all_of_them() -> None:
+    rows: list[Row] = [(row % 2, row, row // 4) for row in range(48)]  # twelve groups of two rows of each class
+    folds = dealt(3, rows)
+    assert [np.bincount(folds[[row[0] == label for row in rows]]).tolist() for label in (0, 1)] == [[8] * 3] * 2
+
+
+def test_of_several_labels_each_is_dealt() -> None:
+    targets = np.random.default_rng(0).random((120, 4)) < (0.5, 0.3, 0.2, 0.05)
+    hashes = [content_hash(str(row).encode()) for row in range(120)]
+    folds = deal(4, 0, targets, hashes, [None] * 120)
+    counts = np.stack([targets[folds == fold].sum(axis=0) for fold in range(4)])
+    assert np.bincount(folds).tolist() == [30] * 4 or np.ptp(np.bincount(folds)) <= 4
+    assert (np.ptp(counts, axis=0) <= 3).all()
+
+
+def test_more_folds_than_rows_that_differ_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--folds 4: only 3 rows or groups"):
+        dealt(4, [(0, 1, None), (0, 1, None), (1, 2, None), (1, 3, None)])

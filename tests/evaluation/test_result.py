@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from sagitta.evaluation.result import judge, mean_of
+from sagitta.models import task_of
 from tests.cli.test_cli import refused, sagitta
 from tests.conftest import Command
 
@@ -160,3 +162,25 @@ def test_two_processes_evaluate_every_row_once(work: Path, sagitta_process: Comm
     assert before.select(["path", "label", "predicted"]).equals(after.select(["path", "label", "predicted"]))
     for name in ("test_map", "test_f1", "test_map_low", "test_log_loss", "test_loss"):
         assert float(together[name]) == pytest.approx(float(alone[name]), abs=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_mean_of_evaluations_matches_classes_by_name(several: bool) -> None:
+    task, rng = task_of(several), np.random.default_rng(0)
+    targets = rng.integers(0, 2, (30, 3)) if several else rng.integers(0, 3, 30)
+    first, second = rng.dirichlet((1, 1, 1), (2, 30)).astype(np.float32)
+    paths, thresholds = [f"{row}.png" for row in range(30)], [0.3, 0.4, 0.5]
+    other = [2, 0, 1]  # the second model calls them c, a, b
+    moved = targets[:, other] if several else np.array([1, 2, 0])[targets]
+    evaluations = [
+        judge(task, first, targets, paths, list("abc"), {}, "test_", thresholds),
+        judge(task, second[:, other], moved, paths, list("cab"), {}, "test_", thresholds),
+    ]
+    mean = mean_of(evaluations, [0.75, 0.25], task, ["abc", "cab"], thresholds, "test_")
+    wanted = judge(task, 0.75 * first + 0.25 * second, targets, paths, list("abc"), {}, "test_", thresholds)
+    assert mean.predictions["label"].equals(wanted.predictions["label"])
+    assert mean.predictions["predicted"].equals(wanted.predictions["predicted"])
+    assert {name: score.value for name, score in mean.scores.items()} == pytest.approx(
+        {name: score.value for name, score in wanted.scores.items()}, abs=1e-6
+    )
+    assert mean.metrics["test_loss"] == mean.metrics["test_log_loss"]

@@ -14,17 +14,24 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 
 def test_mean_logits_have_the_mean_of_the_probabilities() -> None:
-    first, second = torch.randn(2, 5, 4, generator=GENERATOR) * 5
+    logits = list(torch.randn(3, 5, 4, generator=GENERATOR) * 5)
     for task in (SINGLE_LABEL, MULTI_LABEL):
-        mean = (task.probabilities(first) + task.probabilities(second)) / 2
-        torch.testing.assert_close(task.probabilities(task.mean_logits(first, second)), mean)
+        first, second, third = map(task.probabilities, logits)
+        found = task.probabilities(task.mean_logits(logits, [0.5, 0.3, 0.2]))
+        torch.testing.assert_close(found, 0.5 * first + 0.3 * second + 0.2 * third)
+
+
+def test_mean_logits_of_half_precision_lose_nothing_more() -> None:
+    logits = torch.randn(5, 4, generator=GENERATOR).bfloat16()
+    for task in (SINGLE_LABEL, MULTI_LABEL):
+        torch.testing.assert_close(task.probabilities(task.mean_logits([logits], [1.0])), task.probabilities(logits))
 
 
 def test_mean_logits_stay_finite_where_probabilities_do_not_fit_float32() -> None:
     certain = torch.tensor([[200.0, -200.0]])
     for task in (SINGLE_LABEL, MULTI_LABEL):
-        assert task.mean_logits(certain, certain).isfinite().all()
-    torch.testing.assert_close(MULTI_LABEL.mean_logits(certain, certain), certain)
+        assert task.mean_logits([certain, certain], [0.5, 0.5]).isfinite().all()
+    torch.testing.assert_close(MULTI_LABEL.mean_logits([certain, certain], [0.5, 0.5]), certain)
 
 
 def test_a_task_is_known_by_what_the_data_says() -> None:

@@ -64,7 +64,7 @@ def prefixed(prefix: str, state: State) -> State:
 def test_wrappers_and_prefixes_are_seen_through(tmp_path: Path, wrap: Callable[[State], Any], words: str) -> None:
     source, target = network(), network(seed=1)
     torch.save(wrap(source.state_dict()), path := tmp_path / "weights.pth")
-    assert words in load_weights(target, open_weights(path))
+    assert words in load_weights(target, open_weights(path))[0]
     assert same(source, target, head=True)
 
 
@@ -72,7 +72,7 @@ def test_another_number_of_classes_means_a_new_head(tmp_path: Path) -> None:
     source, target = network(10), network(3, seed=1)
     head = target.state_dict()["linear.weight"].clone()
     save_file(source.state_dict(), path := tmp_path / "weights.safetensors")
-    report = load_weights(target, open_weights(path))
+    report, _new = load_weights(target, open_weights(path))
     assert report == "weights: weights.safetensors: 95 of 97 tensors matched, the head (linear) is new"
     assert same(source, target, head=False) and torch.equal(target.state_dict()["linear.weight"], head)
 
@@ -81,7 +81,7 @@ def test_a_backbone_without_a_head_will_do(tmp_path: Path) -> None:
     source, target = network(), network(seed=1)
     backbone = {name: value for name, value in source.state_dict().items() if not name.startswith("linear.")}
     torch.save(prefixed("backbone.", backbone) | {"head.weight": torch.ones(2, 64)}, path := tmp_path / "weights.pt")
-    report = load_weights(target, open_weights(path))
+    report, _new = load_weights(target, open_weights(path))
     assert "the head (linear) is new, 1 left over (head.weight)" in report and same(source, target, head=False)
 
 
@@ -100,7 +100,7 @@ def test_positions_follow_the_image_size(tmp_path: Path, name: str, size: tuple[
 def test_googlenets_outer_heads_are_left_over(tmp_path: Path) -> None:
     source = torchvision.models.googlenet(num_classes=3, aux_logits=True, init_weights=False)
     save_file(source.state_dict(), path := tmp_path / "weights.safetensors")
-    report = load_weights(build_network("googlenet", 3, 3, (64, 64)), open_weights(path))
+    report, _new = load_weights(build_network("googlenet", 3, 3, (64, 64)), open_weights(path))
     assert "the head (fc) too" in report and "left over (aux1" in report
 
 
@@ -135,8 +135,8 @@ def test_a_head_of_other_classes_is_not_taken_from_a_run(tmp_path: Path) -> None
     state = prefixed("network.", network(2).state_dict())
     torch.save({"state_dict": state, "hyper_parameters": fields}, path := tmp_path / "last.ckpt")
     weights = open_weights(path)
-    assert "(linear) too" in load_weights(network(2), weights, ["cat", "dog"])
-    assert "(linear) is new" in load_weights(network(2), weights, ["dog", "cat"])
+    assert "(linear) too" in load_weights(network(2), weights, ["cat", "dog"])[0]
+    assert "(linear) is new" in load_weights(network(2), weights, ["dog", "cat"])[0]
 
 
 def test_preprocessing_follows_the_weights(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_resnet20_of_the_wild_classifies_cifar(data_dir: Path) -> None:
     """91.5 % on the first 1,000 test images; the weights were trained with ImageNet's statistics."""
     (file,) = (data_dir / "weights").glob("resnet20-*.th")
     weights, net = open_weights(file), network().eval()
-    assert "97 of 97 tensors matched (without 'module.'), the head (linear) too" in load_weights(net, weights)
+    assert "97 of 97 tensors matched (without 'module.'), the head (linear) too" in load_weights(net, weights)[0]
     batch = data_dir / "cifar-10-batches-py" / "test_batch"
     fields = read_pickle(batch.name, batch.read_bytes())  # an array becomes an inert record that ends with its bytes
     raw = np.frombuffer(fields[b"data"].state[-1], np.uint8)
@@ -216,7 +216,7 @@ def test_mobilenet_equals_timms_own_pipeline_on_real_photos(data_dir: Path) -> N
     """Decoding, resize, crop, normalisation and network: the same best class on all 160 photos, logits within 1e-3."""
     weights = open_weights(data_dir / "weights" / "mobilenetv2_100.imagenet1k.safetensors")
     net = build_network("mobilenetv2_100", 1000, 3, (224, 224)).eval()
-    assert "the head (classifier) too" in load_weights(net, weights)
+    assert "the head (classifier) too" in load_weights(net, weights)[0]
     files = sorted(str(path) for path in (data_dir / "photos").iterdir())
     preprocessing = weights.preprocessing("mobilenetv2_100")
     assert preprocessing is not None and len(files) == 160
@@ -250,7 +250,7 @@ def test_what_other_programs_leave_beside_the_weights_is_opened(tmp_path: Path) 
     state = {"state_dict": prefixed("module.", network(seed=1).state_dict()), "state_dict_ema": averaged.state_dict()}
     torch.save(state | beside, path := tmp_path / "timm.pth.tar")
     target = network(seed=2)
-    assert "97 of 97 tensors matched" in load_weights(target, open_weights(path))
+    assert "97 of 97 tensors matched" in load_weights(target, open_weights(path))[0]
     assert torch.equal(target.state_dict()["conv1.weight"], averaged.state_dict()["conv1.weight"])
 
 

@@ -61,7 +61,48 @@ def test_a_run_of_a_probe_can_be_trained_further(photo_folder: Path, weights: Pa
     more = ("--weights", run, "--epochs", 1, "--batch-size", 8, "--out", "tuned")
     result = sagitta("fit", photo_folder, *more, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "the head (linear) too" in result.stdout
+    assert "was fitted to 4 images of val, so a new one is solved without them" in result.stdout
+    tested = sagitta("test", "tuned", "--split", "train", cwd=tmp_path)
+    assert "32 of 32 images were trained on" in tested.stdout + tested.stderr
+
+
+def test_a_val_that_the_source_gives_stays_unseen_unless_asked(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    for split, numbers in {"train": range(12), "val": range(12, 16), "test": range(16, 20)}.items():
+        for name in ("china", "flower"):
+            (tmp_path / "given" / split / name).mkdir(parents=True)
+            for number in numbers:
+                photo = photo_folder / name / f"{number:03d}.jpg"
+                photo.rename(tmp_path / "given" / split / name / photo.name)
+    command = ["probe", "given", "--model", "resnet20", "--weights", weights / "resnet20.safetensors"]
+    result = sagitta(*command, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0 and "out of fold" not in result.stdout, result.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (each,) = record["probe"]
+    assert each["fitted"] == ["train"] and not each["out_of_fold"] and each["val_images"] == 8
+    kept = pq.read_table(tmp_path / "run" / "val" / "predictions.parquet")
+    right = sum(row["label"] == row["predicted"] for row in kept.to_pylist())
+    assert kept.num_rows == 8 and record["result"]["val_acc"] == right / 8
+    tested = sagitta("test", "run", "--split", "val", cwd=tmp_path)
+    assert f"val_acc        {right / 8:.4f}" in tested.stdout and "trained on" not in tested.stdout
+
+    result = sagitta(*command, "--refit", "--out", "again", cwd=tmp_path)
+    assert result.returncode == 0 and "out of fold: 32 images of train and val" in result.stdout, result.stderr
+    kept = pq.read_table(tmp_path / "again" / "out_of_fold" / "predictions.parquet")
+    assert sorted(kept["path"].to_pylist()) == sorted(
+        str(path.relative_to(tmp_path / "given")) for path in tmp_path.glob("given/[tv]*[na]*/*/*.jpg")
+        if path.parts[-3] != "test"
+    )  # fmt: skip
+
+
+def test_without_val_and_with_a_class_of_one_image(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    (photo_folder / "single").mkdir()
+    (photo_folder / "china" / "000.jpg").rename(photo_folder / "single" / "000.jpg")
+    command = ["probe", photo_folder, "--model", "resnet20", "--weights", weights / "resnet20.safetensors"]
+    result = sagitta(*command, "--val", 0, "--test", 0, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "out of fold: 39 images of train" in result.stdout and "there is no test set" in result.stdout
 
 
 def test_new_images_only_are_computed(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
@@ -83,7 +124,6 @@ def test_what_cannot_be_probed_is_told_in_one_line(photo_folder: Path, weights: 
         return sagitta("probe", photo_folder, *arguments, cwd=tmp_path)
 
     file = weights / "resnet20.safetensors"
-    refused(probe("--model", "resnet20", "--weights", file, "--val", 0), "no val split", "--val 0.1")
     refused(probe("--model", "resnet20", "--weights", f"{file},{file}"), "2 files")
     refused(probe("--model", "resnet20", "--weights", weights / "none.pth"), "none.pth", "no such")
     refused(probe("--model", "resnet20", "--weights", weights / "test_resnet.safetensors"), "another network")
@@ -93,11 +133,17 @@ def test_what_cannot_be_probed_is_told_in_one_line(photo_folder: Path, weights: 
 
 
 def test_bars_on_real_photos(data_dir: Path, tmp_path: Path) -> None:
-    """The bars of the project: at least 97.5 % on dogs vs. cats and 98.0 % on butterflies."""
+    """The bars of the project: at least 97.5 % on dogs vs. cats and 98.0 % on butterflies.
+
+    Every photo counts once, out of fold or in the test: of 160 alone, one photo more or less is 0.6 %.
+    """
     file = data_dir / "weights" / "mobilenetv2_100.imagenet1k.safetensors"
     for name, options, bar in (("dogs-vs-cats", [], 0.975), ("butterflies", ["--val", 0.1, "--test", 0.2], 0.98)):
         command = ["probe", data_dir / name, "--model", "mobilenetv2_100", "--weights", file, "--out", name]
         result = sagitta(*command, *options, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        record = json.loads((tmp_path / name / "run.json").read_text())
-        assert record["result"]["test_acc"] >= bar, os.linesep.join(result.stdout.splitlines()[-8:])
+        parts = [tmp_path / name / "out_of_fold", *(tmp_path / name / "tests").iterdir()]
+        rows = [row for part in parts for row in pq.read_table(part / "predictions.parquet").to_pylist()]
+        right = sum(row["label"] == row["predicted"] for row in rows) / len(rows)
+        assert len(rows) == {"dogs-vs-cats": 480, "butterflies": 440}[name]
+        assert right >= bar, os.linesep.join(result.stdout.splitlines()[-8:])

@@ -22,12 +22,14 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("validate", runs.validate, "evaluate a run on validation data"),
     ("test", runs.test, "evaluate a run on test data"),
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
+    ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
     ("predict", runs.predict, "classify image files with a run"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
+    "ensemble": "nothing was made; the same command begins again",
     "predict": "nothing was written; the same command begins again",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"

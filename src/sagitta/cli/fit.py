@@ -1,4 +1,4 @@
-"""`sagitta fit` and `sagitta probe`."""
+"""`sagitta fit`, `sagitta probe` and `sagitta ensemble`: what makes a run."""
 
 import shlex
 from pathlib import Path
@@ -16,8 +16,7 @@ def fit(argv: list[str]) -> None:
         "fit",
         "DATA [--OPTION VALUE …]",
         "Train, validate and test a classifier; everything is in one run directory.",
-        "Every other setting of data, model and Lightning's Trainer by its full name, such as --trainer.max_steps 100: "
-        "sagitta fit --help all",
+        "Everything else by its full name, such as --trainer.max_steps 100: --help all",
     )
     parser.add_argument("source", nargs="?", metavar="DATA", help=DATA_HELP)
     names = parser.add_options("model", "training", "data", "machine")
@@ -39,8 +38,13 @@ def fit(argv: list[str]) -> None:
     run = run_fit(a.source, **options, settings=settings, out=a.out, resume=a.resume)
     if not is_first_process() or not run.metrics:  # the others are silent; a fast_dev_run has nothing to show
         return
-    best = run.path / run.record["best_checkpoint"]
-    show(f"{run.text()}\n\nEverything is in {run.path}, the best checkpoint is {best}")
+    record = run.record
+    best = (
+        f"the best checkpoint is {run.path / record['best_checkpoint']}"
+        if "best_checkpoint" in record
+        else (f"the members are in {run.path / 'members'}")
+    )
+    show(f"{run.text()}\n\nEverything is in {run.path}, {best}")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
 
 
@@ -63,17 +67,36 @@ def probe(argv: list[str]) -> None:
     )
     parser.add_argument("--image-size", metavar="N", type=whole, help="pixels a side (that of the weights)")
     parser.add_argument("--batch-size", metavar="N", type=whole, help="images at a time (what is fast on the device)")
+    parser.add_argument("--refit", action="store_true", help="fit the head to a val that the source gives, too")
     parser.add_argument("--embed", action="store_true", help="keep all features as Parquet in the run directory")
     parser.add_argument("--out", metavar="DIR", help="run directory to make (runs/NAME-1, -2, …)")
     names = parser.add_options("data")
     a, _ = parser.parse(argv)
     _remember("probe", argv)
-    own = {name: getattr(a, name) for name in ("weights", "image_size", "batch_size", "embed", "out")}
+    own = {name: getattr(a, name) for name in ("weights", "image_size", "batch_size", "refit", "embed", "out")}
     run = run_probe(a.source, a.model, **own, **{name: getattr(a, name) for name in names})
     name = run.record["probe"][0]["model"]
     show(
         f"{run.text()}\nEverything is in {run.path}: {name} with its new head\nNext: sagitta predict {run.path} PHOTOS…"
     )
+
+
+def ensemble(argv: list[str]) -> None:
+    """Make some runs one that averages their probabilities."""
+    from sagitta.verbs import ensemble as run_ensemble
+
+    parser = Command(
+        "ensemble",
+        "RUN RUN… [--out DIR]",
+        "Average the probabilities of some runs, by weights that are found on rows that none was trained on.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of the same classes")
+    parser.add_argument("--out", metavar="DIR", help="run directory to make (runs/ensemble-1, -2, …)")
+    a, _ = parser.parse(argv)
+    _remember("ensemble", argv)
+    run = run_ensemble(a.runs, out=a.out)
+    show(f"{run.text()}\n\nEverything is in {run.path}, with copies of the checkpoints")
+    show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
 
 
 def _remember(name: str, argv: list[str]) -> None:

@@ -97,7 +97,7 @@ class ShardJob:
     """A shard: its path in the dataset, the class names, and its rows.
 
     ``rows`` has the columns of ``SCAN`` but for ``stored``, and ``path``, ``label`` (int64, or lists of them), ``part``
-    (number) and ``place`` (of the row in the part).
+    (number), ``place`` (of the row in the part), and ``group`` where some row has one.
     """
 
     name: str
@@ -187,7 +187,8 @@ def write_shard(task: Task, job: ShardJob) -> int:
     """
     target = task.folder / RESULT / job.name
     if not target.exists():
-        schema = image_schema(job.class_names, multilabel=is_list(job.rows["label"].type))
+        several, grouped = is_list(job.rows["label"].type), "group" in job.rows.column_names
+        schema = image_schema(job.class_names, multilabel=several, grouped=grouped)
         statistics = [name for name in schema.names if name != "image"]
         options = {"compression": "none", "use_dictionary": False, "write_page_index": True}
         with (

@@ -98,6 +98,7 @@ def conversion_key(source: Source, options: ConvertOptions) -> str:
         source.layout,
         source.class_names,
         options.settings(),
+        *(["group column"] if source.rows["group"].null_count < source.rows.num_rows else []),
     ]
     digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
     digest.update(sink.getvalue())

@@ -297,7 +297,8 @@ class _Conversion:
             if not self.options.allow_group_overlap:
                 raise SourceError(f"{overlap}; mend the splits, or take them as they are with --allow-group-overlap")
             warnings.append(overlap)
-        rows = rows.drop_columns(["label", "split", "reason", "group"])
+        ungrouped = rows["group"].null_count == rows.num_rows
+        rows = rows.drop_columns(["label", "split", "reason", *(["group"] if ungrouped else [])])
         return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist())), warnings
 
     def _write(self, splits: dict[str, pa.Table], class_names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -142,6 +142,53 @@ def strata(targets: Bools) -> Ints:
     return found
 
 
+def deal(
+    folds: int, seed: int, labels: Ints | Bools, hashes: Sequence[str], groups: Sequence[str | None]
+) -> npt.NDArray[np.int64]:
+    """Divide rows into folds for cross-validation; identical images and groups stay together.
+
+    Units come in the order of their size, and of their seeded hash where it is equal; each goes to the fold that has
+    the smallest share of its classes so far, then to the one with the fewest rows (as Sechidis et al. 2011 deal rows
+    with several labels). So a class of fewer units than folds is in so many of them.
+
+    Args:
+        folds: how many.
+        seed: of the hash.
+        labels: (N,) class of each row, or (N, classes) where rows have several.
+        hashes: content hash of each row.
+        groups: group of each row, or None.
+
+    Returns:
+        (N,) int64 of 0..folds-1.
+
+    Raises:
+        ConfigError: there are fewer units than folds.
+    """
+    units, keys = _units(hashes, groups), _keys(seed, hashes, groups)
+    sizes = np.bincount(units)
+    if len(sizes) < folds:
+        raise ConfigError(
+            f"--folds {folds}: only {len(sizes)} rows or groups that can be told apart (identical images and groups "
+            f"stay together); take at most {len(sizes)}"
+        )
+    rows, classes = np.nonzero(labels) if labels.ndim == 2 else (np.arange(len(labels)), labels)
+    totals = np.bincount(classes, minlength=1)
+    order = np.argsort(units[rows], kind="stable")
+    ends = np.cumsum(np.bincount(units[rows], minlength=len(sizes)))
+    of_unit = np.split(classes[order], ends[:-1])
+    lowest = _lowest(units, keys)
+    counts, filled = np.zeros((folds, len(totals))), np.zeros(folds, np.int64)
+    found = np.empty(len(sizes), np.int64)
+    for unit in np.lexsort((lowest, -sizes)).tolist():
+        mine = of_unit[unit]
+        shares = (counts[:, mine] / totals[mine]).sum(axis=1)
+        fold = int(np.lexsort((filled, shares))[0])
+        np.add.at(counts[fold], mine, 1)
+        filled[fold] += sizes[unit]
+        found[unit] = fold
+    return found[units]
+
+
 def _units(hashes: Sequence[str], groups: Sequence[str | None]) -> Ints:
     """Number the connected components of the rows that share a content hash or a group; (N,) from 0 without gaps."""
     _, content = np.unique(np.array(hashes, dtype=np.str_), return_inverse=True)
@@ -174,13 +221,18 @@ def _keys(seed: int, hashes: Sequence[str], groups: Sequence[str | None]) -> npt
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
+def _lowest(units: Ints, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return the lowest key of each unit."""
+    lowest = np.full(int(units.max()) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(lowest, units, keys)
+    return lowest
+
+
 def _carve(
     shares: Mapping[str, float], labels: Ints, units: Ints, keys: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.str_]:
     """Give the units of lowest key to the splits of ``shares``, class by class, and the others to ``train``."""
-    sizes = np.bincount(units)
-    lowest = np.full(len(sizes), np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(lowest, units, keys)
+    sizes, lowest = np.bincount(units), _lowest(units, keys)
     classes = _majority(labels, units)
     of_unit = np.full(len(sizes), "train", dtype="<U5")
     for label in np.unique(classes):

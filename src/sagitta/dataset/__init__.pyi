@@ -34,6 +34,8 @@ from .schema import is_list as is_list
 from .schema import plural as plural
 from .schema import single_labels as single_labels
 from .schema import warning_line as warning_line
+from .selection import Regrouped as Regrouped
+from .selection import Selection as Selection
 from .shards import ShardSet as ShardSet
 from .shards import Split as Split
 from .splitwords import files_note as files_note

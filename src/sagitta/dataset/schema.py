@@ -8,11 +8,12 @@ A dataset is a folder in Hugging Face's own layout, so other tools open it with 
 
 How the format changes: a reader keeps fields of ``sagitta.json`` and columns that it does not know, and does without
 those that came later, so what is new is optional and keeps the version's number; another number is only for what an
-older reader would get wrong. Version 2 added ``source_hash``, checksums, ``warnings`` and ``reduced``, and lets
-``mean`` and ``std`` be empty, which an older reader would divide by; version 1 still opens.
+older reader would get wrong. Version 2 added ``source_hash``, ``group``, checksums, ``warnings`` and ``reduced``, and
+lets ``mean`` and ``std`` be empty, which an older reader would divide by; version 1 still opens.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -42,24 +43,28 @@ _COLUMNS: dict[str, tuple[pa.DataType, dict[str, Any]]] = {
     "mode": (pa.string(), {"dtype": "string", "_type": "Value"}),
     "content_hash": (pa.string(), {"dtype": "string", "_type": "Value"}),
     "source_hash": (pa.string(), {"dtype": "string", "_type": "Value"}),
+    "group": (pa.string(), {"dtype": "string", "_type": "Value"}),
 }
 """Column name -> Arrow type and Hugging Face feature. ``width`` and ``height`` are those of the upright image;
 ``orientation`` is the EXIF orientation (1-8) that decoding still has to apply; ``format`` and ``mode`` are Pillow's
 words; ``content_hash`` is :func:`content_hash` of the stored bytes, ``source_hash`` that of the source's, which
-resizing and the like do not change."""
+resizing and the like do not change; ``group`` names what must stay on one side, and is there where a source has such
+groups."""
 
 QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 
 
-def image_schema(class_names: Sequence[str], *, multilabel: bool = False) -> pa.Schema:
+def image_schema(class_names: Sequence[str], *, multilabel: bool = False, grouped: bool = False) -> pa.Schema:
     """Return the Arrow schema of a shard, with Hugging Face's features (class names included) in its metadata.
 
     Args:
         class_names: label ``i`` means ``class_names[i]``.
         multilabel: the label column holds lists.
+        grouped: there is a column ``group``.
     """
-    kinds = {name: kind for name, (kind, _) in _COLUMNS.items()}
-    features = {name: dict(feature) for name, (_, feature) in _COLUMNS.items()}
+    columns = {name: column for name, column in _COLUMNS.items() if grouped or name != "group"}
+    kinds = {name: kind for name, (kind, _) in columns.items()}
+    features = {name: dict(feature) for name, (_, feature) in columns.items()}
     features["label"]["names"] = list(class_names)
     if multilabel:
         kinds["label"] = pa.list_(kinds["label"])
@@ -154,6 +159,12 @@ class DatasetInfo:
     reduced: Mapping[str, int] = field(default_factory=dict)
     reduction: Mapping[str, Any] | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made_splits(self) -> frozenset[str]:
+        """The splits that Sagitta made, by the rule in ``provenance``; the others are as their source gives them."""
+        found = re.search(r"\bmade from [^:]+: (.+?) of each class", str(self.provenance.get("splits", "")))
+        return frozenset(share.split()[0] for share in found[1].split(", ")) if found else frozenset()
 
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""

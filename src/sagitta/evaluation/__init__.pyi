@@ -1,4 +1,11 @@
+from .members import Model as Model
+from .members import one_classifier as one_classifier
+from .members import open_model as open_model
+from .overlap import SEEN_FILE as SEEN_FILE
+from .overlap import Digests as Digests
 from .overlap import Seen as Seen
+from .overlap import digest_column as digest_column
+from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
@@ -8,6 +15,8 @@ from .prediction import predict as predict
 from .prediction import reduced as reduced
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
+from .result import Tested as Tested
+from .result import arrays_of as arrays_of
 from .result import judge as judge
 from .testing import choose_split as choose_split
 from .testing import describe as describe
@@ -17,3 +26,9 @@ from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer
 from .testing import record_test as record_test
 from .testing import run_test as run_test
+from .testing import validate as validate
+from .unseen import Common as Common
+from .unseen import common_rows as common_rows
+from .weighing import Weighed as Weighed
+from .weighing import equal as equal
+from .weighing import weigh as weigh

@@ -111,6 +111,16 @@ def read_seen(path: Path) -> Seen | None:
     return Seen(digests[uses == "trained"], digests[uses == "chose"])
 
 
+def digest_column(digests: Digests, seen: Seen | None) -> pa.Array:
+    """Return digests (N,) as a column of predictions, null where the model was trained on the image.
+
+    Args:
+        digests: of the images that people gave.
+        seen: what the model was trained on; None: on nothing that anybody noted.
+    """
+    return pa.array(digests, mask=None if seen is None else np.isin(digests, seen.trained))
+
+
 def overlap_warnings(images: int, trained: int | None, chose: int | None) -> list[str]:
     """Return what has to be said of a test with images that the model has seen.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -17,19 +18,21 @@ import torch
 from torch import Tensor
 
 from sagitta.errors import ConfigError, SourceError
+from sagitta.evaluation.members import Part, open_model
 from sagitta.evaluation.testing import quiet, quiet_trainer
 from sagitta.files import check_place, write_atomic
 from sagitta.loading import FilePixels
-from sagitta.models import Classifier, inference_batch, load_classifier
+from sagitta.models import Classifier, inference_batch
 from sagitta.pool import progress
-from sagitta.run import find_checkpoint
 from sagitta.sources import image_files
 
 
 def predict(
     run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
 ) -> pa.Table:
-    """Classify image files with a run's best checkpoint; on a terminal, standard error shows how far it is.
+    """Classify image files with a run's best checkpoint, or by the mean of its members' probabilities.
+
+    On a terminal, standard error shows how far it is.
 
     Args:
         run: run directory or checkpoint file.
@@ -51,25 +54,43 @@ def predict(
     top_k = _whole("--top-k", top_k)
     batch_size = None if batch_size is None else _whole("--batch-size", batch_size)
     files = list_files(paths).files
-    classifier = load_classifier(find_checkpoint(run))
-    classifier.flip = flip
-    if classifier.preprocessing is None:
+    model = open_model(run, flip=flip)
+    if any(part.classifier.preprocessing is None for part in model.parts):
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    with quiet(), progress("predicting", len(files), show=True) as advance:
-        trainer = quiet_trainer(devices=1)
-        size = batch_size or inference_batch(trainer.strategy.root_device)
-        batches = FilePixels(files, classifier.preprocessing, size)
-        outputs = trainer.predict(classifier, _Followed(batches, advance)) or []
-    if len(batches.errors) == len(files):
-        raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {batches.errors[files[0]]}")
-    probabilities = torch.cat([output for output in outputs if isinstance(output, Tensor)])
-    columns: dict[str, pa.Array] = {"path": pa.array(files)}
-    if classifier.multilabel:
-        columns |= _labels(files, batches.errors, probabilities, classifier)
+    errors: dict[str, str] = {}
+    lost: dict[str, int] = {}
+    mean = np.zeros((len(files), len(model.class_names)), np.float32)
+    with quiet(), progress("predicting", len(files) * len(model.parts), show=True) as advance:
+        for part in model.parts:
+            batches, outputs = _read_and_classified(part, files, batch_size, advance)
+            errors |= batches.errors
+            lost |= batches.reduced
+            readable = [row for row, path in enumerate(files) if path not in batches.errors]
+            columns = [part.classifier.class_names.index(name) for name in model.class_names]
+            mean[readable] += np.float32(part.share) * outputs[:, columns]
+    if len(errors) == len(files):
+        raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {errors[files[0]]}")
+    probabilities = torch.from_numpy(mean[[path not in errors for path in files]])
+    answers = {"path": pa.array(files)}
+    if model.first.multilabel:
+        answers |= _labels(files, errors, probabilities, model.first)
     else:
-        columns |= _top(files, batches.errors, probabilities, classifier.class_names, top_k)
-    table = pa.table(columns | {"error": pa.array([batches.errors.get(path) for path in files], pa.string())})
-    return table.replace_schema_metadata({"reduced": json.dumps(batches.reduced)}) if batches.reduced else table
+        answers |= _top(files, errors, probabilities, model.class_names, top_k)
+    table = pa.table(answers | {"error": pa.array([errors.get(path) for path in files], pa.string())})
+    return table.replace_schema_metadata({"reduced": json.dumps(lost)}) if lost else table
+
+
+def _read_and_classified(
+    part: Part, files: list[str], batch_size: int | None, advance: Callable[[int], None]
+) -> tuple[FilePixels, npt.NDArray[np.float32]]:
+    """Return how the files were read, and the probabilities (N, classes) of those that can be."""
+    trainer = quiet_trainer(devices=1)
+    how = part.classifier.preprocessing
+    assert how is not None
+    batches = FilePixels(files, how, batch_size or inference_batch(trainer.strategy.root_device))
+    outputs = trainer.predict(part.classifier, _Followed(batches, advance)) or []
+    found = [output.numpy() for output in outputs if isinstance(output, Tensor)]
+    return batches, np.concatenate([np.empty((0, part.classifier.num_classes), np.float32), *found])
 
 
 def reduced(table: pa.Table) -> dict[str, int]:

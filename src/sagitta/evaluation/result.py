@@ -13,7 +13,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,12 @@ class Evaluation:
         Of classes that are not there, only those that were predicted are shown.
         """
         head = [] if self.tested is None else [*self.tested.lines(), ""]
+        wide = max([14, *map(len, self.metrics), *map(len, self.unknown)])
         lines = [
-            f"{name:<14} {value:.4f}{_interval(self.scores.get(name))}" for name, value in sorted(self.metrics.items())
+            f"{name:<{wide}} {value:.4f}{_interval(self.scores.get(name))}"
+            for name, value in sorted(self.metrics.items())
         ]
-        lines += [f"{name:<14} -       no image has a label of these classes" for name in self.unknown]
+        lines += [f"{name:<{wide}} -       no image has a label of these classes" for name in self.unknown]
         kept = [] if self.folder is None else ["", f"every prediction: {self.folder / PREDICTIONS_FILE}"]
         return "\n".join([*head, *lines, "", *_class_table(self.classes), *kept])
 
@@ -170,6 +172,48 @@ def judge(
     unknown = tuple(name for name in (f"{prefix}{name}" for name in scores) if name not in known)
     values = {name: float(value) for name, value in logged.items()} | {name: each.value for name, each in known.items()}
     return Evaluation(values, known, classes, pa.table(columns), unknown)
+
+
+def arrays_of(predictions: pa.Table, task: Task, names: Sequence[str]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return probabilities (N, classes) float32 and labels (N,), or (N, classes), of a table of predictions.
+
+    Args:
+        predictions: see :class:`Evaluation`.
+        task: one label an image, or several.
+        names: of the classes, in the order of the probabilities.
+    """
+    flat = predictions["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, len(names)), task.numbers_of(predictions["label"].to_pylist(), names)
+
+
+def mean_of(
+    evaluations: Sequence[Evaluation],
+    shares: Sequence[float],
+    task: Task,
+    orders: Sequence[Sequence[str]],
+    thresholds: Sequence[float],
+    prefix: str,
+) -> Evaluation:
+    """Return the evaluation of the mean of several models' probabilities of the same rows.
+
+    Args:
+        evaluations: of each, at least one, in the same order of the rows.
+        shares: of each, with the sum 1.
+        task: one label an image, or several.
+        orders: names of the classes of each; the first's order counts.
+        thresholds: (classes,) from which each of several labels is given.
+        prefix: of the names of the scores, such as ``test_``.
+    """
+    names, first = orders[0], evaluations[0]
+    labels = arrays_of(first.predictions, task, names)[1]
+    mean = np.zeros((len(labels), len(names)))
+    for evaluation, share, order in zip(evaluations, shares, orders, strict=True):
+        columns = [list(order).index(name) for name in names]
+        mean += share * arrays_of(evaluation.predictions, task, order)[0][:, columns]
+    paths = first.predictions["path"].to_pylist()
+    judged = judge(task, mean.astype(np.float32), labels, paths, names, {}, prefix, thresholds)
+    metrics = {f"{prefix}loss": judged.metrics[f"{prefix}log_loss"]} | judged.metrics
+    return replace(judged, metrics=metrics, tested=first.tested)
 
 
 def _interval(score: Estimate | None) -> str:

@@ -18,14 +18,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
-from sagitta.evaluation.overlap import Seen, Use, digests_of, read_seen
-from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge
+from sagitta.evaluation.members import Model, open_model
+from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
+from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge, mean_of
 from sagitta.loading import ImageData, Loader
-from sagitta.models import Classifier, limit_threads, load_classifier
+from sagitta.models import Classifier, limit_threads
 from sagitta.run import (
     CONFIG_FILE,
     append_test_log,
-    find_checkpoint,
     find_source,
     is_first_process,
     new_test_folder,
@@ -108,8 +108,9 @@ def evaluate(
     purpose: Purpose = "test",
     devices: Any = "auto",
     flip: bool = False,
+    verbose: bool = True,
 ) -> Evaluation:
-    """Evaluate a run's best checkpoint, or one checkpoint file, on data that is never divided for it.
+    """Evaluate a run's best checkpoint, its members, or one checkpoint file, on data that is never divided for it.
 
     A test is recorded in the run; a validation is not.
 
@@ -119,36 +120,70 @@ def evaluate(
         split: of data that has several; see :func:`choose_split`.
         changes: settings of the data, by dotted names; without a source the run's own are the basis.
         purpose: ``test`` or ``val``: what rows without a split count as.
-        devices: as Lightning's Trainer takes it.
+        devices: as Lightning's Trainer takes it; members that read images differently take one.
         flip: take the mean of the probabilities of each image and its mirror image.
+        verbose: print what was detected of the data.
 
     Raises:
         ConfigError: there is no such run or split, or the data has classes that the model does not know.
         SagittaError: the data cannot be read.
     """
-    checkpoint = find_checkpoint(run)
-    classifier = load_classifier(checkpoint)
-    classifier.flip = flip
+    model, folder = open_model(run, flip=flip), run_of(run)
+    evaluation, _ = _measure(run, model, source, split, changes, purpose, devices, verbose=verbose)
+    if purpose == "test" and folder is not None:
+        assert evaluation.tested is not None
+        return record_test(folder, evaluation.tested.source, model.name, evaluation, flip=flip) or evaluation
+    return evaluation
+
+
+def validate(run: Path) -> tuple[Evaluation, Digests]:
+    """Return the evaluation of a run on its own val, and the digests (N,) of the images that people gave.
+
+    Raises:
+        SagittaError: as :func:`evaluate` does.
+    """
+    evaluation, data = _measure(run, open_model(run), None, "val", {}, "val", 1, verbose=False)
+    assert evaluation.tested is not None
+    return evaluation, digests_of(data.shards.splits[evaluation.tested.split])[:, 0]
+
+
+def _measure(
+    run: Path,
+    model: Model,
+    source: str | None,
+    split: str | None,
+    changes: Mapping[str, Any],
+    purpose: Purpose,
+    devices: Any,
+    *,
+    verbose: bool,
+) -> tuple[Evaluation, ImageData]:
+    """Return the evaluation of a model, and the data; see :func:`evaluate`."""
     folder = run_of(run)
     own = None if folder is None or not (folder / CONFIG_FILE).is_file() else Settings.read(folder / CONFIG_FILE)
     if source is None and own is None:
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
-    settings = _data_settings(classifier, own, folder, source, purpose)
+    settings = _data_settings(model.first, own, folder, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
     settings = settings.changed({"data.image_size": None, "data.batch_size": None, **changes})
-    data = settings.image_data(verbose=is_first_process())
-    # The precision of the training gives the values that ended it.
-    precision = None if own is None else own.trainer["precision"]
+    data = settings.image_data(verbose=verbose and is_first_process())
     with quiet():
         data.prepare_data()
         data.setup("test")
         chosen = choose_split(data, split, purpose, own=source is None)
-        notes = [*chosen.notes, *_of_the_run(folder, checkpoint, data, own=source is None)]
-        trainer = quiet_trainer(devices=devices, precision=precision)
-        evaluation = run_test(trainer, classifier, data, replace(chosen, notes=tuple(notes)), read_seen(checkpoint))
-    if purpose == "test" and folder is not None:
-        return record_test(folder, data.source, checkpoint, evaluation, flip=flip) or evaluation
-    return evaluation
+        notes = [*chosen.notes, *_of_the_run(folder, model, data, own=source is None)]
+        chosen, seen = replace(chosen, notes=tuple(notes)), read_seen(run)
+        found = []
+        for part in model.parts:
+            # One process at a time can start those of several devices.
+            some = devices if len(model.parts) == 1 else 1
+            trainer = quiet_trainer(devices=some, precision=part.precision)
+            found.append(run_test(trainer, part.classifier, data, chosen, seen))
+    if len(found) == 1:
+        return found[0], data
+    orders = [part.classifier.class_names for part in model.parts]
+    shares = [part.share for part in model.parts]
+    return mean_of(found, shares, model.task, orders, model.first.thresholds, chosen.prefix), data
 
 
 def _pixels_of(classifier: Classifier) -> dict[str, str]:
@@ -213,13 +248,13 @@ def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", 
     raise ConfigError(f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with --split")
 
 
-def _of_the_run(folder: Path | None, checkpoint: Path, data: ImageData, *, own: bool) -> list[str]:
+def _of_the_run(folder: Path | None, model: Model, data: ImageData, *, own: bool) -> list[str]:
     """Return what a person has to know of the run that is evaluated, one sentence each."""
     if folder is None:
         return []
     record, notes = read_record(folder), []
-    if "best_checkpoint" not in record:
-        notes.append(f"the run did not come to its end: this is {checkpoint.name}, its best so far")
+    if "best_checkpoint" not in record and "members" not in record:
+        notes.append(f"the run did not come to its end: this is {model.name}, its best so far")
     before = record.get("dataset", {}).get("fingerprint")
     if own and before not in (None, data.info.fingerprint):
         notes.append("the data is not what the run was trained on: images or labels have changed since")
@@ -254,13 +289,13 @@ def run_test(
 
 
 @rank_zero_only
-def record_test(run: Path, source: str, checkpoint: Path, evaluation: Evaluation, *, flip: bool = False) -> Evaluation:
+def record_test(run: Path, source: str, model: str, evaluation: Evaluation, *, flip: bool = False) -> Evaluation:
     """Add a test to the run directory, beside those before; returns it with its folder. None but on the first rank."""
     folder = new_test_folder(run, source)
     evaluation.write(folder)
     about = {} if evaluation.tested is None else evaluation.tested.log()
     about["predictions"] = (folder / PREDICTIONS_FILE).relative_to(run).as_posix()
-    append_test_log(run, source, checkpoint, evaluation.log(), flip=flip, about=about)
+    append_test_log(run, source, model, evaluation.log(), flip=flip, about=about)
     return replace(evaluation, folder=folder)
 
 

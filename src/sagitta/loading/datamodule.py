@@ -11,56 +11,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sagitta.conversion import ConvertOptions, cached
-from sagitta.dataset import INFO_FILE, DatasetInfo, ShardSet
+from sagitta.conversion import ConvertOptions
+from sagitta.dataset import DatasetInfo, ShardSet
 from sagitta.errors import ConfigError, DatasetError
-from sagitta.files import user_cache
 from sagitta.images import Profile, Reduction
 from sagitta.loading.augmentation import Augmentation
 from sagitta.loading.loader import Batch, Loader, match_labels, shorten
 from sagitta.loading.mapstyle import SplitDataset
+from sagitta.loading.opening import dataset_path, folded
 from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.loading.transforms import OwnTransform, Transform
-from sagitta.sources import SourceOptions, open_source
-from sagitta.terminal import show
+from sagitta.sources import SourceOptions
 
 _BATCH_SIZE = 64
-
-
-def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *, verbose: bool = False) -> Path:
-    """Return the folder of the converted dataset: ``source`` itself, or its conversion, cached by content.
-
-    Safe to call from many processes at once: one converts, the others wait.
-
-    Raises:
-        ConfigError: ``source`` is converted already, and something is asked for that only a conversion can do.
-        SagittaError: the source cannot be found, read or split.
-    """
-    if (Path(source) / INFO_FILE).is_file():
-        _check_converted(source, options, convert)
-        return Path(source)
-    options = replace(
-        options,
-        keep_missing=options.keep_missing or convert.on_bad == "quarantine",
-        one_class=convert.purpose != "train",
-    )
-    opened = open_source(source, options, cache=user_cache())
-    if verbose:
-        show(opened.describe())
-    return cached(opened, user_cache(), convert, progress=verbose)
-
-
-def _check_converted(source: str, options: SourceOptions, convert: ConvertOptions) -> None:
-    asked = {**vars(options), **convert.settings()}
-    usual = {**vars(SourceOptions()), **ConvertOptions(purpose=convert.purpose).settings()}
-    if changed := [
-        f"{name} {value}" for name, value in asked.items() if name != "keep_missing" and value != usual[name]
-    ]:
-        raise ConfigError(
-            f"{source}: converted already, with its splits and labels, so {', '.join(changed)} would change nothing; "
-            "convert its source again with it, or leave it out"
-        )
 
 
 class ImageData(pl.LightningDataModule):
@@ -79,6 +43,9 @@ class ImageData(pl.LightningDataModule):
             default that of ``preprocessing``, else exact. It travels with the model's checkpoint.
         augmentation: random changes of training images.
         balanced: in training, show every class equally often, however many images it has.
+        folds: divide train and val anew into so many folds, by class and ``seed``; groups stay together.
+        fold: which of them, from 1, is ``val``; the others are ``train``, and ``test`` stays. None: all splits stay,
+            and ``sagitta.fit`` trains a member a fold.
         convert: how a source that is not yet converted is split and stored.
         layout: how the source is laid out, where the detection is wrong.
         threads: decoding threads; by default every core of the process.
@@ -112,6 +79,8 @@ class ImageData(pl.LightningDataModule):
         profile: Profile | None = None,
         augmentation: Augmentation = Augmentation(),
         balanced: bool = False,
+        folds: int | None = None,
+        fold: int | None = None,
         convert: ConvertOptions = ConvertOptions(),
         layout: SourceOptions = SourceOptions(),
         threads: int | None = None,
@@ -128,9 +97,13 @@ class ImageData(pl.LightningDataModule):
             ("batch size", batch_size, 1),
             ("image size", image_size, 1),
             ("transform workers", transform_workers, 0),
+            ("folds", folds, 2),
+            ("fold", fold, 1),
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{name} {value}: must be at least {least}")
+        if fold is not None and (folds is None or fold > folds):
+            raise ConfigError(f"fold {fold}: must be one of {folds or 'some'} folds")
         if profile not in (None, "exact", "fast"):
             raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
         self.source = str(source)
@@ -140,6 +113,7 @@ class ImageData(pl.LightningDataModule):
         self._profile = profile
         self.augmentation = augmentation
         self._balanced = balanced
+        self.folds, self.fold = folds, fold
         self._convert = convert
         self._layout = layout
         self._threads = threads
@@ -296,7 +270,8 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the dataset in this process."""
         if self._shards is None:
-            self._shards = ShardSet.open(self._path or dataset_path(self.source, self._layout, self._convert))
+            shards = ShardSet.open(self._path or dataset_path(self.source, self._layout, self._convert))
+            self._shards = folded(shards, self.folds, self.fold, self.seed) if self.folds and self.fold else shards
 
     def train_dataloader(self) -> Loader:
         """Return shuffled, augmented batches; the tail batch is dropped."""

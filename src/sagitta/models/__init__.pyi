@@ -1,3 +1,4 @@
+from .averaging import averaged as averaged
 from .checkpoint import load_classifier as load_classifier
 from .classifier import Classifier as Classifier
 from .features import FeatureStore as FeatureStore

@@ -82,6 +82,7 @@ class Classifier(pl.LightningModule):
         network: the network, None where it is not known yet what it has to be.
         recipe: what was decided; None before :meth:`prepare`.
         origin: name (``file``) and ``sha256`` of the weights file that training began with; None without.
+        new_head: the network begins with weights of another training, but for its last layer.
         weights_report: one line on what that file was and what of it fitted; empty without.
 
     Raises:
@@ -131,6 +132,7 @@ class Classifier(pl.LightningModule):
         self._settled = False
         self.recipe: Recipe | None = None
         self.weights_report = ""
+        self.new_head = False
         self.origin: dict[str, str] | None = None
         self._thresholds: list[float] | None = None
         self.network: nn.Module | None = None
@@ -177,6 +179,10 @@ class Classifier(pl.LightningModule):
     def thresholds(self) -> list[float]:
         """The probability from which each of several labels is given: best on validation, 0.5 before there was one."""
         return self._thresholds or [0.5] * self.num_classes
+
+    @thresholds.setter
+    def thresholds(self, values: list[float] | None) -> None:
+        self._thresholds = values
 
     def prepare(self, data: Any = None, *, device: str | None = None) -> None:
         """Let model and data agree, and build what is not built yet; as often as one likes.
@@ -241,9 +247,10 @@ class Classifier(pl.LightningModule):
         if not self.num_classes:
             raise ConfigError("the number of classes is not known: give Classifier(num_classes=…) or an ImageData")
         how, first = self._agreement.input, self._agreement.first
+        self.new_head = first.pretrained
         self.network = build_network(self.name, self.num_classes, how.channels, how.size, pretrained=first.pretrained)
         if (weights := first.file) is not None:
-            self.weights_report = load_weights(self.network, weights, self._agreement.class_names)
+            self.weights_report, self.new_head = load_weights(self.network, weights, self._agreement.class_names)
             self.origin = {"file": weights.path.name, "sha256": weights.sha256}
             first.close()
         if self.channels_last:
@@ -347,7 +354,7 @@ class Classifier(pl.LightningModule):
 
     def _evaluation_logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self(images)
-        return self.task.mean_logits(logits, self(images.flip(-1))) if self.flip else logits
+        return self.task.mean_logits([logits, self(images.flip(-1))], [0.5, 0.5]) if self.flip else logits
 
     def _finish(self, stage: str) -> None:
         """Log the metrics of all rows where they were kept; while fitting, choose the thresholds of several labels."""

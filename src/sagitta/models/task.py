@@ -57,8 +57,13 @@ class Task(Protocol):
         """Return probabilities (B, classes), float32."""
         ...
 
-    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return logits (B, classes) whose probabilities are the mean of those of two, without loss of precision."""
+    def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Return float32 logits (B, classes) whose probabilities are the weighted mean of those of several.
+
+        Args:
+            logits: (B, classes) each.
+            weights: above 0, with the sum 1.
+        """
         ...
 
     def labels(self, targets: Tensor) -> Tensor:
@@ -95,6 +100,10 @@ class Task(Protocol):
         """Return the class names of labels or decisions: strings (N,), or lists of them."""
         ...
 
+    def numbers_of(self, labels: Sequence[Any], names: Sequence[str]) -> Decisions:
+        """Return the labels (N,), or (N, classes), of which these are the names."""
+        ...
+
 
 @dataclass(frozen=True)  # equal to its copies
 class SingleLabel:
@@ -111,9 +120,9 @@ class SingleLabel:
         """Return the softmax."""
         return logits.float().softmax(dim=1)
 
-    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
+    def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the mean probabilities."""
-        return torch.logaddexp(first.log_softmax(dim=1), second.log_softmax(dim=1)) - math.log(2)
+        return _log_mean([each.float().log_softmax(dim=1) for each in logits], weights)
 
     def labels(self, targets: Tensor) -> Tensor:
         """Return (B,) labels; of shares (B, classes), the largest."""
@@ -150,6 +159,11 @@ class SingleLabel:
         """Return a string for each row."""
         return pa.array([names[label] for label in labels.astype(np.int64).tolist()], pa.string())
 
+    def numbers_of(self, labels: Sequence[Any], names: Sequence[str]) -> Ints:
+        """Return the numbers of the names (N,)."""
+        number = {name: index for index, name in enumerate(names)}
+        return np.array([number[label] for label in labels], np.int64)
+
 
 @dataclass(frozen=True)  # equal to its copies
 class MultiLabel:
@@ -166,10 +180,10 @@ class MultiLabel:
         """Return the sigmoid."""
         return logits.float().sigmoid()
 
-    def mean_logits(self, first: Tensor, second: Tensor) -> Tensor:
+    def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the odds of the mean probabilities."""
-        chance = torch.logaddexp(F.logsigmoid(first), F.logsigmoid(second))
-        return chance - torch.logaddexp(F.logsigmoid(-first), F.logsigmoid(-second))
+        chance = _log_mean([F.logsigmoid(each.float()) for each in logits], weights)
+        return chance - _log_mean([F.logsigmoid(-each.float()) for each in logits], weights)
 
     def labels(self, targets: Tensor) -> Tensor:
         """Return (B, classes) of 0 and 1; shares from one half on count as 1."""
@@ -209,6 +223,17 @@ class MultiLabel:
         """Return a list for each row."""
         rows = [[names[label] for label in np.flatnonzero(row).tolist()] for row in labels > 0]
         return pa.array(rows, pa.list_(pa.string()))
+
+    def numbers_of(self, labels: Sequence[Any], names: Sequence[str]) -> Bools:
+        """Return which names each row has (N, classes)."""
+        found: Bools = np.array([[name in row for name in names] for row in map(set, labels)], np.bool_)
+        return found.reshape(-1, len(names))
+
+
+def _log_mean(logarithms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the logarithm of the weighted mean of what these are the logarithms of."""
+    weighted = [each + math.log(weight) for each, weight in zip(logarithms, weights, strict=True)]
+    return torch.stack(weighted).logsumexp(dim=0)
 
 
 SINGLE_LABEL: Task = SingleLabel()

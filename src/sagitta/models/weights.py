@@ -134,8 +134,8 @@ def _instead(path: str | Path) -> str:
     return "is it complete, and only tensors in it?"
 
 
-def load_weights(network: nn.Module, weights: Weights, class_names: Sequence[str] | None = None) -> str:
-    """Put weights into a network and return one line: what matched, whether the head is new, what was left over.
+def load_weights(network: nn.Module, weights: Weights, class_names: Sequence[str] | None = None) -> tuple[str, bool]:
+    """Put weights into a network; returns one line on what matched and what was left over, and whether the head is new.
 
     The head is loaded too where its shapes agree, except from a Sagitta run with other class names.
 
@@ -157,7 +157,8 @@ def load_weights(network: nn.Module, weights: Weights, class_names: Sequence[str
         fits = {name: value for name, value in fits.items() if name not in head}
     network.load_state_dict(fits, strict=False)
     left = [name for name in weights.tensors if name.removeprefix(prefix) not in own or not name.startswith(prefix)]
-    return _report(weights.path, len(_learned(fits)), len(_learned(own)), prefix, same_head, heads, left)
+    report = _report(weights.path, len(_learned(fits)), len(_learned(own)), prefix, same_head, heads, left)
+    return report, not same_head
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Fit, probe, tune."""
+"""Fit, probe, tune, resume; members of folds and ensembles."""
 
 import lazy_loader
 

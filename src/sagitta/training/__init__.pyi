@@ -1,10 +1,17 @@
 from .callbacks import StepSeed as StepSeed
 from .callbacks import WeightEMA as WeightEMA
+from .ensembling import ensemble as ensemble
+from .ensembling import ensemble_text as ensemble_text
 from .fitting import Fitted as Fitted
 from .fitting import fit as fit
 from .fitting import resumable as resumable
+from .folds import fit_folds as fit_folds
+from .folds import folds_text as folds_text
+from .head import Head as Head
+from .head import fit_head as fit_head
 from .probing import Candidate as Candidate
 from .probing import probe as probe
+from .probing import probe_notes as probe_notes
 from .probing import probe_run as probe_run
 from .probing import probe_text as probe_text
 from .watch import EpochLines as EpochLines

@@ -33,11 +33,13 @@ from sagitta.models import Classifier, check_network, dry_run, load_classifier, 
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
+    MEMBERS,
     check_free,
     from_first_process,
     is_first_process,
     new_run_directory,
     read_metrics,
+    read_record,
     save_config,
     told_to_other_ranks,
     write_record,
@@ -45,6 +47,15 @@ from sagitta.run import (
 from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
+from sagitta.training.headfirst import (
+    KeepHead,
+    check_first_weights,
+    choose_mixture,
+    find_head,
+    refit_head,
+    solve_first,
+)
+from sagitta.training.probing import rows_to_fit
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -66,7 +77,9 @@ class Fitted:
     evaluation: Evaluation | None
 
 
-def fit(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+def fit(
+    settings: Settings, out: Path | None = None, resume: Path | None = None, *, member_of: Path | None = None
+) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
     All that can be known is checked before the source is converted, and the rest before there is a run directory.
@@ -75,6 +88,7 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
         settings: of data, model and trainer.
         out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
+        member_of: the run whose member this becomes, which an interruption names.
 
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
@@ -82,8 +96,11 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
     check_free(out)
     with quiet():
         trial = _check_before_conversion(settings, resume)
+        if member_of is not None and trial.num_devices * trial.num_nodes > 1:
+            raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
-        data = settings.image_data(verbose=is_first_process())
+        told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
+        data = settings.image_data(verbose=is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -99,8 +116,14 @@ def fit(settings: Settings, out: Path | None = None, resume: Path | None = None)
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            with _ended_early(run):
-                return _train(settings, data, classifier, run, resume and run / "checkpoints" / LAST_CHECKPOINT)
+            with ended_early(member_of or run):
+                if resume:
+                    return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
+                before = check_first_weights(settings.model["weights"], classifier, data)
+                seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+                keep_seen(run, seen, before)
+                head = solve_first(data, classifier, verbose=is_first_process())
+                return _train(settings, data, classifier, run, head=head)
 
 
 def resumable(run: Path) -> Path:
@@ -109,7 +132,10 @@ def resumable(run: Path) -> Path:
     Raises:
         ConfigError: something that is needed for it is missing.
     """
-    for needed in (run / CONFIG_FILE, run / "checkpoints" / LAST_CHECKPOINT):
+    if "ensemble" in read_record(run):
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
+    needed_files = [run / CONFIG_FILE, *([] if (run / MEMBERS).is_dir() else [run / "checkpoints" / LAST_CHECKPOINT])]
+    for needed in needed_files:
         if not needed.is_file():
             raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
     return run / CONFIG_FILE
@@ -226,12 +252,20 @@ def _measured(settings: Settings, data: ImageData) -> Settings:
     return settings
 
 
-def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Path, checkpoint: Path | None) -> Fitted:
+def _train(
+    settings: Settings,
+    data: ImageData,
+    classifier: Classifier,
+    run: Path,
+    checkpoint: Path | None = None,
+    head: float | None = None,
+) -> Fitted:
     kept = Checkpoints(run / "checkpoints", settings.keep)
+    begin = [] if head is None else [KeepHead(kept.folder, head)]
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), kept],
+        callbacks=[*_callbacks(settings), *begin, kept],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -239,8 +273,6 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
-    seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
-    keep_seen(run, seen, settings.model["weights"])
     try:
         trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
@@ -252,18 +284,47 @@ def _train(settings: Settings, data: ImageData, classifier: Classifier, run: Pat
     path = Path(kept.best_model_path or run / "checkpoints" / LAST_CHECKPOINT)
     if not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
+    result = _validated(run)
+    if (first := find_head(run)) is not None and kept.best_model_path:
+        path, chosen = _better_of(trainer, classifier, data, first, path, refit=settings.refit)
+        result |= chosen
     evaluation = None
     if settings.trainer["limit_test_batches"] != 0:
-        chosen = choose_split(data, None, own=True)
-        evaluation = run_test(trainer, classifier, data, chosen, read_seen(run), ckpt_path=path, weights_only=True)
-        evaluation = record_test(run, data.source, path, evaluation) or evaluation
-    result = _validated(run) | (evaluation.metrics if evaluation else {})
+        chosen_split = choose_split(data, None, own=True)
+        evaluation = run_test(
+            trainer, classifier, data, chosen_split, read_seen(run), ckpt_path=path, weights_only=True
+        )
+        evaluation = record_test(run, data.source, path.name, evaluation) or evaluation
+    result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
 
 
+def _better_of(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path, *, refit: bool
+) -> tuple[Path, dict[str, float]]:
+    """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val."""
+    mixture = choose_mixture(trainer, classifier, data, head, best)
+    say(mixture.line)
+    path = best
+    if mixture.share == 0:
+        path = head
+        if "val" in rows_to_fit(data, refit=refit):
+            say("the head is fitted to train and val now; figures of val are of the head before")
+            if is_first_process():
+                refit_head(head, data)
+            keep_seen(head.parent.parent, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
+            trainer.strategy.barrier()
+    elif mixture.share < 1:
+        path = best.with_name(f"image-classifier-mixture-val_loss={mixture.metrics['val_loss']:.2f}.ckpt")
+        classifier.load_state_dict(mixture.weights)
+        trainer.save_checkpoint(path, weights_only=True)
+    write_record(head.parent.parent, mixture=mixture.share)
+    return path, mixture.metrics
+
+
 @contextmanager
-def _ended_early(run: Path) -> Iterator[None]:
+def ended_early(run: Path) -> Iterator[None]:
     """Say how to go on where a run is interrupted, or cannot be written any more."""
     try:
         yield
@@ -276,7 +337,7 @@ def _ended_early(run: Path) -> Iterator[None]:
 
 
 def _going_on(run: Path) -> str:
-    if (run / "checkpoints" / LAST_CHECKPOINT).is_file():
+    if (run / MEMBERS).is_dir() or (run / "checkpoints" / LAST_CHECKPOINT).is_file():
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
     return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
 

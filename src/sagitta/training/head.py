@@ -1,33 +1,47 @@
-"""A linear head on features: multinomial logistic regression, folded into the weight and bias of a linear layer.
+"""A linear head on features, solved: weight and bias of a last linear layer, and what it says of rows it has not seen.
 
-Features are standardised; which regularisation is best is decided by log loss
+Two kinds are tried, each along a path from strong to weak regularisation:
 
-- on ``val`` where that has 1,000 rows or there are many to train on; the head is then fitted on ``train``;
-- else by cross-validation over ``train`` and ``val`` together, since a few rows choose badly. The head is then the mean
-  of the folds' heads (bagging, Breiman 1996); each row judges only heads that have not seen it.
+- linear discriminant analysis whose covariance is shrunk towards a multiple of the identity (Friedman 1989), in closed
+  form; at the strong end it is the nearest class mean;
+- multinomial logistic regression, by L-BFGS.
+
+Every row is judged by a head that has not seen it: of five folds, or, of more than 5,000 rows, of a fifth that is held
+out. Of each kind the strength of the lowest log loss counts, and of the kinds the better one; where they are within two
+standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Discriminant analysis is
+sure of itself beyond reason, so its logits are multiplied by the number that is best on the judged rows (temperature
+scaling, Guo et al. 2017), with targets smoothed as by Platt (1999): or else rows that are all right would ask for
+infinite certainty. In logistic regression the strength decides that.
+
+How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
+class is in the training rows of every fold.
 """
 
-import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
+from scipy.optimize import minimize, minimize_scalar
+from torch import Tensor
 
 from sagitta.models import Estimate, wilson_interval
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-STRENGTHS = tuple(10.0**exponent for exponent in np.arange(-5, 2.1, 0.5))
-"""Values of scikit-learn's C that are tried; the larger, the weaker the regularisation."""
+STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+"""Values of scikit-learn's C of logistic regression."""
+SHRINKAGES = (0.998, 0.99, 0.95, 0.8, 0.5, 0.2, 0.05)
+"""Shares of the identity in the covariance of discriminant analysis."""
 
-_ENOUGH_VAL, _MANY = 1000, 20_000  # rows of val that choose well; rows of train that make cross-validation slow
 _FOLDS = 5
+_MANY = 5000  # rows from which a held-out fifth judges well, and folds would take long
+_MOST = 5e10  # rows * features * classes from which a single gradient takes seconds: discriminant analysis alone
+_SMALL = 2e7  # likewise, below which threads would wait for one another longer than they compute
+_CLOSE, _CLOSER = 1e-3, 1e-4  # relative decrease of the loss at which L-BFGS ends: to judge, and in the end
 
 
 @dataclass(frozen=True)
@@ -37,85 +51,281 @@ class Head:
     Attributes:
         weight: (classes, D) float32.
         bias: (classes,) float32.
-        strength: scikit-learn's C that was best.
-        val: accuracy on rows that the judged heads have not seen, with its 95 % interval (Wilson 1927).
-        val_loss: mean log loss of the same, nats.
-        folds: of the cross-validation; 0 where ``val`` decided.
+        method: which kind at which strength, in words.
+        folds: of the cross-validation; 1 where a fifth was held out.
+        judged: (M,) rows that were judged by heads that have not seen them; none where every class has one image.
+        logits: (M, classes) float32, what these heads say of them.
     """
 
     weight: Floats
     bias: Floats
-    strength: float
-    val: Estimate
-    val_loss: float
+    method: str
     folds: int
+    judged: Ints
+    logits: Floats
 
 
-def fit_head(features: Floats, labels: Ints, train: int) -> Head:
-    """Choose the regularisation and fit the head; ``features`` are standardised in place.
+def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> Head:
+    """Choose kind and strength, and fit the head to all rows; ``features`` are shifted and scaled in place.
 
     Args:
-        features: (N, D) float32, rows of train before those of val.
-        labels: (N,) int64 from 0, each class at least twice.
-        train: number of rows of train.
+        features: (N, D) float32, finite.
+        labels: (N,) int64, 0 <= label < classes; a class may have one row, or none.
+        classes: number of outputs, at least 2.
+        seed: of the division into folds.
     """
-    mean, scale = _standardise(features)
-    classes = int(labels.max()) + 1
-    if len(labels) - train >= _ENOUGH_VAL or train > _MANY:
-        parts, folds = [(np.arange(train), np.arange(train, len(labels)))], 0
-    else:
-        folds = int(min(_FOLDS, np.bincount(labels, minlength=classes).min()))
-        parts = list(StratifiedKFold(folds, shuffle=True, random_state=0).split(features, labels))
-    # On so few rows several threads spend their time waiting: ten times as long here, a hundred beside other work.
-    with threadpool_limits(1 if folds else None):
-        paths = [_path(features, labels, classes, *part) for part in parts]
-    judged = np.concatenate([rows for _, rows in parts])
-    # Log-probabilities (strengths, judged rows, classes).
-    outputs = np.concatenate([path.outputs for path in paths], axis=1)
-    losses = -np.take_along_axis(outputs, labels[judged][None, :, None], axis=2).mean(axis=(1, 2))
-    best = int(losses.argmin())
-    right = int((outputs[best].argmax(axis=1) == labels[judged]).sum())
-    weight = np.mean([path.weights[best] for path in paths], axis=0) / scale
-    bias = np.mean([path.biases[best] for path in paths], axis=0) - weight @ mean
-    val = Estimate(right / len(judged), *wilson_interval(right, len(judged)))
-    return Head(weight.astype(np.float32), bias.astype(np.float32), STRENGTHS[best], val, float(losses[best]), folds)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    x, y = torch.from_numpy(features), torch.from_numpy(labels).to(device)
+    mean, scale = _soften(x)
+    with _threads(len(features) * min(features.shape) * classes):
+        z, basis, variances = _rotated(x.to(device))
+        folds = _deal(labels, seed)
+        parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(max(folds) + 1)]
+        if len(labels) > _MANY:
+            parts = parts[:1]
+        parts = [part for part in parts if len(part[1])]
+        judged = np.concatenate([rows for _, rows in parts]) if parts else np.empty(0, np.int64)
+        kinds: list[_Kind] = [_Discriminant(z, y, classes)]
+        if z.numel() * classes <= _MOST:
+            kinds.append(_Logistic(z, y, classes, variances))
+        best = _best(kinds, parts, y[judged])
+        heads = [[c.temperature * part for part in c.kind.fit_all(c.strength)] for c in best.choices]
+        inner, bias = (best.temperature * torch.stack(part).double().mean(dim=0) for part in zip(*heads, strict=True))
+    weight = (inner @ basis.double().T).cpu().numpy() / scale
+    return Head(
+        weight.astype(np.float32),
+        (bias.cpu().numpy() - weight @ mean).astype(np.float32),
+        " and ".join(f"{choice.kind.name} {choice.strength:g}" for choice in best.choices),
+        len(parts) if len(labels) <= _MANY else 1,
+        judged,
+        best.logits.cpu().numpy(),
+    )
 
 
-def _standardise(features: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Shift and scale each column in place, without a second array of that size; returns mean and scale (D,)."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    features -= mean.astype(np.float32)
-    scale = np.sqrt(np.einsum("nd,nd->d", features, features, dtype=np.float64) / len(features))
-    scale[scale < 1e-6] = 1.0
-    features /= scale.astype(np.float32)
-    return mean, scale
+def estimate(logits: Floats, labels: Ints) -> tuple[Estimate, float]:
+    """Return the accuracy with its 95 % interval (Wilson 1927), and the mean log loss in nats, of (N, classes)."""
+    right = int((logits.argmax(axis=1) == labels).sum())
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(np.array(labels)))
+    return Estimate(right / max(1, len(labels)), *wilson_interval(right, len(labels))), float(loss)
+
+
+def _soften(x: Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Shift and scale each column in place; returns mean and scale (D,).
+
+    The scale is the root of the column's variance plus the mean of all variances: so no column outweighs the others,
+    and one that hardly ever differs from zero, of which few rows say nothing, is not blown up.
+    """
+    mean = x.mean(dim=0, dtype=torch.float64)
+    x -= mean.float()
+    variance = torch.stack([column.square().mean(dtype=torch.float64) for column in x.T])
+    scale = (variance + variance.mean()).sqrt()
+    scale[scale == 0] = 1.0  # all rows are alike
+    x /= scale.float()
+    return mean.numpy(), scale.numpy()
+
+
+def _rotated(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (N, D) rows in their principal axes (N, r), these (D, r), and the sum of squares along each (r,).
+
+    The penalties know no direction, so nothing changes but the size: r is at most N.
+    """
+    rows, columns = x.shape
+    squares, axes = torch.linalg.eigh((x @ x.T if rows <= columns else x.T @ x).double())
+    kept = squares > 1e-7 * squares[-1].clamp(min=1e-30)
+    squares, axes = squares[kept], axes[:, kept]
+    basis = (x.T.double() @ axes / squares.sqrt() if rows <= columns else axes).float()
+    return x @ basis, basis, squares
+
+
+def _deal(labels: Ints, seed: int) -> Ints:
+    """Return the fold of each row (N,): rows are dealt in turn, class by class; -1 for the only row of a class."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    folds = np.empty(len(labels), np.int64)
+    folds[order] = np.arange(len(labels)) % _FOLDS
+    folds[np.bincount(labels)[labels] == 1] = -1
+    return folds
+
+
+class _Kind:
+    """Heads of one kind on rotated rows: for each part in turn, from the strongest regularisation on."""
+
+    name: str
+    strengths: Sequence[float]
+    tempered: bool
+    """Whether the logits need a temperature."""
+
+    def __init__(self, z: Tensor, y: Tensor, classes: int) -> None:
+        self.z, self.y, self.classes = z, y, classes
+
+    def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
+        """Yield for each strength the logits (M, classes) of the judged rows of all parts."""
+        raise NotImplementedError
+
+    def fit_all(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Return weight (classes, r) and bias (classes,) of a head that has seen every row."""
+        raise NotImplementedError
+
+
+class _Discriminant(_Kind):
+    name, strengths, tempered = "linear discriminant analysis, shrinkage", SHRINKAGES, True
+
+    def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
+        spreads = [(_Spread(self.z[fitted], self.y[fitted], self.classes), rows) for fitted, rows in parts]
+        turned = [(spread, self.z[rows] @ spread.axes) for spread, rows in spreads]
+        for strength in self.strengths:
+            heads = [(rows, *spread.head(strength)) for spread, rows in turned]
+            yield torch.cat([rows @ weight.T + bias for rows, weight, bias in heads])
+
+    def fit_all(self, strength: float) -> tuple[Tensor, Tensor]:
+        spread = _Spread(self.z, self.y, self.classes)
+        weight, bias = spread.head(strength)
+        return weight @ spread.axes.T, bias
+
+
+class _Spread:
+    """Class means and the covariance within classes, in its own axes."""
+
+    def __init__(self, z: Tensor, y: Tensor, classes: int) -> None:
+        counts = torch.bincount(y, minlength=classes)
+        sums = torch.zeros(classes, z.shape[1], device=z.device).index_add_(0, y, z)
+        means = sums / counts.clamp(min=1)[:, None]
+        inside = z - means[y]
+        freedom = max(1, len(y) - int((counts > 0).sum()))
+        variances, axes = torch.linalg.eigh((inside.T @ inside).double() / freedom)
+        self.axes = axes.float()
+        self.variances = variances.clamp(min=0).float()
+        self.means = means @ self.axes
+        self.priors = (counts.clamp(min=0.5) / len(y)).log()
+
+    def head(self, shrinkage: float) -> tuple[Tensor, Tensor]:
+        """Return weight (classes, r) and bias (classes,) for rows in these axes."""
+        shrunk = (1 - shrinkage) * self.variances + shrinkage * self.variances.mean()
+        weight = self.means / shrunk.clamp(min=1e-6)
+        return weight, self.priors - (weight * self.means).sum(dim=1) / 2
+
+
+class _Logistic(_Kind):
+    name, strengths, tempered = "logistic regression, C", STRENGTHS, False
+
+    def __init__(self, z: Tensor, y: Tensor, classes: int, squares: Tensor) -> None:
+        super().__init__(z, y, classes)
+        self.squares = squares
+        self.starts: dict[float, Tensor] = {}
+
+    def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
+        heads = [torch.zeros(self.z.shape[1] + 1, self.classes, device=self.z.device) for _ in parts]
+        for strength in self.strengths:
+            fitted = [torch.from_numpy(rows).to(self.z.device) for rows, _ in parts]
+            heads = [self._fit(rows, strength, head, _CLOSE) for rows, head in zip(fitted, heads, strict=True)]
+            self.starts[strength] = torch.stack(heads).mean(dim=0)
+            yield torch.cat([self.z[rows] @ head[:-1] + head[-1] for (_, rows), head in zip(parts, heads, strict=True)])
+
+    def fit_all(self, strength: float) -> tuple[Tensor, Tensor]:
+        start = self.starts.get(strength, torch.zeros(self.z.shape[1] + 1, self.classes, device=self.z.device))
+        head = self._fit(torch.arange(len(self.y), device=self.y.device), strength, start, _CLOSER)
+        return head[:-1].T, head[-1]
+
+    def _fit(self, rows: Tensor, strength: float, start: Tensor, close: float) -> Tensor:
+        """Return weights and, as last row, biases (r + 1, classes) of the least penalised loss, from ``start`` on.
+
+        Along each axis the step is scaled by the curvature that the loss has there where all classes are equally
+        probable: the axes' variances differ by many powers of ten, and L-BFGS would take hundreds of steps.
+        """
+        whole = len(rows) == len(self.y)
+        z, y = (self.z, self.y) if whole else (self.z[rows], self.y[rows])
+        penalty = 1 / strength
+        flat = (1 - 1 / self.classes) / self.classes
+        curvature = torch.cat([flat * self.squares + penalty, self.squares.new_tensor([flat * len(rows)])])
+        step = curvature.rsqrt().float()[:, None]
+        own = torch.arange(len(y), device=y.device)
+
+        def loss(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+            head = torch.from_numpy(point).to(z.device, torch.float32).view_as(start) * step
+            weight, bias = head[:-1], head[-1]
+            logits = torch.addmm(bias, z, weight).log_softmax(dim=1)
+            value = -logits[own, y].sum(dtype=torch.float64) + penalty / 2 * weight.square().sum(dtype=torch.float64)
+            error = logits.exp_()
+            error[own, y] -= 1
+            gradient = torch.cat([torch.addmm(penalty * weight, z.T, error), error.sum(dim=0, keepdim=True)])
+            return float(value), (gradient * step).flatten().double().cpu().numpy()
+
+        first = (start / step).flatten().double().cpu().numpy()
+        found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 100, "ftol": close, "gtol": 0})
+        return torch.from_numpy(found.x).to(z.device, torch.float32).view_as(start) * step
 
 
 @dataclass(frozen=True)
-class _Path:
-    """Heads of every strength, (strengths, classes, D) and (strengths, classes), and what they say of judged rows."""
+class _Choice:
+    kind: _Kind
+    strength: float
+    loss: float
+    temperature: float
+    logits: Tensor
 
-    weights: npt.NDArray[np.float64]
-    biases: npt.NDArray[np.float64]
-    outputs: npt.NDArray[np.float64]
+
+@dataclass(frozen=True)
+class _Best:
+    choices: Sequence[_Choice]
+    temperature: float
+    logits: Tensor
 
 
-def _path(features: Floats, labels: Ints, classes: int, fitted: Ints, judged: Ints) -> _Path:
-    """Fit heads from the strongest regularisation to the weakest, each beginning with the last one's solution."""
-    whole = len(fitted) == fitted[-1] + 1  # a slice needs no copy
-    x, y = features[: len(fitted)] if whole else features[fitted], labels[fitted]
-    solver = LogisticRegression(warm_start=True, max_iter=300)
-    weights, biases, outputs = [], [], []
-    for strength in STRENGTHS:
-        solver.C = strength
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest ones; then they are not the best either
-            solver.fit(x, y)
-        weight, bias = solver.coef_, solver.intercept_
-        if classes == 2:  # one row of log-odds
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        logits = torch.from_numpy(features[judged] @ weight.T + bias)
-        outputs.append(logits.double().log_softmax(dim=1).numpy())
-        weights.append(weight)
-        biases.append(bias)
-    return _Path(np.stack(weights), np.stack(biases), np.stack(outputs))
+def _best(kinds: Sequence[_Kind], parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Best:
+    """Return the kind and strength of the lowest loss on the judged rows, or both kinds where they are as good."""
+    if not len(labels):  # one image a class: between single points the straight middle is all there is
+        kind = kinds[-1]
+        nothing = torch.zeros(0, kind.classes)
+        return _Best([_Choice(kind, kind.strengths[-2], np.nan, 1.0, nothing)], 1.0, nothing)
+    choices = sorted((_best_of(kind, parts, labels) for kind in kinds), key=lambda choice: choice.loss)
+    losses = [torch.nn.functional.cross_entropy(each.logits, labels, reduction="none") for each in choices]
+    if len(choices) > 1:
+        difference = losses[1] - losses[0]
+        if len(labels) == 1 or difference.mean() > 2 * difference.std() / len(labels) ** 0.5:
+            choices = choices[:1]
+    logits = torch.stack([choice.logits for choice in choices]).mean(dim=0)
+    temperature, _ = _temper(logits, labels, free=any(choice.kind.tempered for choice in choices))
+    return _Best(choices, temperature, temperature * logits)
+
+
+def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Choice:
+    """Return the best strength of one kind; the path ends where two were no better."""
+    best: _Choice | None = None
+    since = 0
+    for strength, logits in zip(kind.strengths, kind.judge(parts), strict=True):
+        temperature, loss = _temper(logits, labels, free=kind.tempered)
+        if best is None or loss < best.loss:
+            best, since = _Choice(kind, strength, loss, temperature, temperature * logits), 0
+        else:
+            since += 1
+        if since == 2:
+            break
+    assert best is not None
+    return best
+
+
+def _temper(logits: Tensor, labels: Tensor, *, free: bool) -> tuple[float, float]:
+    """Return what to multiply logits (M, classes) by, 1 unless it is ``free``, and the log loss on Platt's targets."""
+    rest = 1 / (len(labels) + 2)
+    own = torch.arange(len(labels), device=labels.device)
+
+    def loss(exponent: float) -> float:
+        chances = (logits * float(np.exp(exponent))).log_softmax(dim=1)
+        return -float((1 - rest) * chances[own, labels].mean() + rest * chances.mean())
+
+    if not free:
+        return 1.0, loss(0.0)
+    found = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 0.02})
+    return float(np.exp(found.x)), float(found.fun)
+
+
+@contextmanager
+def _threads(work: float) -> Iterator[None]:
+    """Compute on one thread meanwhile where there is little work."""
+    before = torch.get_num_threads()
+    try:
+        if work < _SMALL:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)

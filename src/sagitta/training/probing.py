@@ -1,34 +1,37 @@
 """`sagitta probe`: a linear head on frozen features, solved in seconds; the best of several networks becomes a run.
 
-The head is that of :mod:`sagitta.training.head`, put into the network's last linear layer.
+The head is that of :mod:`sagitta.training.head`, put into the network's last linear layer. What is said of rows that it
+has not seen stands in the run::
+
+    RUN/out_of_fold/   predictions.parquet, per_class.csv: each row by a head that has not seen it
+    RUN/val/           likewise of a val that the source gives, by the head itself
 """
 
 import itertools
 import os
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
-from sagitta.dataset import ShardSet
-from sagitta.errors import ConfigError
 from sagitta.evaluation import (
     Evaluation,
     Seen,
     choose_split,
     describe,
+    digest_column,
+    digests_of,
     judge,
     keep_seen,
     quiet,
     quiet_trainer,
+    read_seen,
     record_test,
     seen_of,
 )
@@ -39,19 +42,14 @@ from sagitta.models import (
     Classifier,
     FeatureStore,
     Floats,
-    Ints,
-    extract,
     open_weights,
-    prepare,
     pretrained_preprocessing,
-    split_head,
     vectors_array,
 )
-from sagitta.pool import follow
-from sagitta.run import CONFIG_FILE, check_free, new_run_directory, save_config, write_record
+from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
-from sagitta.training.head import Head, fit_head
+from sagitta.training.solving import Solved, check_labelled, solve
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -76,22 +74,21 @@ class Probed:
     Attributes:
         candidate: what was asked for.
         classifier: the network with its new head, on the CPU, in evaluation mode.
-        head: the same head by itself, and how it was chosen.
-        computed: images whose features were not in the cache.
-        feature_seconds: for decoding and computing these.
-        head_seconds: for choosing and fitting the head.
+        solved: the head, the features, and the seconds for both.
+        judged: the rows that the head, or one like it, has not seen, ``val_``: out of fold, or a given ``val``.
         test: every score of ``test``; None where the dataset has no such split.
-        store: the features.
     """
 
     candidate: Candidate
     classifier: Classifier
-    head: Head
-    computed: int
-    feature_seconds: float
-    head_seconds: float
+    solved: Solved
+    judged: Evaluation
     test: Evaluation | None
-    store: FeatureStore
+
+    @property
+    def out_of_fold(self) -> bool:
+        """Whether the rows that are judged are those of folds."""
+        return "val" in self.solved.fitted or self.judged.tested is None
 
 
 def probe(
@@ -100,62 +97,62 @@ def probe(
     *,
     image_size: int | None = None,
     batch_size: int | None = None,
+    refit: bool = False,
     verbose: bool = False,
 ) -> list[Probed]:
-    """Probe each candidate; returns the best by validation first: by accuracy, then by log loss.
+    """Probe each candidate; returns the best first: by the log loss of rows that the heads have not seen.
+
+    The head is fitted to ``train``, and to ``val`` too where Sagitta made that, since folds judge as well; a ``val``
+    that the source gives stays unseen.
 
     Args:
         data: set up, with one label an image.
         candidates: at least one.
         image_size: other height and width of the input than the weights were trained with.
         batch_size: images at a time; by default what is fast on the device.
+        refit: fit to a given ``val``, too.
         verbose: print what the weights files were, and show progress.
 
     Raises:
-        ConfigError: there is no ``val``, or a class with fewer than two images; a network without one last linear
-            layer; weights that cannot be had or do not fit.
+        ConfigError: no class has two images; a network without one last linear layer; weights that cannot be had or do
+            not fit.
         DatasetError: an image cannot be decoded.
     """
-    _check(data)
-    results = [_probe_one(data, candidate, image_size, batch_size, verbose) for candidate in candidates]
-    return sorted(results, key=lambda result: (-result.head.val.value, result.head.val_loss))
+    fitted = rows_to_fit(data, refit=refit)
+    check_labelled(data, fitted)
+    results = [_probe_one(data, candidate, fitted, image_size, batch_size, verbose) for candidate in candidates]
+    return sorted(results, key=lambda result: result.judged.metrics["val_log_loss"])
 
 
-def _check(data: ImageData) -> None:
-    if data.multilabel:
-        raise ConfigError(f"{data.source}: several labels an image; a probe takes one: use sagitta fit --tune head")
-    if not len(data.shards.splits.get("val", ())):
-        raise ConfigError(f"{data.source}: no val split to choose by; convert with --val 0.1")
-    if not len(data.shards.splits.get("train", ())):
-        raise ConfigError(f"{data.source}: no train split to learn from; convert the source again")
-    labels = np.concatenate([data.shards.splits[name].labels for name in ("train", "val")])
-    counts = np.bincount(labels, minlength=data.num_classes)
-    if len(counts) < 2:
-        raise ConfigError(f"{data.source}: one class only; a classifier needs at least two")
-    if counts.min() < 2:
-        name = data.class_names[int(counts.argmin())]
-        raise ConfigError(f"{data.source}: class {name!r} has {counts.min()} images in train and val; a probe needs 2")
+def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
+    """Return the splits that the final head is fitted to; a fold is never among them, since it judges."""
+    if data.fold is not None:
+        return ("train",)
+    val = len(data.shards.splits.get("val", ())) > 0
+    return ("train", "val") if val and (refit or "val" in data.info.made_splits) else ("train",)
 
 
 def _probe_one(
-    data: ImageData, candidate: Candidate, image_size: int | None, batch_size: int | None, verbose: bool
+    data: ImageData,
+    candidate: Candidate,
+    fitted: tuple[str, ...],
+    image_size: int | None,
+    batch_size: int | None,
+    verbose: bool,
 ) -> Probed:
     classifier, preprocessing = _build(data, candidate, image_size)
     if verbose and classifier.weights_report:
         show(classifier.weights_report)
-    assert classifier.network is not None
-    body, head_name = split_head(classifier.network, candidate.name)
-    store = FeatureStore(candidate.name, body, preprocessing)
-    start = time.perf_counter()
-    computed = _extract(store, prepare(body), data.shards, preprocessing, batch_size, candidate.name, verbose)
-    extracted = time.perf_counter()
-    head = fit_head(*_features(store, data.shards))
-    layer = classifier.network.get_submodule(head_name)
-    assert isinstance(layer, nn.Linear)
-    layer.weight.data, layer.bias.data = torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-    solved = time.perf_counter()
-    test = _test(store, data, layer) if len(data.shards.splits.get("test", ())) else None
-    return Probed(candidate, classifier, head, computed, extracted - start, solved - extracted, test, store)
+    others = [name for name in data.shards.splits if name not in fitted]
+    solved = solve(
+        classifier, data, preprocessing, fitted=fitted, others=others, batch_size=batch_size, verbose=verbose
+    )
+    if "val" in others:
+        judged = _judge(solved, data, "val")
+    else:
+        judged = _scores(data, solved.head.logits, solved.labels, solved.paths, "val_")
+    test = _judge(solved, data, "test") if len(data.shards.splits.get("test", ())) else None
+    return Probed(candidate, classifier, solved, judged, test)
 
 
 def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
@@ -176,49 +173,26 @@ def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tup
     return classifier.eval(), preprocessing
 
 
-def _extract(
-    store: FeatureStore,
-    body: nn.Module,
-    shards: ShardSet,
-    preprocessing: Preprocessing,
-    batch_size: int | None,
-    title: str,
-    verbose: bool,
-) -> int:
-    """Compute what the store lacks, with progress; returns the number of images."""
-    total = sum(len(store.missing(split.content_hashes)) for split in shards.splits.values())
-
-    def every() -> Generator[int, None, None]:
-        for name in shards.splits:
-            yield from extract(store, body, shards, name, preprocessing, batch_size)
-
-    with closing(every()) as counts:  # whatever happens, what is computed is saved
-        follow(title, counts, total, show=verbose)
-    return total
+def _scores(data: ImageData, logits: Floats, labels: npt.NDArray[Any], paths: Sequence[str], prefix: str) -> Evaluation:
+    """Return every score of rows by their logits (N, classes)."""
+    probabilities = torch.from_numpy(logits).softmax(dim=1).numpy()
+    return judge(SINGLE_LABEL, probabilities, labels, paths, data.class_names, {}, prefix)
 
 
-def _features(store: FeatureStore, shards: ShardSet) -> tuple[Floats, Ints, int]:
-    """Return features (N, D) and labels (N,) of train and then val, in one array, and the number of rows of train."""
-    splits = [shards.splits[name] for name in ("train", "val")]
-    hashes = pa.concat_arrays([split.content_hashes for split in splits])
-    return store.read(hashes), np.concatenate([split.labels for split in splits]), len(splits[0])
+def _judge(solved: Solved, data: ImageData, name: str) -> Evaluation:
+    """Return every score of a split that the head has not seen."""
+    split = data.shards.splits[name]
+    rows, paths = np.arange(len(split)), [split.path(row) for row in range(len(split))]
+    judged = _scores(data, solved.logits(data, name), split.labels, paths, f"{name}_")
+    chosen = choose_split(data, name, own=True)
+    tested = describe(data, chosen, rows, split.labels, data.class_names, _seen(data, solved))
+    loss = {f"{name}_loss": judged.metrics[f"{name}_log_loss"]}
+    return replace(judged, metrics=loss | judged.metrics, tested=tested)
 
 
-def _test(store: FeatureStore, data: ImageData, head: nn.Linear) -> Evaluation:
-    split = data.shards.splits["test"]
-    with torch.inference_mode():
-        logits = head(torch.from_numpy(store.read(split.content_hashes)))
-        probabilities = logits.softmax(dim=1).numpy()
-    rows, names = np.arange(len(split)), data.class_names
-    paths = [split.path(row) for row in range(len(split))]
-    judged = judge(SINGLE_LABEL, probabilities, split.labels, paths, names, {}, "test_")
-    tested = describe(data, choose_split(data, "test", own=True), rows, split.labels, names, _seen(data))
-    return replace(judged, metrics={"test_loss": judged.metrics["test_log_loss"]} | judged.metrics, tested=tested)
-
-
-def _seen(data: ImageData) -> Seen:
-    """Return what a head has seen: it is fitted on both splits."""
-    return seen_of(data.shards.splits, trained=("train", "val"), chose=())
+def _seen(data: ImageData, solved: Solved) -> Seen:
+    """Return what a head has seen."""
+    return seen_of(data.shards.splits, trained=solved.fitted, chose=())
 
 
 def probe_run(
@@ -227,6 +201,7 @@ def probe_run(
     out: Path | None = None,
     *,
     batch_size: int | None = None,
+    refit: bool = False,
     embed: bool = False,
 ) -> Path:
     """Probe each candidate and make the best an ordinary run; returns its directory.
@@ -236,6 +211,7 @@ def probe_run(
         candidates: see :func:`probe`.
         out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
         batch_size: see :func:`probe`.
+        refit: likewise.
         embed: keep all features as Parquet in the run directory.
 
     Raises:
@@ -247,7 +223,8 @@ def probe_run(
         data.prepare_data()
         data.setup()
         image_size = settings.data["image_size"]
-        results = probe(data, candidates, image_size=image_size, batch_size=batch_size, verbose=True)
+        how: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "refit": refit}
+        results = probe(data, candidates, **how, verbose=True)
         run = new_run_directory(out, settings.source)
         best = results[0].candidate
         weights = {"model.weights": best.weights, "model.pretrained": best.weights is None}
@@ -264,14 +241,17 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         OSError: a file cannot be written.
     """
     best = results[0]
-    checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={best.head.val_loss:.2f}.ckpt"
+    loss = best.judged.metrics["val_log_loss"]
+    checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
     trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(best.classifier)
     trainer.save_checkpoint(checkpoint, weights_only=True)
-    keep_seen(run, _seen(data), best.candidate.weights)
-    result = {"val_acc": best.head.val.value, "val_loss": best.head.val_loss}
+    keep_seen(run, _seen(data, best.solved), best.candidate.weights)
+    result = {"val_loss": loss, **best.judged.metrics}
+    judged = _with_digests(best, data) if best.out_of_fold else best.judged
+    judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))
     if best.test is not None:
-        record_test(run, data.source, checkpoint, best.test)
+        record_test(run, data.source, checkpoint.name, best.test)
         result |= best.test.metrics
     write_record(
         run,
@@ -282,25 +262,39 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         probe=[_summary(each) for each in results],
     )
     for each in results if embed else ():
-        write_features(run / f"features-{each.store.folder.name}.parquet", each.store, data)
+        write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved.store, data)
+
+
+def _with_digests(best: Probed, data: ImageData) -> Evaluation:
+    """Return what was judged out of fold, with ``digest``: null where the weights were trained on the image before."""
+    splits = [data.shards.splits[name] for name in best.solved.fitted]
+    digests = np.concatenate([digests_of(split)[:, 0] for split in splits])[best.solved.head.judged]
+    before = None if best.candidate.weights is None else read_seen(Path(best.candidate.weights))
+    table = best.judged.predictions.append_column("digest", digest_column(digests, before))
+    return replace(best.judged, predictions=table)
 
 
 def _summary(each: Probed) -> dict[str, Any]:
     """Return what ``run.json`` keeps of each network."""
     test = each.test.scores["test_acc"] if each.test else None
+    val, solved = each.judged.scores["val_acc"], each.solved
+    assert val is not None
     return {
         "model": each.candidate.name,
         "weights": each.candidate.weights,
         "parameters": sum(parameter.numel() for parameter in each.classifier.parameters()),
-        "features": each.store.folder.name,
-        "computed": each.computed,
-        "feature_seconds": round(each.feature_seconds, 3),
-        "head_seconds": round(each.head_seconds, 3),
-        "strength": each.head.strength,
-        "folds": each.head.folds,
-        "val_acc": each.head.val.value,
-        "val_interval": [each.head.val.low, each.head.val.high],
-        "val_loss": each.head.val_loss,
+        "features": solved.store.folder.name,
+        "computed": solved.computed,
+        "feature_seconds": round(solved.feature_seconds, 3),
+        "head_seconds": round(solved.head_seconds, 3),
+        "method": solved.head.method,
+        "fitted": list(solved.fitted),
+        "out_of_fold": each.out_of_fold,
+        "folds": solved.head.folds,
+        "val_images": len(solved.labels) if each.out_of_fold else each.judged.predictions.num_rows,
+        "val_acc": val.value,
+        "val_interval": [val.low, val.high],
+        "val_loss": each.judged.metrics["val_log_loss"],
         "test_acc": test and test.value,
         "test_interval": test and [test.low, test.high],
     }
@@ -335,7 +329,6 @@ def probe_text(record: Sequence[Mapping[str, Any]]) -> str:
     Args:
         record: ``probe`` of ``run.json``.
     """
-    folds = record[0]["folds"]
     rows = []
     for each in record:
         seconds, computed = each["feature_seconds"], each["computed"]
@@ -350,8 +343,28 @@ def probe_text(record: Sequence[Mapping[str, Any]]) -> str:
                 "-" if each["test_acc"] is None else _percent(each["test_acc"], each["test_interval"]),
             ]
         )
-    heads = ["model", "size", "features", "time", f"val, {folds} folds" if folds else "val", "test"]
+    # Before 0.2.0, 0 folds meant that val decided.
+    unseen = "out of fold" if record[0].get("out_of_fold", record[0]["folds"]) else "val"
+    heads = ["model", "size", "features", "time", unseen, "test"]
     return "\n".join(table(heads, rows))
+
+
+def probe_notes(record: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a person has to know of the figures, one sentence each.
+
+    Args:
+        record: as for :func:`probe_text`.
+    """
+    best, notes = record[0], []
+    if best.get("out_of_fold"):
+        how = "a fifth was held out" if best["folds"] == 1 else f"{best['folds']} folds"
+        notes.append(
+            f"out of fold: {best['val_images']:,} images of {' and '.join(best['fitted'])}, each judged by a head that "
+            f"has not seen it ({how}); the head that is kept has seen all"
+        )
+    if best["test_acc"] is None:
+        notes.append("there is no test set: these figures are all there is")
+    return notes
 
 
 def _percent(accuracy: float, interval: Sequence[float]) -> str:

@@ -1,0 +1,212 @@
+"""The head first, then the rest: how pretrained weights are fine-tuned without losing what they know.
+
+1. The last linear layer is solved on frozen features, as `sagitta probe` does (LP-FT, Kumar et al. 2022): the gradients
+   of a random head would destroy the features. It is fitted to ``train`` alone, so ``val`` can judge it.
+2. All weights are trained from there.
+3. ``val`` compares the weights of the beginning, those of the best epoch, and mixtures of the two (WiSE-FT, Wortsman et
+   al. 2022). The head is kept unless another one is better by more than one standard error of the difference (the rule
+   of Breiman et al. 1984, paired row by row).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagitta.dataset import plural
+from sagitta.errors import ConfigError
+from sagitta.evaluation import digests_of, quiet_trainer, read_seen
+from sagitta.loading import ImageData
+from sagitta.models import Classifier, Floats, load_classifier, split_head
+from sagitta.run import CONFIG_FILE, read_record, run_of
+from sagitta.settings import Settings
+from sagitta.training.head import estimate
+from sagitta.training.solving import check_labelled, solve
+from sagitta.training.watch import say
+
+PREFIX = "image-classifier-head-"
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the head to the best epoch
+
+
+def solve_first(data: ImageData, classifier: Classifier, *, verbose: bool) -> float | None:
+    """Put a head solved on ``train`` into a pretrained network whose head is new; returns its loss on ``val``.
+
+    None where no head can be solved:
+    of several labels an image, of a network whose head is not one linear layer, and where no class has two images.
+
+    Args:
+        data: set up; its preprocessing is the model's.
+        classifier: prepared for it.
+        verbose: show progress, and say in a line what the head is worth.
+
+    Raises:
+        DatasetError: an image cannot be decoded.
+    """
+    if not classifier.new_head or classifier.network is None or data.multilabel:
+        return None
+    try:
+        check_labelled(data, ("train",))
+        split_head(classifier.network, classifier.name)
+    except ConfigError:
+        return None
+    solved = solve(classifier, data, data.preprocessing, fitted=("train",), others=("val",), verbose=verbose)
+    accuracy, loss = estimate(solved.logits(data, "val"), np.asarray(data.shards.splits["val"].labels, np.int64))
+    say(f"head:  {solved.head.method}, solved on frozen features: val_acc {accuracy.value:.4f}, val_loss {loss:.4f}")
+    return loss
+
+
+class KeepHead(pl.Callback):
+    """Keeps the weights with which a training begins.
+
+    Args:
+        folder: of the checkpoints.
+        loss: of the solved head on ``val``.
+    """
+
+    def __init__(self, folder: Path, loss: float) -> None:
+        self.path = folder / f"{PREFIX}val_loss={loss:.2f}.ckpt"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write them, unless the training was resumed."""
+        if trainer.global_step == 0 and not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.path, weights_only=True)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What is kept in the end.
+
+    Attributes:
+        share: of the way from the head, 0, to the best epoch, 1.
+        weights: the network's.
+        metrics: of ``val``, by full name.
+        line: the choice in words.
+    """
+
+    share: float
+    weights: Mapping[str, Tensor]
+    metrics: dict[str, float]
+    line: str
+
+
+def choose_mixture(trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path) -> Mixture:
+    """Compare head, best epoch and what lies between on ``val``; on several devices each finds the same.
+
+    Args:
+        trainer: that has trained.
+        classifier: its model, whose weights are changed.
+        data: set up.
+        head: checkpoint of the beginning.
+        best: checkpoint of the epoch with the lowest ``val_loss``.
+    """
+    first, last = (_weights(path) for path in (head, best))
+    found: dict[float, tuple[Floats, dict[str, float]]] = {}
+    with _silently(trainer):
+        for share in (0.0, *_SHARES):
+            classifier.load_state_dict(_mixed(first, last, share))
+            found[share] = _losses(trainer, classifier, data)
+    means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
+    lowest = min(means, key=means.__getitem__)
+    gain = found[0.0][0] - found[lowest][0]
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else np.inf
+    share = lowest if gain.mean() > error else 0.0
+    told = f"val_loss {means[0.0]:.4f} of the head, {means[1.0]:.4f} of the best epoch"
+    if share == 0:
+        line = f"fine-tuning gained nothing over the head; the head is kept ({told})"
+    elif share == 1:
+        line = f"fine-tuning gained over the head: the best epoch is kept ({told})"
+    else:
+        line = f"fine-tuning gained over the head; {share:g} of the way to the best epoch is kept ({told}, " + (
+            f"{means[share]:.4f} there)"
+        )
+    return Mixture(share, _mixed(first, last, share), found[share][1], line)
+
+
+def find_head(run: Path) -> Path | None:
+    """Return the checkpoint of the beginning, where there was a solved head."""
+    return next((run / "checkpoints").glob(f"{PREFIX}*.ckpt"), None)
+
+
+def refit_head(checkpoint: Path, data: ImageData) -> None:
+    """Fit the head of a checkpoint once more, to ``train`` and ``val``, in its place."""
+    classifier = load_classifier(checkpoint)
+    solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
+    trainer = quiet_trainer(accelerator="cpu")
+    trainer.strategy.connect(classifier)
+    trainer.save_checkpoint(checkpoint, weights_only=True)
+
+
+def check_first_weights(weights: str | None, classifier: Classifier, data: ImageData) -> str | None:
+    """Say where the first weights know ``val``, which then judges nothing; a head that knows it is solved anew.
+
+    Returns the weights below such a head, or the same weights: what else they have seen counts.
+
+    Args:
+        weights: as the settings name them.
+        classifier: that has them; its head counts as new where it is to be solved anew.
+        data: set up.
+    """
+    seen = None if weights is None else read_seen(Path(weights))
+    if weights is None or seen is None or "val" not in data.shards.splits:
+        return weights
+    count = seen.count(digests_of(data.shards.splits["val"]), "trained")
+    below = _below_head(Path(weights))
+    if not count or classifier.new_head:
+        return below if classifier.new_head else weights
+    images = plural(count, "image")
+    if below == weights:
+        say(f"warning: the first weights were trained on {images} of val: all val_ figures and what follows from them, "
+            "such as the choice of the best epoch, mean little; take other weights, or another val")  # fmt: skip
+        return weights
+    say(f"head:  that of {weights} was fitted to {images} of val, so a new one is solved without them")
+    classifier.new_head = True
+    return below
+
+
+def _below_head(weights: Path) -> str | None:
+    """Return what a run began with whose head alone was fitted; of any other, and of a file, itself."""
+    run = run_of(weights)
+    record = {} if run is None else read_record(run)
+    if run is None or not ("probe" in record or record.get("mixture") == 0):
+        return str(weights)
+    before: str | None = Settings.read(run / CONFIG_FILE).model["weights"]
+    return before
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    return weights
+
+
+def _mixed(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    return {
+        name: torch.lerp(first[name], tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in last.items()
+    }
+
+
+@contextmanager
+def _silently(trainer: Any) -> Iterator[None]:
+    """Have the Trainer log nothing and call nobody meanwhile."""
+    loggers, callbacks = trainer.loggers, trainer.callbacks
+    trainer.loggers, trainer.callbacks = [], []
+    try:
+        yield
+    finally:
+        trainer.loggers, trainer.callbacks = loggers, callbacks
+
+
+def _losses(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> tuple[Floats, dict[str, float]]:
+    """Return the log loss of each row of ``val`` (N,), and the metrics by full name."""
+    trainer.validate(classifier, data, verbose=False)
+    assert classifier.evaluated is not None
+    probabilities, labels = (tensor.cpu() for tensor in classifier.evaluated)
+    losses = -probabilities[torch.arange(len(labels)), labels].clamp(min=1e-30).log().numpy()
+    values = classifier.task.values(probabilities, labels, classifier.thresholds)
+    return losses, {"val_loss": float(losses.mean())} | {f"val_{name}": value for name, value in values.items()}

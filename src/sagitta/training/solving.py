@@ -1,0 +1,135 @@
+"""A network's last linear layer, solved on the features of a dataset's images: where a probe ends and a fit begins."""
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from sagitta.errors import ConfigError
+from sagitta.loading import ImageData, Preprocessing
+from sagitta.models import Classifier, FeatureStore, Floats, Ints, extract, prepare, split_head
+from sagitta.pool import follow
+from sagitta.training.head import Head, fit_head
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What was solved, and what it took.
+
+    Attributes:
+        head: as it stands in the network now.
+        layer: the network's last linear layer.
+        store: the features.
+        fitted: the splits whose rows the head was fitted to.
+        labels: (M,) int64 of the rows that ``head.logits`` judge.
+        paths: (M,) of these rows.
+        computed: images whose features were not in the cache.
+        feature_seconds: for decoding and computing these.
+        head_seconds: for choosing and fitting the head.
+    """
+
+    head: Head
+    layer: nn.Linear
+    store: FeatureStore
+    fitted: tuple[str, ...]
+    labels: Ints
+    paths: list[str]
+    computed: int
+    feature_seconds: float
+    head_seconds: float
+
+    def logits(self, data: ImageData, split: str) -> Floats:
+        """Return what the head says of a split whose features are there, (N, classes) float32."""
+        features = self.store.read(data.shards.splits[split].content_hashes)
+        with torch.inference_mode():
+            logits: Floats = self.layer(torch.from_numpy(features)).numpy()
+        return logits
+
+
+def solve(
+    classifier: Classifier,
+    data: ImageData,
+    preprocessing: Preprocessing,
+    *,
+    fitted: Sequence[str],
+    others: Sequence[str],
+    batch_size: int | None = None,
+    verbose: bool = False,
+) -> Solved:
+    """Fit the classifier's last linear layer to the rows of some splits, the rest of it as it is.
+
+    Args:
+        classifier: built, on the CPU.
+        data: set up, with one label an image.
+        preprocessing: what images become before the network.
+        fitted: splits whose rows count; train first.
+        others: further splits whose features are wanted.
+        batch_size: images at a time; by default what is fast on the device.
+        verbose: show progress.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+        DatasetError: an image cannot be decoded.
+    """
+    assert classifier.network is not None
+    body, layer_name = split_head(classifier.network, classifier.name)
+    store = FeatureStore(classifier.name, body, preprocessing)
+    began = time.perf_counter()
+    splits = [*fitted, *others]
+    total = sum(len(store.missing(data.shards.splits[name].content_hashes)) for name in splits)
+    fast = prepare(body) if total else body
+
+    def every() -> Generator[int, None, None]:
+        for name in splits:
+            yield from extract(store, fast, data.shards, name, preprocessing, batch_size)
+
+    with closing(every()) as counts:  # whatever happens, what is computed is saved
+        follow(classifier.name, counts, total, show=verbose)
+    extracted = time.perf_counter()
+    rows = [data.shards.splits[name] for name in fitted]
+    labels = np.concatenate([split.labels for split in rows])
+    features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
+    head = fit_head(features, labels, data.num_classes, seed=data.seed)
+    layer = classifier.network.get_submodule(layer_name)
+    assert isinstance(layer, nn.Linear)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(head.weight))
+        layer.bias.copy_(torch.from_numpy(head.bias))
+    paths = [split.path(row) for split in rows for row in range(len(split))]
+    return Solved(
+        head,
+        layer,
+        store,
+        tuple(fitted),
+        labels[head.judged],
+        [paths[row] for row in head.judged.tolist()],
+        total,
+        extracted - began,
+        time.perf_counter() - extracted,
+    )
+
+
+def check_labelled(data: ImageData, fitted: Sequence[str]) -> None:
+    """Refuse rows that no head can be solved on.
+
+    Raises:
+        ConfigError: an image has several labels, there is no ``train``, there is one class only, or no class has two
+            images.
+    """
+    if data.multilabel:
+        raise ConfigError(f"{data.source}: several labels an image; a probe takes one: use sagitta fit --tune head")
+    if not len(data.shards.splits.get("train", ())):
+        raise ConfigError(f"{data.source}: no train split to learn from; convert the source again")
+    labels = np.concatenate([data.shards.splits[name].labels for name in fitted])
+    counts = np.bincount(labels, minlength=data.num_classes)
+    if len(counts) < 2 or (counts > 0).sum() < 2:
+        raise ConfigError(f"{data.source}: one class only; a classifier needs at least two")
+    if counts.max() < 2:
+        raise ConfigError(
+            f"{data.source}: one image a class in {' and '.join(fitted)}; nothing is left to judge a head by"
+        )
