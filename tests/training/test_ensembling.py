@@ -33,7 +33,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(work)
         patch.setenv("SAGITTA_CACHE", str(work / "cache"))
         common: dict[str, Any] = {"batch_size": 8, "epochs": 2, "lr": 0.01, "val": 0.2}
-        sagitta.fit("squares", out="a", **common)
+        sagitta.fit("squares", out="a", model="simple-cnn", **common)
         sagitta.fit("squares", out="b", image_size=12, model="simple-cnn", seed=1, **common)
         sagitta.fit("squares", out="folds", folds=2, **common)
         sagitta.fit("renamed", out="other", **common)
