@@ -31,6 +31,7 @@ def test_fewer_rows_mean_more_epochs_and_steps() -> None:
     photos, tiny = ([choose(Situation(size, rows)) for rows in (10**6, 2500, 100, 0)] for size in (224, 8))
     assert [recipe.epochs for recipe in photos] == [10, 20, 30, 30]
     assert [(recipe.epochs, recipe.batch_size) for recipe in tiny] == [(4, 128), (12, 128), (40, 32), (40, 128)]
+    assert [choose(Situation(8, 1_439, epochs=epochs)).batch_size for epochs in (0, 2, 100)] == [128, 32, 128]
 
 
 def test_thumbnails_take_bfloat16_where_it_is_fast() -> None:

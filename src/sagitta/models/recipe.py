@@ -11,6 +11,7 @@ _THUMBNAILS, _TINIES = 240_000, 30_000  # images that a run shows our ResNets, i
 _SAMPLES = 50_000  # a run from scratch shows the model about so many images, in 10 to 30 epochs
 _FEW = 20_000  # rows
 _LONG = 10  # epochs, from which an image is seen often enough for cutout to help
+_STEPS = 200  # fewer leave even BatchNorm's statistics behind
 _NEVER = 0  # stop early: while a cycle's rate is high val_loss stands still, and its last part gains most
 
 
@@ -120,7 +121,9 @@ def _thumbnails(situation: Situation) -> Recipe:
             patience=_NEVER,
         )
     epochs = min(40, max(4, round((_TINIES if tiny else _THUMBNAILS) / max(situation.rows, 1))))
-    cutout = not tiny and (situation.epochs if situation.epochs > 0 else epochs) >= _LONG
+    run = situation.epochs if situation.epochs > 0 else epochs
+    cutout = not tiny and run >= _LONG
+    few_steps = 0 < run * situation.rows < _STEPS * 128
     return Recipe(
         "thumbnails from scratch: a narrow ResNet behind a whitening layer, Muon, one cycle with a high learning rate, "
         f"smoothed labels{', cutout' if cutout else ''}",
@@ -130,7 +133,7 @@ def _thumbnails(situation: Situation) -> Recipe:
         optimizer="muon",
         weight_decay=0.05,
         label_smoothing=0.1,
-        batch_size=32 if 0 < situation.rows < 10 * 128 else 128,  # few rows need the steps
+        batch_size=32 if few_steps else 128,
         cutout=0.3 if cutout else 0.0,
         precision="bf16-mixed" if situation.bf16 else "32-true",
         patience=_NEVER,
