@@ -10,7 +10,7 @@ from sagitta.conversion.pipeline import convert
 from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.models.recipe import Situation, choose
-from sagitta.settings import OPTIONS, Settings, settings_of, unknown_option
+from sagitta.settings import OPTIONS, Settings, seconds_of, settings_of, unknown_option
 from sagitta.sources.detect import open_source
 
 
@@ -170,3 +170,14 @@ def test_a_range_or_bands_that_are_none_are_one_sentence(options: dict[str, str]
     with pytest.raises(ConfigError, match=f"--{next(iter(options))} {next(iter(options.values()))}: give ") as caught:
         settings_of("photos", options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_time_has_its_unit() -> None:
+    assert [seconds_of(text) for text in ("90s", "10m", "1h", "1h30m", "1h0m5s", " 2M ")] == [
+        90, 600, 3600, 5400, 3605, 120
+    ]  # fmt: skip
+    for text in ("", "10", "m", "0s", "1.5h", "-1m", "30m1h", "10 m", "10min"):
+        with pytest.raises(ConfigError, match="--time"):
+            seconds_of(text)
+    with pytest.raises(ConfigError, match="did you mean 600m, or 600s"):
+        Settings.of({"source": "photos", "time": 600})

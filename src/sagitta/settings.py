@@ -181,6 +181,8 @@ class Settings:
         from sagitta.models import check_ranges
 
         given = _flat(values)
+        if given.get("time") is not None:
+            seconds_of(str(given["time"]))
         parser = _parser()
         try:
             config = parser.parse_object(_nested(given))
@@ -471,8 +473,6 @@ def _check_limits(config: "Namespace") -> None:
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
             wanted = f"at least {least}" if most == _NO_END else f"from {least} to {most}"
             raise ConfigError(f"{short_name(key)} {value}: must be {wanted}")
-    if config.time is not None:
-        seconds_of(config.time)
 
 
 def seconds_of(text: str) -> int:
@@ -486,7 +486,8 @@ def seconds_of(text: str) -> int:
         sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     )
     if not seconds:
-        hint = f"did you mean {text.strip()}m?" if text.strip().isdigit() and int(text) else "such as 90s, 10m or 1h30m"
+        number = text.strip() if text.strip().isdigit() and int(text) else None
+        hint = f"did you mean {number}m, or {number}s?" if number else "such as 90s, 10m or 1h30m"
         raise ConfigError(f"--time {text}: must be a time with its unit; {hint}")
     return seconds
 

@@ -48,7 +48,7 @@ def test_heads_are_compared_and_one_is_fine_tuned(photo_folder: Path, capsys: py
     assert "\ntime:" not in config
     assert main(["fit", "--config", "run/config.yaml", "--out", "again"]) == 0
     assert record("again")["result"] == pytest.approx(found["result"], rel=1e-4)
-    assert main(["fit", "--resume", "run", "--time", "1m"]) == 2
+    assert main(["fit", "--resume", "run", "--time", "1m"]) == 2 and not Path("runs").exists()
     assert "is resumed without it" in capsys.readouterr().err
 
 
@@ -83,7 +83,7 @@ def test_from_scratch_too_some_steps_are_better_than_nothing(photo_folder: Path)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--time", "10"], "did you mean 10m?"),
+        (["--time", "10"], "did you mean 10m, or 10s?"),
         (["--time", "soon"], "such as 90s, 10m or 1h30m"),
         (["--time", "0m"], "such as 90s"),
         (["--time", "1m", "--epochs", "3"], "--time and --epochs both say how long to train"),
@@ -111,6 +111,16 @@ def test_no_epoch_is_for_a_head_that_can_be_solved(photo_folder: Path, capsys: p
     begin = ["fit", str(photo_folder), "--model", "resnet20", "--batch-size", "8", "--epochs", "0"]
     assert main([*begin, "--weights", "same.pth", "--out", "same"]) == 2  # it brings a head
     assert "--epochs 0" in capsys.readouterr().err and not Path("same").exists()
+
+
+@pytest.mark.usefixtures("work")
+def test_weights_that_have_seen_val_have_their_head_solved_anew(photo_folder: Path) -> None:
+    probe = ["probe", str(photo_folder), "--model", "resnet20", "--weights", "weights.pth", "--out", "probed"]
+    assert main(probe) == 0
+    options = {"weights": "probed", "batch_size": 8, "time": "1m"}
+    fit_in_time(settings_of(photo_folder, options), time.monotonic() - 1e4, Path("run"))
+    (only,) = record("run")["tried"]
+    assert only["what"] == "head of resnet20" and only["kept"]
 
 
 def test_sides_are_multiples_of_what_networks_halve() -> None:

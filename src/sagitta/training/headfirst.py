@@ -166,7 +166,9 @@ def refit_head(checkpoint: Path, data: ImageData) -> None:
     trainer.save_checkpoint(checkpoint, weights_only=True)
 
 
-def check_first_weights(weights: str | None, classifier: Classifier, data: ImageData) -> str | None:
+def check_first_weights(
+    weights: str | None, classifier: Classifier, data: ImageData, *, verbose: bool = True
+) -> str | None:
     """Say where the first weights know ``val``, which then judges nothing; a head that knows it is solved anew.
 
     Returns the weights below such a head, or the same weights: what else they have seen counts.
@@ -175,7 +177,9 @@ def check_first_weights(weights: str | None, classifier: Classifier, data: Image
         weights: as the settings name them.
         classifier: that has them; its head counts as new where it is to be solved anew.
         data: set up.
+        verbose: say it.
     """
+    tell = say if verbose else lambda _line: None
     seen = None if weights is None else read_seen(Path(weights))
     if weights is None or seen is None or "val" not in data.shards.splits:
         return weights
@@ -185,10 +189,10 @@ def check_first_weights(weights: str | None, classifier: Classifier, data: Image
         return below if classifier.new_head else weights
     images = plural(count, "image")
     if below == weights:
-        say(f"warning: the first weights were trained on {images} of val: all val_ figures and what follows from them, "
-            "such as the choice of the best epoch, mean little; take other weights, or another val")  # fmt: skip
+        tell(f"warning: the first weights were trained on {images} of val: all val_ figures and what follows from "
+             "them, such as the choice of the best epoch, mean little; take other weights, or another val")  # fmt: skip
         return weights
-    say(f"head:  that of {weights} was fitted to {images} of val, so a new one is solved without them")
+    tell(f"head:  that of {weights} was fitted to {images} of val, so a new one is solved without them")
     classifier.new_head = True
     return below
 

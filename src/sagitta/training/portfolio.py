@@ -35,8 +35,8 @@ from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit
 from sagitta.training.head import estimate
-from sagitta.training.headfirst import VALIDATIONS, solvable, surely_better
-from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
+from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
+from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
 from sagitta.training.solving import solve
 from sagitta.training.watch import say, say_core
 
@@ -57,22 +57,6 @@ _CLASHING = {
     "data.folds": None,
 }
 """Settings that say how long to train, and their values where nobody has set them."""
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """The time that is given, in seconds, and when it began, by :func:`time.monotonic`."""
-
-    seconds: float
-    began: float
-
-    @property
-    def left(self) -> float:
-        return self.ends - time.monotonic()
-
-    @property
-    def ends(self) -> float:
-        return self.began + self.seconds
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
         ConfigError: another setting says how long to train, or several devices are asked for.
         SagittaError: as :func:`sagitta.training.fit`; there is no run directory then.
     """
-    clock = _Clock(seconds_of(str(settings.time)), BEGAN.get() or began)
+    clock = Clock(seconds_of(str(settings.time)), BEGAN.get() or began)
     _check(settings)
     check_free(out)
     settings, given = settings.changed({"time": None}), settings.time
@@ -204,11 +188,12 @@ def _make(settings: Settings, *, verbose: bool = False) -> _Made:
     pl.seed_everything(settings.seed, verbose=False)
     classifier = Classifier(**resolved.model, seed=settings.seed)
     classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
+    check_first_weights(resolved.model["weights"], classifier, data, verbose=False)  # the fit will say it
     dry_run(classifier, data.batch_size)
     return _Made(settings, resolved, data, classifier)
 
 
-def _solve_heads(made: _Made, others: Sequence[Settings], clock: _Clock) -> tuple[list[_Judged], _Judged | None]:
+def _solve_heads(made: _Made, others: Sequence[Settings], clock: Clock) -> tuple[list[_Judged], _Judged | None]:
     """Return the heads that were solved and the best one: none from scratch, and of weights that bring a head.
 
     Args:
@@ -233,7 +218,7 @@ def _solve_heads(made: _Made, others: Sequence[Settings], clock: _Clock) -> tupl
     return heads, best
 
 
-def _solve_first(made: _Made, clock: _Clock) -> _Judged:
+def _solve_first(made: _Made, clock: Clock) -> _Judged:
     """Return the head on images as large as those of the weights, or on smaller ones where only these fit."""
     began = time.monotonic()
     rate, seconds = _forecast(made, clock)
@@ -251,7 +236,7 @@ def _solve_first(made: _Made, clock: _Clock) -> _Judged:
     return _solve(made, rate, began)
 
 
-def _solve_if_it_fits(settings: Settings, cost: float, clock: _Clock) -> _Judged | None:
+def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> _Judged | None:
     """Return the head of another network or size; None where it would take too much of the time, or cannot be.
 
     Args:
@@ -284,7 +269,7 @@ def _sides(size: int, times: Sequence[float]) -> list[int]:
     return [side for side in sides if (side > size) == (times[0] > 1) and side != size]
 
 
-def _forecast(made: _Made, clock: _Clock) -> tuple[float | None, float]:
+def _forecast(made: _Made, clock: Clock) -> tuple[float | None, float]:
     """Return images a second, and the seconds that features, and validation and test like them, take at least.
 
     It is measured on a few images, whose features are kept; None and 0 where all are in the cache.
@@ -328,7 +313,7 @@ def _losses(logits: Floats, labels: Ints) -> Floats:
     return found
 
 
-def _plan(made: _Made, head: _Judged | None, clock: _Clock) -> tuple[dict[str, Any], float]:
+def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, Any], float]:
     """Return the settings that say how long to train, and when the last epoch has to end, by ``time.monotonic``."""
     no_epoch: dict[str, Any] = {"trainer.max_epochs": 0}
     if head is not None and made.settings.model["tune"] == "head":
@@ -356,7 +341,7 @@ def _plan(made: _Made, head: _Judged | None, clock: _Clock) -> tuple[dict[str, A
         return {"trainer.max_epochs": wanted}, ends
     batch = made.resolved.data["batch_size"]
     steps = max(1, int(CAREFUL * (ends - time.monotonic()) * pace.training / batch))
-    say(f"time:  {left}, too few for an epoch, so it has {plural(steps, 'step')}: a poor classifier, but one")
+    say(f"time:  {left}, too few for an epoch, so it has {plural(steps, 'step')}")
     share = min(1.0, (steps + 0.5) / max(1, rows["train"] // batch))  # of 1 step Lightning would make 100 %
     return {"trainer.max_epochs": 1, "trainer.limit_train_batches": share}, ends
 
