@@ -62,7 +62,7 @@ def solve_first(data: ImageData, classifier: Classifier, *, verbose: bool) -> fl
 
 
 class KeepHead(pl.Callback):
-    """Keeps the weights with which a training begins.
+    """Keeps the weights with which a training begins; epochs that are no better than these end it early.
 
     Args:
         folder: of the checkpoints.
@@ -70,12 +70,14 @@ class KeepHead(pl.Callback):
     """
 
     def __init__(self, folder: Path, loss: float) -> None:
-        self.path = folder / f"{PREFIX}val_loss={loss:.2f}.ckpt"
+        self.path, self.loss = folder / f"{PREFIX}val_loss={loss:.2f}.ckpt", loss
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write them, unless the training was resumed."""
         if trainer.global_step == 0 and not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self.path, weights_only=True)
+            for stopping in trainer.early_stopping_callbacks:
+                stopping.best_score = torch.tensor(self.loss)
 
 
 @dataclass(frozen=True)
