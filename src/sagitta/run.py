@@ -49,6 +49,8 @@ OUT_OF_FOLD = "out_of_fold"
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
+BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
+"""When they had typed it, by :func:`time.monotonic`, before anything was loaded; None where nobody did."""
 _FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
 _RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"

@@ -52,6 +52,7 @@ OPTIONS = (
     Option("weights", "model.weights", "FILE", "begin with those of a file, a checkpoint or a run", "model"),
     Option("tune", "model.tune", "WHAT", "what of it is trained: full, head, gradual (full)", "model"),
     Option("epochs", "trainer.max_epochs", "N", "at most so many (4 to 40)", "training"),
+    Option("time", "time", "TIME", "the best that can be had in 10m, 90s, 1h30m, tests included", "training"),
     Option("lr", "model.lr", "RATE", "highest learning rate; auto measures (3e-4 to 6e-3)", "training"),
     Option("batch-size", "data.batch_size", "N", "images a device; auto measures (16 to 128)", "training"),
     Option("image-size", "data.image_size", "N", "pixels a side (the weights'; 224, thumbnails as is)", "training"),
@@ -150,6 +151,7 @@ class Settings:
         ema: decay of the weights' moving average a step, 0 for none; None is for the recipe.
         refit: a head that is kept as solved is fitted to a given ``val`` too; to one that Sagitta made, it always is.
         keep: how many checkpoints of the best epochs are kept, their weights alone.
+        time: wall time of the whole, such as ``10m``, that decides what is tried and how long; no run keeps it.
     """
 
     source: str
@@ -162,6 +164,7 @@ class Settings:
     ema: float | None = None
     keep: int = 1
     refit: bool = False
+    time: str | None = None
 
     @classmethod
     def of(cls, values: Values) -> "Settings":
@@ -427,6 +430,9 @@ def _parser() -> "ArgumentParser":
     parser.add_argument("--logger", type=str, default="csv", help="csv, tensorboard, wandb, or several with commas")
     parser.add_argument("--patience", type=int | None, help="epochs without a better val_loss; 0: never stop early")
     parser.add_argument("--ema", type=float | None, help="decay of the weights' moving average a step; 0: none")
+    parser.add_argument(
+        "--time", type=str | None, help="wall time of the whole, such as 10m, that decides what is done"
+    )
     parser.add_argument("--keep", type=int, default=1, help="how many of the best epochs stay, as weights alone")
     found = {"seed", "class_names", "preprocessing"}
     parser.add_argument("--refit", type=bool, default=False, help="fit a solved head to a given val, too")
@@ -466,6 +472,24 @@ def _check_limits(config: "Namespace") -> None:
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
             wanted = f"at least {least}" if most == _NO_END else f"from {least} to {most}"
             raise ConfigError(f"{short_name(key)} {value}: must be {wanted}")
+    if config.time is not None:
+        seconds_of(config.time)
+
+
+def seconds_of(text: str) -> int:
+    """Return a time such as ``90s``, ``10m`` or ``1h30m`` in seconds.
+
+    Raises:
+        ConfigError: it is none, or 0; names one.
+    """
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip().lower())
+    seconds = (
+        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    )
+    if not seconds:
+        hint = f"did you mean {text.strip()}m?" if text.strip().isdigit() and int(text) else "such as 90s, 10m or 1h30m"
+        raise ConfigError(f"--time {text}: must be a time with its unit; {hint}")
+    return seconds
 
 
 def _keys() -> list[str]:

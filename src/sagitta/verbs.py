@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
@@ -113,6 +114,7 @@ def fit(
     weights: "PathLike | Run | None" = None,
     tune: Literal["full", "head", "gradual"] | None = None,
     epochs: int | None = None,
+    time: str | None = None,
     lr: float | Literal["auto"] | None = None,
     batch_size: int | Literal["auto"] | None = None,
     image_size: int | None = None,
@@ -154,7 +156,9 @@ def fit(
         pretrained: begin with the weights that timm or torchvision publishes.
         weights: begin with those of a file, a checkpoint or a run.
         tune: what of it is trained.
-        epochs: at most so many.
+        epochs: at most so many; 0 leaves the solved head of pretrained weights as it is.
+        time: wall time of the whole, such as ``10m``: the best that can be had in it is found by a short list of things
+            to try, kept as ``tried`` in the record; instead of ``epochs``, ``folds`` and ``resume``.
         lr: highest learning rate; ``auto`` measures.
         batch_size: images a device and batch; ``auto`` measures.
         image_size: pixels a side.
@@ -191,8 +195,9 @@ def fit(
     Raises:
         SagittaError: something does not fit together; nothing is left behind then.
     """
+    began = monotonic()
     from sagitta.training import fit as fit_settings
-    from sagitta.training import fit_folds, resumable
+    from sagitta.training import fit_folds, fit_in_time, resumable
 
     given = {
         "model": model,
@@ -200,6 +205,7 @@ def fit(
         "weights": _plain(weights),
         "tune": tune,
         "epochs": epochs,
+        "time": time,
         "lr": lr,
         "batch_size": batch_size,
         "image_size": image_size,
@@ -231,6 +237,11 @@ def fit(
     run = None if resume is None else _path(resume)
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
+    if chosen.time is not None:
+        if run is not None:
+            raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
+        fitted = fit_in_time(chosen, began, None if out is None else _path(out))
+        return Run(fitted.run, test=fitted.evaluation)
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
     fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)
     return Run(fitted.run, test=fitted.evaluation)
@@ -549,6 +560,10 @@ class Run:
             from sagitta.training import folds_text
 
             parts.append(folds_text(record["out_of_fold"]))
+        if "tried" in record:
+            from sagitta.training import tried_text
+
+            parts.append(f"\nTried in {record['time']}\n{tried_text(record['tried'])}")
         if "probe" in record:
             from sagitta.training import probe_notes, probe_text
 

@@ -1,6 +1,7 @@
 """`sagitta fit`, `sagitta probe` and `sagitta ensemble`: what makes a run."""
 
 import shlex
+import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
@@ -101,6 +102,8 @@ def ensemble(argv: list[str]) -> None:
 
 def _remember(name: str, argv: list[str]) -> None:
     """Put the command into the record of the run; what the import brings is not needed for help."""
-    from sagitta.run import COMMAND
+    began = time.monotonic()
+    from sagitta.run import BEGAN, COMMAND
 
+    BEGAN.set(began)
     COMMAND.set(shlex.join(["sagitta", name, *argv]))

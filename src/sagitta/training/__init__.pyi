@@ -9,6 +9,8 @@ from .folds import fit_folds as fit_folds
 from .folds import folds_text as folds_text
 from .head import Head as Head
 from .head import fit_head as fit_head
+from .portfolio import fit_in_time as fit_in_time
+from .portfolio import tried_text as tried_text
 from .probing import Candidate as Candidate
 from .probing import probe as probe
 from .probing import probe_notes as probe_notes

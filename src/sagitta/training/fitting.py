@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -78,7 +78,13 @@ class Fitted:
 
 
 def fit(
-    settings: Settings, out: Path | None = None, resume: Path | None = None, *, member_of: Path | None = None
+    settings: Settings,
+    out: Path | None = None,
+    resume: Path | None = None,
+    *,
+    member_of: Path | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    verbose: bool = True,
 ) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
 
@@ -89,18 +95,20 @@ def fit(
         out: run directory to make; by default the first free ``runs/NAME-1``, ``-2`` and so on.
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
         member_of: the run whose member this becomes, which an interruption names.
+        callbacks: of the Trainer, which no configuration names.
+        verbose: say what the source is.
 
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
     check_free(out)
     with quiet():
-        trial = _check_before_conversion(settings, resume)
+        trial = check_before_conversion(settings, resume)
         if member_of is not None and trial.num_devices * trial.num_nodes > 1:
             raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
         told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
-        data = settings.image_data(verbose=is_first_process() and not told)
+        data = settings.image_data(verbose=verbose and is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
         if settings.undecided():
@@ -123,7 +131,7 @@ def fit(
                 seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
                 keep_seen(run, seen, before)
                 head = solve_first(data, classifier, verbose=is_first_process())
-                return _train(settings, data, classifier, run, head=head)
+                return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
 
 
 def resumable(run: Path) -> Path:
@@ -141,9 +149,9 @@ def resumable(run: Path) -> Path:
     return run / CONFIG_FILE
 
 
-def _check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trainer:
+def check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trainer:
     """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
-    _check_numbers(settings)
+    _check_numbers(settings, resume)
     _check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
@@ -163,10 +171,14 @@ def _check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trai
     return trainer
 
 
-def _check_numbers(settings: Settings) -> None:
-    """Refuse what Lightning would take, and fail on after a whole training, or at its end."""
+def _check_numbers(settings: Settings, resume: Path | None) -> None:
+    """Refuse what Lightning would take, and fail on after a whole training, or at its end.
+
+    No epoch at all leaves a solved head, where there are first weights.
+    """
+    first = resume is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
     for key in ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.limit_val_batches"):
-        if settings.get(key) == 0:
+        if settings.get(key) == 0 and not (first and key == "trainer.max_epochs"):
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
 
 
@@ -197,13 +209,18 @@ def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
         )
 
 
-def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
-    """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
+def check_splits(settings: Settings, data: ImageData) -> None:
+    """Refuse data without ``train`` or ``val``."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
             asked = settings.get("data.convert.val") == 0
             remedy = "leave --val 0 away" if asked else "convert its source again, with --val 0.1 or without --val"
             raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
+
+
+def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
+    """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
+    check_splits(settings, data)
     batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
     interval = settings.trainer["val_check_interval"]
     if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
@@ -259,13 +276,17 @@ def _train(
     run: Path,
     checkpoint: Path | None = None,
     head: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Fitted:
     kept = Checkpoints(run / "checkpoints", settings.keep)
     begin = [] if head is None else [KeepHead(kept.folder, head)]
+    if settings.trainer["max_epochs"] == 0 and not begin:
+        shutil.rmtree(run)
+        raise ConfigError("--epochs 0: is for a solved head alone, and there is none to solve; give at least 1")
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *begin, kept],
+        callbacks=[*_callbacks(settings), *callbacks, *begin, kept],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -274,20 +295,24 @@ def _train(
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
     try:
-        trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+        if settings.trainer["max_epochs"] == 0:
+            begin[0].keep(trainer, classifier)
+        else:
+            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
     if settings.trainer["fast_dev_run"]:
         return Fitted(run, {}, None)
-    path = Path(kept.best_model_path or run / "checkpoints" / LAST_CHECKPOINT)
-    if not path.is_file():  # steps or time ended it before a validation, which is when one is written
-        trainer.save_checkpoint(path)
+    best = Path(kept.best_model_path) if kept.best_model_path else None
+    path = best or run / "checkpoints" / LAST_CHECKPOINT
     result = _validated(run)
-    if (first := find_head(run)) is not None and kept.best_model_path:
-        path, chosen = _better_of(trainer, classifier, data, first, path, refit=settings.refit)
+    if (first := find_head(run)) is not None:
+        path, chosen = _better_of(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
+    elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
+        trainer.save_checkpoint(path)
     evaluation = None
     if settings.trainer["limit_test_batches"] != 0:
         chosen_split = choose_split(data, None, own=True)
@@ -301,12 +326,12 @@ def _train(
 
 
 def _better_of(
-    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path, *, refit: bool
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path | None, *, refit: bool
 ) -> tuple[Path, dict[str, float]]:
     """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val."""
     mixture = choose_mixture(trainer, classifier, data, head, best)
     say(mixture.line)
-    path = best
+    path = best or head
     if mixture.share == 0:
         path = head
         if "val" in rows_to_fit(data, refit=refit):
@@ -316,7 +341,7 @@ def _better_of(
             keep_seen(head.parent.parent, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
             trainer.strategy.barrier()
     elif mixture.share < 1:
-        path = best.with_name(f"image-classifier-mixture-val_loss={mixture.metrics['val_loss']:.2f}.ckpt")
+        path = head.with_name(f"image-classifier-mixture-val_loss={mixture.metrics['val_loss']:.2f}.ckpt")
         classifier.load_state_dict(mixture.weights)
         trainer.save_checkpoint(path, weights_only=True)
     write_record(head.parent.parent, mixture=mixture.share)

@@ -32,6 +32,8 @@ from sagitta.training.watch import say
 
 PREFIX = "image-classifier-head-"
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the head to the best epoch
+VALIDATIONS = 1 + len(_SHARES)
+"""Passes over ``val`` in which head, best epoch and mixtures are compared."""
 
 
 def solve_first(data: ImageData, classifier: Classifier, *, verbose: bool) -> float | None:
@@ -48,17 +50,24 @@ def solve_first(data: ImageData, classifier: Classifier, *, verbose: bool) -> fl
     Raises:
         DatasetError: an image cannot be decoded.
     """
-    if not classifier.new_head or classifier.network is None or data.multilabel:
-        return None
-    try:
-        check_labelled(data, ("train",))
-        split_head(classifier.network, classifier.name)
-    except ConfigError:
+    if not solvable(data, classifier):
         return None
     solved = solve(classifier, data, data.preprocessing, fitted=("train",), others=("val",), verbose=verbose)
     accuracy, loss = estimate(solved.logits(data, "val"), np.asarray(data.shards.splits["val"].labels, np.int64))
     say(f"head:  {solved.head.method}, solved on frozen features: val_acc {accuracy.value:.4f}, val_loss {loss:.4f}")
     return loss
+
+
+def solvable(data: ImageData, classifier: Classifier) -> bool:
+    """Return whether a network has pretrained weights, and a new head that can be solved on this data."""
+    if not classifier.new_head or classifier.network is None or data.multilabel:
+        return False
+    try:
+        check_labelled(data, ("train",))
+        split_head(classifier.network, classifier.name)
+    except ConfigError:
+        return False
+    return True
 
 
 class KeepHead(pl.Callback):
@@ -79,6 +88,11 @@ class KeepHead(pl.Callback):
             for stopping in trainer.early_stopping_callbacks:
                 stopping.best_score = torch.tensor(self.loss)
 
+    def keep(self, trainer: pl.Trainer, classifier: Classifier) -> None:
+        """Write them where nothing is trained."""
+        trainer.strategy.connect(classifier)
+        trainer.save_checkpoint(self.path, weights_only=True)
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -97,7 +111,9 @@ class Mixture:
     line: str
 
 
-def choose_mixture(trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path) -> Mixture:
+def choose_mixture(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path | None
+) -> Mixture:
     """Compare head, best epoch and what lies between on ``val``; on several devices each finds the same.
 
     Args:
@@ -105,8 +121,12 @@ def choose_mixture(trainer: pl.Trainer, classifier: Classifier, data: ImageData,
         classifier: its model, whose weights are changed.
         data: set up.
         head: checkpoint of the beginning.
-        best: checkpoint of the epoch with the lowest ``val_loss``.
+        best: checkpoint of the epoch with the lowest ``val_loss``; None where no epoch was finished.
     """
+    if best is None:
+        with _silently(trainer):
+            classifier.load_state_dict(weights := _weights(head))
+            return Mixture(0.0, weights, _losses(trainer, classifier, data)[1], "the head is kept as it was solved")
     first, last = (_weights(path) for path in (head, best))
     found: dict[float, tuple[Floats, dict[str, float]]] = {}
     with _silently(trainer):
@@ -115,9 +135,7 @@ def choose_mixture(trainer: pl.Trainer, classifier: Classifier, data: ImageData,
             found[share] = _losses(trainer, classifier, data)
     means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
     lowest = min(means, key=means.__getitem__)
-    gain = found[0.0][0] - found[lowest][0]
-    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else np.inf
-    share = lowest if gain.mean() > error else 0.0
+    share = lowest if surely_better(found[lowest][0], found[0.0][0]) else 0.0
     told = f"val_loss {means[0.0]:.4f} of the head, {means[1.0]:.4f} of the best epoch"
     if share == 0:
         line = f"fine-tuning gained nothing over the head; the head is kept ({told})"
@@ -128,6 +146,12 @@ def choose_mixture(trainer: pl.Trainer, classifier: Classifier, data: ImageData,
             f"{means[share]:.4f} there)"
         )
     return Mixture(share, _mixed(first, last, share), found[share][1], line)
+
+
+def surely_better(losses: Floats, others: Floats) -> bool:
+    """Return whether the losses (N,) of the same rows are lower by more than one standard error of the difference."""
+    gain = others - losses
+    return len(gain) > 1 and float(gain.mean()) > float(gain.std(ddof=1)) / len(gain) ** 0.5
 
 
 def find_head(run: Path) -> Path | None:
