@@ -53,7 +53,7 @@ OPTIONS = (
     Option("tune", "model.tune", "WHAT", "what of it is trained: full, head, gradual (full)", "model"),
     Option("epochs", "trainer.max_epochs", "N", "at most so many (4 to 40)", "training"),
     Option("time", "time", "TIME", "the best that can be had in 10m, 90s, 1h30m, tests included", "training"),
-    Option("lr", "model.lr", "RATE", "highest learning rate; auto measures (1e-3 to 6e-3)", "training"),
+    Option("lr", "model.lr", "RATE", "highest learning rate; auto measures (3e-4 to 6e-3)", "training"),
     Option("batch-size", "data.batch_size", "N", "images a device; auto measures (16 to 128)", "training"),
     Option("image-size", "data.image_size", "N", "pixels a side (the weights'; 224, thumbnails as is)", "training"),
     Option("patience", "patience", "N", "epochs without better val_loss; 0: no end (0 to 10)", "training"),
@@ -282,6 +282,7 @@ class Settings:
                 device=device,
                 bf16=_computes_bf16(device),
                 classes=len(dataset.info.class_names),
+                head_first=not dataset.info.multilabel,
                 epochs=self.trainer["max_epochs"] or 0,
             )
         )

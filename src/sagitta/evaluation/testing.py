@@ -22,7 +22,7 @@ from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
 from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge, mean_of
 from sagitta.loading import ImageData, Loader
-from sagitta.models import Classifier, limit_threads
+from sagitta.models import Classifier, limit_threads, reuse_memory
 from sagitta.run import (
     CONFIG_FILE,
     append_test_log,
@@ -83,6 +83,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
         ConfigError: Lightning refuses an argument, or the machine has no such device.
     """
     limit_threads()
+    reuse_memory()
     try:
         return pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:

@@ -31,7 +31,7 @@ from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.files import content_hash, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
-from sagitta.models.machine import inference_batch, limit_threads
+from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names
 from sagitta.pool import ahead
 
@@ -191,6 +191,7 @@ def extract(
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     batch_size = batch_size or inference_batch(device)
     limit_threads()
+    reuse_memory()
     if not rows.size:
         return
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)

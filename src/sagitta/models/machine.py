@@ -1,12 +1,15 @@
-"""What a machine computes at once: torch's threads, and the images of a pass without gradients."""
+"""What a machine computes at once: torch's threads, its memory, and the images of a pass without gradients."""
 
+import ctypes
 import os
+import sys
 
 import torch
 
 from sagitta.pool import usable_cores
 
 _CPU_BATCH, _DEVICE_BATCH = 4, 256  # see bench/busy.py
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def inference_batch(device: torch.device) -> int:
@@ -24,3 +27,17 @@ def limit_threads() -> None:
     cores = usable_cores()
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores:
         torch.set_num_threads(cores)
+
+
+def reuse_memory() -> None:
+    """Let malloc keep what is freed, on Linux: the next step of a training asks for blocks of the same sizes again.
+
+    By itself glibc takes every block above 32 MB as fresh pages from the system and gives them back, which costs a
+    fifth of a training step of mobilenetv2_100 (LOG.md). What the process has at most in use stays the same.
+    """
+    if sys.platform != "linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)

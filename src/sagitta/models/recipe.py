@@ -28,6 +28,7 @@ class Situation:
         device: ``cpu``, ``cuda`` …
         bf16: the device computes with bfloat16 faster than with float32.
         classes: their number, 0 where unknown.
+        head_first: the head is solved before anything else is trained, as ``fit`` does with one label an image.
         epochs: wanted; 0 or less where the recipe decides.
     """
 
@@ -39,6 +40,7 @@ class Situation:
     device: str = "cpu"
     bf16: bool = False
     classes: int = 0
+    head_first: bool = False
     epochs: int = 0
 
     @property
@@ -152,7 +154,7 @@ def _photos(situation: Situation) -> Recipe:
 
 def _fine_tuning(situation: Situation) -> Recipe:
     few = situation.few
-    return Recipe(
+    recipe = Recipe(
         f"fine-tuning pretrained weights on {'few' if few else 'many'} photos: lower layers learn more slowly, "
         f"{'BatchNorm keeps its statistics, ' if few else ''}warm-up and cosine, smoothed labels, TrivialAugment, "
         "averaged weights",
@@ -168,6 +170,17 @@ def _fine_tuning(situation: Situation) -> Recipe:
         auto="trivial",
         ema=0.99 if few else 0.999,
         patience=5,
+    )
+    if not (few and situation.head_first):
+        return recipe
+    return replace(
+        recipe,
+        reason="fine-tuning pretrained weights on few photos: the head is solved first, then all layers learn slowly, "
+        "the lower ones more so; BatchNorm keeps its statistics, TrivialAugment, averaged weights",
+        lr=3e-4,
+        epochs=6,
+        label_smoothing=0.0,
+        patience=3,
     )
 
 

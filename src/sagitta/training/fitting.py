@@ -50,12 +50,10 @@ from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.headfirst import (
     KeepHead,
     check_first_weights,
-    choose_mixture,
+    end_with_best,
     find_head,
-    refit_head,
     solve_first,
 )
-from sagitta.training.probing import rows_to_fit
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -309,7 +307,7 @@ def _train(
     path = best or run / "checkpoints" / LAST_CHECKPOINT
     result = _validated(run)
     if (first := find_head(run)) is not None:
-        path, chosen = _better_of(trainer, classifier, data, first, best, refit=settings.refit)
+        path, chosen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
@@ -323,29 +321,6 @@ def _train(
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
-
-
-def _better_of(
-    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path | None, *, refit: bool
-) -> tuple[Path, dict[str, float]]:
-    """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val."""
-    mixture = choose_mixture(trainer, classifier, data, head, best)
-    say(mixture.line)
-    path = best or head
-    if mixture.share == 0:
-        path = head
-        if "val" in rows_to_fit(data, refit=refit):
-            say("the head is fitted to train and val now; figures of val are of the head before")
-            if is_first_process():
-                refit_head(head, data)
-            keep_seen(head.parent.parent, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
-            trainer.strategy.barrier()
-    elif mixture.share < 1:
-        path = head.with_name(f"image-classifier-mixture-val_loss={mixture.metrics['val_loss']:.2f}.ckpt")
-        classifier.load_state_dict(mixture.weights)
-        trainer.save_checkpoint(path, weights_only=True)
-    write_record(head.parent.parent, mixture=mixture.share)
-    return path, mixture.metrics
 
 
 @contextmanager

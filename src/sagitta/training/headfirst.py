@@ -21,13 +21,13 @@ from torch import Tensor
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
-from sagitta.evaluation import digests_of, quiet_trainer, read_seen
+from sagitta.evaluation import digests_of, keep_seen, quiet_trainer, read_seen, seen_of
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, load_classifier, split_head
-from sagitta.run import CONFIG_FILE, read_record, run_of
+from sagitta.run import CONFIG_FILE, is_first_process, read_record, run_of, write_record
 from sagitta.settings import Settings
 from sagitta.training.head import estimate
-from sagitta.training.solving import check_labelled, solve
+from sagitta.training.solving import check_labelled, rows_to_fit, solve
 from sagitta.training.watch import say
 
 PREFIX = "image-classifier-head-"
@@ -71,7 +71,7 @@ def solvable(data: ImageData, classifier: Classifier) -> bool:
 
 
 class KeepHead(pl.Callback):
-    """Keeps the weights with which a training begins.
+    """Keeps the weights with which a training begins; epochs that are no better than these end it early.
 
     Args:
         folder: of the checkpoints.
@@ -79,12 +79,14 @@ class KeepHead(pl.Callback):
     """
 
     def __init__(self, folder: Path, loss: float) -> None:
-        self.path = folder / f"{PREFIX}val_loss={loss:.2f}.ckpt"
+        self.path, self.loss = folder / f"{PREFIX}val_loss={loss:.2f}.ckpt", loss
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write them, unless the training was resumed."""
         if trainer.global_step == 0 and not getattr(trainer, "fast_dev_run", False):
             trainer.save_checkpoint(self.path, weights_only=True)
+            for stopping in trainer.early_stopping_callbacks:
+                stopping.best_score = torch.tensor(self.loss)
 
     def keep(self, trainer: pl.Trainer, classifier: Classifier) -> None:
         """Write them where nothing is trained."""
@@ -157,13 +159,48 @@ def find_head(run: Path) -> Path | None:
     return next((run / "checkpoints").glob(f"{PREFIX}*.ckpt"), None)
 
 
-def refit_head(checkpoint: Path, data: ImageData) -> None:
-    """Fit the head of a checkpoint once more, to ``train`` and ``val``, in its place."""
-    classifier = load_classifier(checkpoint)
+def end_with_best(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path | None, *, refit: bool
+) -> tuple[Path, dict[str, float]]:
+    """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val.
+
+    A head that is kept is fitted to ``train`` and ``val``, where that is allowed, in a checkpoint of its own: a run
+    that is resumed compares with the one that has not seen ``val``.
+
+    Args:
+        trainer: that has trained.
+        classifier: its model, whose weights are changed.
+        data: set up.
+        head: checkpoint of the beginning, in its run.
+        best: checkpoint of the epoch with the lowest ``val_loss``; None where there was none.
+        refit: fit the head to a given ``val``, too.
+    """
+    mixture = choose_mixture(trainer, classifier, data, head, best)
+    say(mixture.line)
+    run, loss = head.parent.parent, mixture.metrics["val_loss"]
+    path = best if best is not None and mixture.share else head
+    if not mixture.share and "val" in rows_to_fit(data, refit=refit):
+        say("the head is fitted to train and val now; figures of val are of the head before")
+        path = head.with_name(f"image-classifier-refitted-val_loss={loss:.2f}.ckpt")
+        if is_first_process():
+            _refit(head, path, data)
+        keep_seen(run, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
+        trainer.strategy.barrier()
+    elif 0 < mixture.share < 1:
+        path = head.with_name(f"image-classifier-mixture-val_loss={loss:.2f}.ckpt")
+        classifier.load_state_dict(mixture.weights)
+        trainer.save_checkpoint(path, weights_only=True)
+    write_record(run, mixture=mixture.share)
+    return path, mixture.metrics
+
+
+def _refit(head: Path, path: Path, data: ImageData) -> None:
+    """Write the checkpoint of a head that is fitted once more, to ``train`` and ``val``."""
+    classifier = load_classifier(head)
     solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
     trainer = quiet_trainer(accelerator="cpu")
     trainer.strategy.connect(classifier)
-    trainer.save_checkpoint(checkpoint, weights_only=True)
+    trainer.save_checkpoint(path, weights_only=True)
 
 
 def check_first_weights(

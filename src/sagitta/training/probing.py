@@ -49,7 +49,7 @@ from sagitta.models import (
 from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
-from sagitta.training.solving import Solved, check_labelled, solve
+from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -122,14 +122,6 @@ def probe(
     check_labelled(data, fitted)
     results = [_probe_one(data, candidate, fitted, image_size, batch_size, verbose) for candidate in candidates]
     return sorted(results, key=lambda result: result.judged.metrics["val_log_loss"])
-
-
-def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
-    """Return the splits that the final head is fitted to; a fold is never among them, since it judges."""
-    if data.fold is not None:
-        return ("train",)
-    val = len(data.shards.splits.get("val", ())) > 0
-    return ("train", "val") if val and (refit or "val" in data.info.made_splits) else ("train",)
 
 
 def _probe_one(

@@ -114,6 +114,14 @@ def solve(
     )
 
 
+def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
+    """Return the splits that the final head is fitted to; a fold is never among them, since it judges."""
+    if data.fold is not None:
+        return ("train",)
+    val = len(data.shards.splits.get("val", ())) > 0
+    return ("train", "val") if val and (refit or "val" in data.info.made_splits) else ("train",)
+
+
 def check_labelled(data: ImageData, fitted: Sequence[str]) -> None:
     """Refuse rows that no head can be solved on.
 
