@@ -52,7 +52,7 @@ OPTIONS = (
     Option("weights", "model.weights", "FILE", "begin with those of a file, a checkpoint or a run", "model"),
     Option("tune", "model.tune", "WHAT", "what of it is trained: full, head, gradual (full)", "model"),
     Option("epochs", "trainer.max_epochs", "N", "at most so many (4 to 40)", "training"),
-    Option("time", "time", "TIME", "the best that can be had in 10m, 90s, 1h30m, tests included", "training"),
+    Option("time", "time", "TIME", "the best that fits into 90s, 10m, 1h30m in all", "training"),
     Option("lr", "model.lr", "RATE", "highest learning rate; auto measures (3e-4 to 6e-3)", "training"),
     Option("batch-size", "data.batch_size", "N", "images a device; auto measures (16 to 128)", "training"),
     Option("image-size", "data.image_size", "N", "pixels a side (the weights'; 224, thumbnails as is)", "training"),

@@ -91,7 +91,9 @@ def ensemble(argv: list[str]) -> None:
         "RUN RUN… [--out DIR]",
         "Average the probabilities of some runs, by weights that are found on rows that none was trained on.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories of the same classes")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="runs of the same classes; networks and image sizes may differ"
+    )
     parser.add_argument("--out", metavar="DIR", help="run directory to make (runs/ensemble-1, -2, …)")
     a, _ = parser.parse(argv)
     _remember("ensemble", argv)

@@ -36,8 +36,9 @@ class Command(argparse.ArgumentParser):
         super().__init__(
             prog=f"sagitta {name}", usage=f"sagitta {name} {usage}",
             description=description, epilog=epilog, allow_abbrev=False,
-            formatter_class=lambda prog: WholeWords(prog, max_help_position=26),
+            formatter_class=lambda prog: WholeWords(prog, max_help_position=26), add_help=False,
         )  # fmt: skip
+        self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)  # who reads of it has found it
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print.
