@@ -140,7 +140,7 @@ def _names(settings: Settings, group: str) -> list[str]:
 def test_the_ranges_that_help_names_are_those_of_the_recipes() -> None:
     """What stands in brackets behind an option spans what ``choose`` gives over very different situations."""
     situations = [
-        Situation(size, rows, pretrained=pretrained, tune=tune, model=model, classes=10)
+        Situation(size, rows, pretrained=pretrained, tune=tune, model=model, classes=10, head_first=pretrained)
         for size in (8, 32, 224)
         for rows in (100, 5_000, 50_000, 2_000_000)
         for pretrained in (False, True)
@@ -152,8 +152,8 @@ def test_the_ranges_that_help_names_are_those_of_the_recipes() -> None:
     for name, field in (("epochs", "epochs"), ("batch-size", "batch_size"), ("patience", "patience")):
         values = [getattr(recipe, field) for recipe in recipes]
         assert f"({min(values)} to {max(values)})" in helps[name]
-    assert (min(r.lr for r in recipes), max(r.lr for r in recipes)) == (1e-3, 6e-3)
-    assert "(1e-3 to 6e-3)" in helps["lr"]
+    assert (min(r.lr for r in recipes), max(r.lr for r in recipes)) == (3e-4, 6e-3)
+    assert "(3e-4 to 6e-3)" in helps["lr"]
     assert (min(r.ema for r in recipes), max(r.ema for r in recipes)) == (0, 0.999) and "(0 to 0.999)" in helps["ema"]
 
 

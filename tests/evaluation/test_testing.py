@@ -254,7 +254,7 @@ def test_without_a_test_set_the_figures_are_those_of_val_and_named_so(work: Path
     folders(work / "pair" / "train", 8)
     folders(work / "pair" / "val", 4)
     printed = done(work, *probe("pair", "pair-probe"))
-    assert "There is no test set" in printed
+    assert "there is no test set" in printed
     assert set(json.loads((work / "pair-probe" / "run.json").read_text())["result"]) == {"val_acc", "val_loss"}
     printed = done(work, "test", "pair-probe")
     assert (

@@ -166,9 +166,9 @@ class EpochLines(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the line, on the first rank only."""
+        values = trainer.callback_metrics  # on every rank: sums over all devices are made when they are read
         if not trainer.is_global_zero:
             return
-        values = trainer.callback_metrics
         shown = "  ".join(
             f"{name} {float(values[key]):.4f}"
             for name, key in (
