@@ -53,12 +53,12 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the shapes, a dataset of them, and a run of twelve epochs."""
+    """A folder with the shapes, a dataset of them, and a run of three epochs."""
     work = tmp_path_factory.mktemp("shapes")
     shapes(work / "shapes", 500)
     converted = done(work, "convert", "shapes", "dataset", "--val", 0.2, "--test", 0.2)
     assert "several labels a row, separated by ';'" in converted and "6 classes" in converted
-    output = done(work, "fit", "dataset", "--epochs", 12, "--batch-size", 16, "--out", "run")
+    output = done(work, "fit", "dataset", "--epochs", 3, "--batch-size", 16, "--out", "run")
     (work / "output.txt").write_text(output)
     return work
 
