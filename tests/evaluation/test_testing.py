@@ -255,7 +255,9 @@ def test_without_a_test_set_the_figures_are_those_of_val_and_named_so(work: Path
     folders(work / "pair" / "val", 4)
     printed = done(work, *probe("pair", "pair-probe"))
     assert "there is no test set" in printed
-    assert set(json.loads((work / "pair-probe" / "run.json").read_text())["result"]) == {"val_acc", "val_loss"}
+    assert set(json.loads((work / "pair-probe" / "run.json").read_text())["result"]) == {
+        "val_acc", "val_loss", "val_f1", "val_ece", "val_log_loss",
+    }  # fmt: skip
     printed = done(work, "test", "pair-probe")
     assert (
         "12 of 36 images of pair (split val)\nthere is no test set: the figures are those of val, which also" in printed
