@@ -249,10 +249,7 @@ def _scores(models: Sequence[Model], common: Common, weights: Sequence[float]) -
     names, task = models[0].class_names, models[0].task
     every = [*common.probabilities, np.tensordot(np.array(weights), common.probabilities, axes=1)]
     thresholds = [
-        *(
-            [dict(zip(model.class_names, model.first.thresholds, strict=True))[name] for name in names]
-            for model in models
-        ),
+        *([own[name] for name in names] for own in map(_by_name, models)),
         list((_thresholds(models, common, weights) or {}).values()),
     ]
     paths, found = [""] * len(common.labels), []

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
-from sagitta.evaluation import digests_of, keep_seen, quiet_trainer, read_seen, seen_of
+from sagitta.evaluation import digests_of, keep_seen, read_seen, seen_of
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, load_classifier, split_head
 from sagitta.run import CONFIG_FILE, is_first_process, read_record, run_of, write_record
 from sagitta.settings import Settings
 from sagitta.training.head import estimate
-from sagitta.training.solving import check_labelled, rows_to_fit, solve
+from sagitta.training.solving import check_labelled, rows_to_fit, solve, write_checkpoint
 from sagitta.training.watch import say
 
 PREFIX = "image-classifier-head-"
@@ -198,9 +198,7 @@ def _refit(head: Path, path: Path, data: ImageData) -> None:
     """Write the checkpoint of a head that is fitted once more, to ``train`` and ``val``."""
     classifier = load_classifier(head)
     solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
-    trainer = quiet_trainer(accelerator="cpu")
-    trainer.strategy.connect(classifier)
-    trainer.save_checkpoint(path, weights_only=True)
+    write_checkpoint(classifier, path)
 
 
 def check_first_weights(

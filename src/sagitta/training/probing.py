@@ -30,7 +30,6 @@ from sagitta.evaluation import (
     judge,
     keep_seen,
     quiet,
-    quiet_trainer,
     read_seen,
     record_test,
     seen_of,
@@ -49,7 +48,7 @@ from sagitta.models import (
 from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
-from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve
+from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -235,9 +234,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     best = results[0]
     loss = best.judged.metrics["val_log_loss"]
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
-    trainer = quiet_trainer(accelerator="cpu")
-    trainer.strategy.connect(best.classifier)
-    trainer.save_checkpoint(checkpoint, weights_only=True)
+    write_checkpoint(best.classifier, checkpoint)
     keep_seen(run, _seen(data, best.solved), best.candidate.weights)
     result = {"val_loss": loss, **best.judged.metrics}
     judged = _with_digests(best, data) if best.out_of_fold else best.judged

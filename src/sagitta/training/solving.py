@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from sagitta.errors import ConfigError
+from sagitta.evaluation import quiet_trainer
 from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import Classifier, FeatureStore, Floats, Ints, extract, prepare, split_head
 from sagitta.pool import follow
@@ -141,3 +143,10 @@ def check_labelled(data: ImageData, fitted: Sequence[str]) -> None:
         raise ConfigError(
             f"{data.source}: one image a class in {' and '.join(fitted)}; nothing is left to judge a head by"
         )
+
+
+def write_checkpoint(classifier: Classifier, path: Path) -> None:
+    """Write a classifier that no Trainer trained as a checkpoint of weights, like those of a fit."""
+    trainer = quiet_trainer(accelerator="cpu")
+    trainer.strategy.connect(classifier)
+    trainer.save_checkpoint(path, weights_only=True)
