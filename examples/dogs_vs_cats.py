@@ -42,7 +42,7 @@ def main() -> None:
     )
     trainer.fit(model := Classifier(args.model, lr=1e-3), data)
     results = trainer.test(model, data, ckpt_path=checkpoints.best_model_path, weights_only=True)
-    append_test_log(Path(), str(parquet), Path(checkpoints.best_model_path), results[0])
+    append_test_log(Path(), str(parquet), checkpoints.best_model_path, results[0])
 
 
 if __name__ == "__main__":
