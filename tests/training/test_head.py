@@ -66,12 +66,25 @@ def test_rows_that_are_all_right_do_not_make_it_infinitely_sure() -> None:
     assert 1e-5 < loss < 0.1
 
 
+@pytest.mark.parametrize(("distance", "least", "most"), [(0.05, 1.55, 1.64), (0.12, 1.4, 1.57)])
+def test_two_rows_a_class_are_neither_ignored_nor_believed(distance: float, least: float, most: float) -> None:
+    """Of five classes equal probabilities have a loss of 1.609; the first distance tells hardly more than that."""
+    losses = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        centres, labels = distance * rng.normal(size=(5, 1000)), np.arange(1000) % 5
+        points = (centres[labels] + rng.normal(size=(1000, 1000))).astype(np.float32)
+        head = fit_head(points[:10].copy(), labels[:10], 5)
+        losses.append(estimate(logits(head, points[500:]).astype(np.float32), labels[500:])[1])
+    assert least < np.mean(losses) < most
+
+
 def test_both_kinds_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logistic regression and shrunk discriminant analysis as of scikit-learn, on features that need no scaling."""
     features, labels = clouds(4, 300, spread=3.0)
     features = ((features - features.mean(axis=0)) / (features.std(axis=0) + 1e-3)).astype(np.float32)
     monkeypatch.setattr(module, "_soften", lambda _: (np.zeros(20), np.ones(20)))
-    monkeypatch.setattr(module, "_temper", lambda logits, *_, free: (1.0, -float(logits.std()) * (1 + free)))
+    monkeypatch.setattr(module, "_temper", lambda logits, _, spread: (1.0, -float(logits.std()) * (1 + min(spread, 1))))
     monkeypatch.setattr(module, "_CLOSER", 1e-9)
     monkeypatch.setattr(module._Discriminant, "strengths", (0.3,))
     monkeypatch.setattr(module, "_MOST", 0)
@@ -83,7 +96,7 @@ def test_both_kinds_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(module, "_MOST", np.inf)
     monkeypatch.setattr(module._Discriminant, "judge", lambda *_: [torch.zeros(300, 4)])
-    monkeypatch.setattr(module._Logistic, "strengths", (0.1,))
+    monkeypatch.setattr(module, "STRENGTHS", (0.1,))
     head = fit_head(features.copy(), labels, 4)
     likely = LogisticRegression(C=0.1, tol=1e-8, max_iter=1000).fit(features, labels)
     difference = logits(head, features) - likely.decision_function(features)

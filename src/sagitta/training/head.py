@@ -8,15 +8,20 @@ Two kinds are tried, each along a path from strong to weak regularisation:
 
 Every row is judged by a head that has not seen it: of five folds, or, of more than 5,000 rows, of a fifth that is held
 out. Of each kind the strength of the lowest log loss counts, and of the kinds the better one; where they are within two
-standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Discriminant analysis is
-sure of itself beyond reason, so its logits are multiplied by the number that is best on the judged rows (temperature
-scaling, Guo et al. 2017), with targets smoothed as by Platt (1999): or else rows that are all right would ask for
-infinite certainty. In logistic regression the strength decides that.
+standard errors of each other, which is chance, the mean of both. That is fitted to all rows. Logits are multiplied by
+the number that is best on the judged rows (temperature scaling, Guo et al. 2017), with targets smoothed as by Platt
+(1999): or else rows that are all right would ask for infinite certainty.
+
+Few rows judge badly. So the strength of logistic regression and the temperature are most probable rather than best
+ones: their logarithms are normally distributed around a tenth of the number of classes and around 1. With less than
+four rows a class there is logistic regression alone, without a temperature: the folds' heads know a class by one row
+where the last head has two, so they ask for too little certainty, and know nothing of the scatter within a class.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
 class is in the training rows of every fold.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize, minimize_scalar
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sagitta.models import Estimate, wilson_interval
@@ -41,6 +47,10 @@ _FOLDS = 5
 _MANY = 5000  # rows from which a held-out fifth judges well, and folds would take long
 _MOST = 5e10  # rows * features * classes from which a single gradient takes seconds: discriminant analysis alone
 _SMALL = 2e7  # likewise, below which threads would wait for one another longer than they compute
+_FEW = 4  # rows a class below which the folds' heads are too unlike the last one to ask them for a temperature
+_STRENGTH_SPREAD = 0.5  # standard deviation of log10(C), before rows are seen
+_FAR = 12.0  # nats: a strength as improbable as that is not tried
+_TEMPERATURE_SPREAD = 0.5  # of the temperature's natural logarithm
 _CLOSE, _CLOSER = 1e-3, 1e-4  # relative decrease of the loss at which L-BFGS ends: to judge, and in the end
 
 
@@ -85,9 +95,10 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> 
             parts = parts[:1]
         parts = [part for part in parts if len(part[1])]
         judged = np.concatenate([rows for _, rows in parts]) if parts else np.empty(0, np.int64)
-        kinds: list[_Kind] = [_Discriminant(z, y, classes)]
-        if z.numel() * classes <= _MOST:
-            kinds.append(_Logistic(z, y, classes, variances))
+        enough, much = len(labels) >= _FEW * classes, z.numel() * classes > _MOST
+        kinds: list[_Kind] = [_Discriminant(z, y, classes)] if enough or much else []
+        if not much:
+            kinds.append(_Logistic(z, y, classes, variances, tempered=enough))
         best = _best(kinds, parts, y[judged])
         heads = [[c.temperature * part for part in c.kind.fit_all(c.strength)] for c in best.choices]
         inner, bias = (best.temperature * torch.stack(part).double().mean(dim=0) for part in zip(*heads, strict=True))
@@ -152,11 +163,15 @@ class _Kind:
 
     name: str
     strengths: Sequence[float]
-    tempered: bool
-    """Whether the logits need a temperature."""
+    temperature_spread: float = 0.0
+    """Standard deviation of the temperature's logarithm before rows are seen: 0 where there is no temperature."""
 
     def __init__(self, z: Tensor, y: Tensor, classes: int) -> None:
         self.z, self.y, self.classes = z, y, classes
+
+    def surprise(self, strength: float) -> float:
+        """Return how improbable a strength is before rows are seen, in nats above the most probable one."""
+        return 0.0
 
     def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
         """Yield for each strength the logits (M, classes) of the judged rows of all parts."""
@@ -168,7 +183,7 @@ class _Kind:
 
 
 class _Discriminant(_Kind):
-    name, strengths, tempered = "linear discriminant analysis, shrinkage", SHRINKAGES, True
+    name, strengths, temperature_spread = "linear discriminant analysis, shrinkage", SHRINKAGES, math.inf
 
     def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
         spreads = [(_Spread(self.z[fitted], self.y[fitted], self.classes), rows) for fitted, rows in parts]
@@ -206,12 +221,17 @@ class _Spread:
 
 
 class _Logistic(_Kind):
-    name, strengths, tempered = "logistic regression, C", STRENGTHS, False
+    name = "logistic regression, C"
 
-    def __init__(self, z: Tensor, y: Tensor, classes: int, squares: Tensor) -> None:
+    def __init__(self, z: Tensor, y: Tensor, classes: int, squares: Tensor, *, tempered: bool) -> None:
         super().__init__(z, y, classes)
+        self.strengths = [strength for strength in STRENGTHS if self.surprise(strength) < _FAR] or STRENGTHS[-1:]
         self.squares = squares
+        self.temperature_spread = _TEMPERATURE_SPREAD if tempered else 0.0
         self.starts: dict[float, Tensor] = {}
+
+    def surprise(self, strength: float) -> float:
+        return (math.log10(strength * 10 / self.classes) / _STRENGTH_SPREAD) ** 2 / 2
 
     def judge(self, parts: Sequence[tuple[Ints, Ints]]) -> Iterator[Tensor]:
         heads = [torch.zeros(self.z.shape[1] + 1, self.classes, device=self.z.device) for _ in parts]
@@ -272,19 +292,19 @@ class _Best:
 
 
 def _best(kinds: Sequence[_Kind], parts: Sequence[tuple[Ints, Ints]], labels: Tensor) -> _Best:
-    """Return the kind and strength of the lowest loss on the judged rows, or both kinds where they are as good."""
-    if not len(labels):  # one image a class: between single points the straight middle is all there is
+    """Return the most probable kind and strength by the judged rows, or both kinds where they are as good."""
+    if not len(labels):  # one image a class
         kind = kinds[-1]
         nothing = torch.zeros(0, kind.classes)
-        return _Best([_Choice(kind, kind.strengths[-2], np.nan, 1.0, nothing)], 1.0, nothing)
+        return _Best([_Choice(kind, min(kind.strengths, key=kind.surprise), np.nan, 1.0, nothing)], 1.0, nothing)
     choices = sorted((_best_of(kind, parts, labels) for kind in kinds), key=lambda choice: choice.loss)
     losses = [torch.nn.functional.cross_entropy(each.logits, labels, reduction="none") for each in choices]
     if len(choices) > 1:
         difference = losses[1] - losses[0]
-        if len(labels) == 1 or difference.mean() > 2 * difference.std() / len(labels) ** 0.5:
+        if difference.mean() > 2 * difference.std() / len(labels) ** 0.5:
             choices = choices[:1]
     logits = torch.stack([choice.logits for choice in choices]).mean(dim=0)
-    temperature, _ = _temper(logits, labels, free=any(choice.kind.tempered for choice in choices))
+    temperature = 1.0 if len(choices) == 1 else _temper(logits, labels, _TEMPERATURE_SPREAD)[0]
     return _Best(choices, temperature, temperature * logits)
 
 
@@ -293,7 +313,8 @@ def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) ->
     best: _Choice | None = None
     since = 0
     for strength, logits in zip(kind.strengths, kind.judge(parts), strict=True):
-        temperature, loss = _temper(logits, labels, free=kind.tempered)
+        temperature, loss = _temper(logits, labels, kind.temperature_spread)
+        loss += kind.surprise(strength) / len(labels)
         if best is None or loss < best.loss:
             best, since = _Choice(kind, strength, loss, temperature, temperature * logits), 0
         else:
@@ -304,28 +325,43 @@ def _best_of(kind: _Kind, parts: Sequence[tuple[Ints, Ints]], labels: Tensor) ->
     return best
 
 
-def _temper(logits: Tensor, labels: Tensor, *, free: bool) -> tuple[float, float]:
-    """Return what to multiply logits (M, classes) by, 1 unless it is ``free``, and the log loss on Platt's targets."""
+def _temper(logits: Tensor, labels: Tensor, spread: float) -> tuple[float, float]:
+    """Return what to multiply logits (M, classes) by, and what that costs a row, in nats.
+
+    Args:
+        logits: of the judged rows.
+        labels: (M,) their classes.
+        spread: standard deviation of the factor's logarithm before rows are seen; 0 for none, which is 1.
+    """
     rest = 1 / (len(labels) + 2)
     own = torch.arange(len(labels), device=labels.device)
 
     def loss(exponent: float) -> float:
-        chances = (logits * float(np.exp(exponent))).log_softmax(dim=1)
+        chances = (logits * math.exp(exponent)).log_softmax(dim=1)
         return -float((1 - rest) * chances[own, labels].mean() + rest * chances.mean())
 
-    if not free:
+    if not spread:
         return 1.0, loss(0.0)
-    found = minimize_scalar(loss, bounds=(-6, 6), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(found.x)), float(found.fun)
+    found = minimize_scalar(
+        lambda exponent: loss(exponent) + (exponent / spread) ** 2 / 2 / len(labels),
+        bounds=(-6, 6),
+        method="bounded",
+        options={"xatol": 0.02},
+    )
+    return math.exp(found.x), float(found.fun)
 
 
 @contextmanager
 def _threads(work: float) -> Iterator[None]:
-    """Compute on one thread meanwhile where there is little work."""
+    """Compute on one thread meanwhile where there is little work, and keep SciPy's threads out of PyTorch's way.
+
+    SciPy's BLAS has a pool of its own: the threads of either wait by spinning, and take the cores from the other's.
+    """
     before = torch.get_num_threads()
     try:
         if work < _SMALL:
             torch.set_num_threads(1)
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
