@@ -3,7 +3,8 @@
 A set is divided once: of each class a quarter for the test, 15 % for val, the rest for train, at least one image of a
 class with two for the test and of one with four for val. ``SYSTEMS`` are
 
-- ``ours``: `sagitta fit DATA --model NETWORK --weights FILE`, nothing else set, from an empty cache;
+- ``ours``: `sagitta fit DATA --model NETWORK --weights FILE --refit`, nothing else set, from an empty cache; `--refit`
+  lets the final head learn from val, which the plain heads do, too;
 - those of :mod:`trainers`, which may use three times our processor time, the median of our seeds;
 - the plain heads of :mod:`plain_heads` and Sagitta's, on features, fitted on train and val. Their processor time is the
   head's alone; ``features_cpu`` is that of the features of all splits.
@@ -138,7 +139,7 @@ def _attempt(
         out, weights = Path(folder), str(features.weights_file(network))
         if system == OURS:
             command = [sys.executable, "-m", "sagitta", "fit", str(data), "--model", network]
-            command += ["--weights", weights, "--seed", str(seed), "--out", str(out / "run")]
+            command += ["--weights", weights, "--seed", str(seed), "--refit", "--out", str(out / "run")]
             command += ["--epochs", str(epochs)] if epochs else []
         else:
             asked: dict[str, Any] = {"data": str(data), "network": network, "weights": weights, "seed": seed}
@@ -197,7 +198,7 @@ def _our_answer(run: Path) -> dict[str, Any]:
     result = record["result"]
     return {
         "acc": round(float(right), 5),
-        "loss": round(result["test_loss"], 5),
+        "loss": round(result["test_log_loss"], 5),
         "reported": round(result["test_acc"], 5),
         "epochs": record["epochs"],
     }

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sagitta import ImageData
 from sagitta.cli import main
 from sagitta.models import load_classifier
 from sagitta.models.networks import build_network
 from sagitta.run import find_checkpoint
+from sagitta.training import headfirst as module
 
 
 @pytest.fixture
@@ -114,3 +116,26 @@ def test_a_resumed_fit_still_knows_its_head(capsys: pytest.CaptureFixture[str]) 
     assert "fine-tuning gained nothing over the head" in capsys.readouterr().out
     again = json.loads(Path("run/run.json").read_text())
     assert again["epochs"] == 2 and again["result"]["val_loss"] == first["result"]["val_loss"]
+
+
+@pytest.mark.usefixtures("work")
+def test_what_val_adds_to_a_head_is_added_to_tuned_weights() -> None:
+    fit("--weights", "weights.pth", "--epochs", "1", "--lr", "1e-9", "--out", "run")
+    assert (
+        main(["probe", "stripes", "--model", "resnet20", "--weights", "weights.pth", "--refit", "--out", "probe"]) == 0
+    )
+    head = module.find_head(Path("run"))
+    assert head is not None
+    before = load_classifier(head).state_dict()
+    with_val = load_classifier(find_checkpoint(Path("probe"))).state_dict()
+    tuned = {name: value + (1 if value.is_floating_point() else 0) for name, value in before.items()}
+    data = ImageData("stripes", preprocessing=load_classifier(head).preprocessing)
+    data.prepare_data()
+    data.setup()
+    module._refit(head, tuned, Path("after.ckpt"), data)
+    after = load_classifier(Path("after.ckpt")).state_dict()
+    changed = [name for name in before if not with_val[name].equal(before[name])]
+    assert sorted(name.rpartition(".")[2] for name in changed) == ["bias", "weight"]
+    for name, value in after.items():
+        expected = with_val[name] + 1 if name in changed else tuned[name]
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)

@@ -1,5 +1,6 @@
 """How many epochs fit into a time is a pure function of what was measured; a training that becomes slow ends early."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_a_training_ends_where_the_time_is_over(settings: Settings, late: float,
     assert trainer.global_step == (1 if late == 0 else 3 * trainer.num_training_batches)
     assert "val_loss" in trainer.callback_metrics  # also of the epoch that was cut
     assert deadline.epochs == epochs
+
+
+def test_a_slow_validation_leaves_less_time_for_epochs(settings: Settings) -> None:
+    """What follows takes a billion validations here, so a second epoch does not fit any more."""
+    deadline = Deadline(time.monotonic() + 10_000, following=1e9)
+    with quiet():
+        made = make(settings)
+        trainer = quiet_trainer(accelerator="cpu", max_epochs=3, callbacks=[deadline])
+        trainer.fit(made.classifier, made.data)
+    assert deadline.epochs == 1 and deadline.validation > 0

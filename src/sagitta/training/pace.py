@@ -153,18 +153,34 @@ class _Trial(pl.Callback):
 class Deadline(pl.Callback):
     """Ends a training that became slower than it was planned, where another epoch would not fit.
 
+    What follows the last epoch is then slower, too: as much as the validations behind the epochs are.
+
     Args:
         ends: when the last epoch has to end, by ``time.monotonic``.
+        validation: seconds that were planned for one.
+        following: how many times as long what follows the last epoch takes.
     """
 
-    def __init__(self, ends: float) -> None:
+    def __init__(self, ends: float, *, validation: float = 0.0, following: float = 0.0) -> None:
         self.ends = ends
+        self.validation, self.following = validation, following
         self.epochs = 0
-        self._began = 0.0
+        self._began = self._validation_began = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note when it begins."""
         self._began = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when it begins."""
+        self._validation_began = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave more time for what follows where this was slower than planned."""
+        longer = time.monotonic() - self._validation_began - self.validation
+        if longer > 0 and not trainer.sanity_checking:
+            self.ends -= longer * self.following
+            self.validation += longer
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

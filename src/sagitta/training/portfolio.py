@@ -138,8 +138,8 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
         made = _make(networks[0], verbose=True)
         heads, best = _solve_heads(made, networks[1:], clock)
         chosen = made if best is None else best.made
-        changes, ends = _plan(chosen, best, clock)
-        deadline, before = Deadline(ends), clock.left
+        changes, deadline = _plan(chosen, best, clock)
+        before = clock.left
         fitted = fit(chosen.settings.changed(changes), out, callbacks=[deadline], verbose=False)
     tried = _tried(fitted.run, heads, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
@@ -313,11 +313,11 @@ def _losses(logits: Floats, labels: Ints) -> Floats:
     return found
 
 
-def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, Any], float]:
-    """Return the settings that say how long to train, and when the last epoch has to end, by ``time.monotonic``."""
+def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, Any], Deadline]:
+    """Return the settings that say how long to train, and what ends the training in time."""
     no_epoch: dict[str, Any] = {"trainer.max_epochs": 0}
     if head is not None and made.settings.model["tune"] == "head":
-        return no_epoch, clock.ends
+        return no_epoch, Deadline(clock.ends)
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
     checks = VALIDATIONS if made.begun else 0
     most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
@@ -334,16 +334,18 @@ def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, An
     if head is not None and not wanted:
         say(f"time:  {left}, too few for an epoch of fine-tuning; the head is kept")
     if pace is None or (head is not None and not wanted):
-        return no_epoch, clock.ends
-    ends = clock.ends - again - seconds_after(pace, val=rows["val"], test=rows["test"], checks=checks)
+        return no_epoch, Deadline(clock.ends)
+    val, test = rows["val"], rows["test"]
+    ends = clock.ends - again - seconds_after(pace, val=val, test=test, checks=checks)
+    deadline = Deadline(ends, validation=val / pace.evaluation, following=checks + test / max(1, val))
     if wanted:
         say(f"time:  {plural(wanted, 'epoch')} of about {rows['train'] / pace.training:.1f} s; {left}")
-        return {"trainer.max_epochs": wanted}, ends
+        return {"trainer.max_epochs": wanted}, deadline
     batch = made.resolved.data["batch_size"]
     steps = max(1, int(CAREFUL * (ends - time.monotonic()) * pace.training / batch))
     say(f"time:  {left}, too few for an epoch, so it has {plural(steps, 'step')}")
     share = min(1.0, (steps + 0.5) / max(1, rows["train"] // batch))  # of 1 step Lightning would make 100 %
-    return {"trainer.max_epochs": 1, "trainer.limit_train_batches": share}, ends
+    return {"trainer.max_epochs": 1, "trainer.limit_train_batches": share}, deadline
 
 
 def _tried(
