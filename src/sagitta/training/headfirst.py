@@ -6,7 +6,7 @@
 3. ``val`` compares the weights of the beginning, those of the best epoch, and mixtures of the two (WiSE-FT, Wortsman et
    al. 2022). The head is kept unless another one is better by more than one standard error of the difference (the rule
    of Breiman et al. 1984, paired row by row).
-4. Where ``val`` may be learned from, what it adds to a head on frozen features is added to the head that is kept.
+4. Where ``val`` may be learned from, the head is solved on it, too, and mixed with the best epoch as it was found best.
 """
 
 from collections.abc import Iterator, Mapping
@@ -165,9 +165,9 @@ def end_with_best(
 ) -> tuple[Path, dict[str, float]]:
     """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val.
 
-    Where that is allowed, a head is solved on ``train`` and ``val``, and the head of the best changes by what tells
-    that one from the one solved on ``train``: of few images a class those of ``val`` may be worth more than training.
-    It is a checkpoint of its own: a run that is resumed compares with those that have not seen ``val``.
+    Where that is allowed, the head is then solved on ``train`` and ``val``, and mixed with the best epoch as before: of
+    few images a class those of ``val`` may be worth more than the training. It is a checkpoint of its own: a run that
+    is resumed compares with the head that has not seen ``val``.
 
     Args:
         trainer: that has trained.
@@ -181,11 +181,11 @@ def end_with_best(
     say(mixture.line)
     run, loss = head.parent.parent, mixture.metrics["val_loss"]
     path = best if best is not None and mixture.share else head
-    if "val" in rows_to_fit(data, refit=refit):
+    if mixture.share < 1 and "val" in rows_to_fit(data, refit=refit):
         say("the head is fitted to train and val now; figures of val are of the one before")
         path = head.with_name(f"image-classifier-refitted-val_loss={loss:.2f}.ckpt")
         if is_first_process():
-            _refit(head, mixture.weights, path, data)
+            _refit(head, best, mixture.share, path, data)
         keep_seen(run, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
         trainer.strategy.barrier()
     elif 0 < mixture.share < 1:
@@ -196,17 +196,13 @@ def end_with_best(
     return path, mixture.metrics
 
 
-def _refit(head: Path, weights: Mapping[str, Tensor], path: Path, data: ImageData) -> None:
-    """Write the checkpoint of weights whose head has changed by what ``val`` changes a head on frozen features."""
-    classifier, before = load_classifier(head), _weights(head)
+def _refit(head: Path, best: Path | None, share: float, path: Path, data: ImageData) -> None:
+    """Write the checkpoint of a head that is solved once more, on ``train`` and ``val``, mixed with the best epoch."""
+    classifier = load_classifier(head)
     solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
-    after = {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
-    classifier.load_state_dict(
-        {
-            name: after[name] if tensor.equal(before[name]) else tensor + (after[name] - before[name])
-            for name, tensor in weights.items()
-        }
-    )
+    if best is not None and share:
+        first = {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
+        classifier.load_state_dict(_mixed(first, _weights(best), share))
     write_checkpoint(classifier, path)
 
 
