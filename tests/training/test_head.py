@@ -52,6 +52,29 @@ def test_rare_classes_take_no_folds_away_and_raise_no_warning() -> None:
     assert np.isfinite(head.weight).all() and np.isfinite(head.bias).all()
 
 
+def test_rows_that_belong_together_do_not_judge_each_other() -> None:
+    """Forty patients with five images each that hardly differ; their classes are drawn by lot."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), 5)
+    features = (rng.normal(size=(40, 60))[patients] + 0.01 * rng.normal(size=(200, 60))).astype(np.float32)
+    labels = rng.integers(0, 2, 40)[patients]
+    alone = fit_head(features.copy(), labels, 2)
+    together = fit_head(features.copy(), labels, 2, units=patients)
+    assert estimate(alone.logits, labels[alone.judged])[0].value > 0.95
+    accuracy, loss = estimate(together.logits, labels[together.judged])
+    assert len(together.judged) == 200 and accuracy.value < 0.7 and loss < 0.8
+
+
+def test_the_only_unit_of_a_class_is_not_judged() -> None:
+    features, labels = clouds(3, 60)
+    labels[:] = np.arange(60) % 2
+    labels[:4] = 2
+    units = np.arange(60)
+    units[:5] = 0  # the whole of the third class, and a row of another one
+    head = fit_head(features, labels, 3, units=units)
+    assert sorted(head.judged.tolist()) == list(range(5, 60))
+
+
 def test_one_image_a_class_is_no_error() -> None:
     features, labels = clouds(6, 6)
     head = fit_head(features.copy(), labels, 6)

@@ -1,6 +1,8 @@
 """The head first: what a fit begins with, what it ends with, and val that first weights know."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +84,7 @@ def test_a_head_that_knows_val_is_solved_anew_and_other_weights_are_warned_of(
     probe = ["probe", "stripes", "--model", "resnet20", "--weights", "weights.pth", "--refit", "--out", "probe"]
     assert main(probe) == 0
     fit("--weights", "probe", "--epochs", "1", "--lr", "1e-9", "--out", "run")
-    assert "that of probe was fitted to 24 images of val, so a new one is solved" in capsys.readouterr().out
+    assert "that of probe was fitted to 24 images of val; another is solved without them" in capsys.readouterr().out
     assert main(["test", "run", "--split", "val"]) == 0
     assert "24 of 24 images were trained on" not in "".join(capsys.readouterr())
 
@@ -92,7 +94,7 @@ def test_a_head_that_knows_val_is_solved_anew_and_other_weights_are_warned_of(
     fit("--weights", "run", "--epochs", "1", "--lr", "0.01", "--out", "second")
     second = "".join(capsys.readouterr())
     if record("run")["mixture"] == 0:
-        assert "was fitted to 48 images of val, so a new one is solved" in second
+        assert "was fitted to 48 images of val; another is solved without them" in second
     fit("--weights", "weights.pth", "--epochs", "1", "--tune", "full", "--lr", "0.02", "--out", "tuned")
     changed = json.loads(Path("tuned/run.json").read_text())
     Path("tuned/run.json").write_text(json.dumps(changed | {"mixture": 1.0}))
@@ -139,3 +141,50 @@ def test_a_head_that_knows_val_is_mixed_with_the_best_epoch() -> None:
         if value.is_floating_point():
             expected = 0.75 * with_val[name] + 0.25 * tuned["state_dict"][name]
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("work")
+def test_figures_of_val_are_of_the_head_that_has_not_seen_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a test split nothing is left to judge a head that was fitted to val."""
+    shutil.rmtree("stripes/test")
+    fit("--weights", "weights.pth", "--epochs", "0", "--refit", "--out", "run")
+    printed = capsys.readouterr().out
+    assert "nothing is left to judge it by" in printed and not Path("run", "tests").exists()
+    result = record("run")["result"]
+    said = re.search(r"val_acc ([0-9.]+), val_loss ([0-9.]+)", printed)
+    assert said is not None and isinstance(result, dict)
+    assert result["val_loss"] == pytest.approx(float(said[2]), abs=1e-4)
+    assert result["val_acc"] == pytest.approx(float(said[1]), abs=1e-4)
+
+
+@pytest.mark.usefixtures("work")
+def test_a_balanced_loss_balances_the_head() -> None:
+    for file in sorted(Path("stripes/train/a").iterdir())[4:]:
+        file.unlink()
+    heads = []
+    for number, more in enumerate(([], ["--class-weights", "balanced"])):
+        fit("--weights", "weights.pth", "--epochs", "0", *more, "--out", f"run{number}")
+        heads.append(load_classifier(find_checkpoint(Path(f"run{number}"))).state_dict())
+    change = {name: heads[1][name] - value for name, value in heads[0].items() if not heads[1][name].equal(value)}
+    (bias,) = change.values()  # and nothing else
+    torch.testing.assert_close(bias, torch.tensor([36 / 3 / 4, 36 / 3 / 16, 36 / 3 / 16]).log(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("work")
+def test_a_body_that_knows_val_is_warned_of_below_any_number_of_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("--weights", "weights.pth", "--epochs", "1", "--lr", "0.02", "--out", "tuned")
+    changed = json.loads(Path("tuned/run.json").read_text())
+    Path("tuned/run.json").write_text(json.dumps(changed | {"mixture": 1.0}))
+    for split in ("train", "val"):
+        for kind in "abc":
+            Path("stripes", split, kind).rename(Path("stripes", split, f"new {kind}"))
+    shutil.rmtree("stripes/test")
+    Path("stripes/val").rename("stripes/later")
+    Path("stripes/train").rename("stripes/val")
+    Path("stripes/later").rename("stripes/train")  # what was trained on is val now, under other names
+    for weights, out in (("tuned", "first"), ("first", "second")):
+        capsys.readouterr()
+        fit("--weights", weights, "--epochs", "1", "--lr", "1e-9", "--out", out)
+        printed = "".join(capsys.readouterr())
+        assert "warning: the first weights were trained on 48 images of val" in printed
+        assert "another is solved" not in printed

@@ -61,7 +61,7 @@ def test_a_run_of_a_probe_can_be_trained_further(photo_folder: Path, weights: Pa
     more = ("--weights", run, "--epochs", 1, "--batch-size", 8, "--out", "tuned")
     result = sagitta("fit", photo_folder, *more, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "was fitted to 4 images of val, so a new one is solved without them" in result.stdout
+    assert "was fitted to 4 images of val; another is solved without them" in result.stdout
     tested = sagitta("test", "tuned", "--split", "train", cwd=tmp_path)
     assert "32 of 32 images were trained on" in tested.stdout + tested.stderr
 

@@ -121,7 +121,7 @@ def assign(
         pool = np.flatnonzero(splits == "train").tolist()
         hashes = [hashes[row] for row in pool]
         groups = [groups[row] for row in pool]
-        splits[pool] = _carve(rule.made, labels[pool], _units(hashes, groups), _keys(rule.seed, hashes, groups))
+        splits[pool] = _carve(rule.made, labels[pool], units_of(hashes, groups), _keys(rule.seed, hashes, groups))
     return splits
 
 
@@ -164,7 +164,7 @@ def deal(
     Raises:
         ConfigError: there are fewer units than folds.
     """
-    units, keys = _units(hashes, groups), _keys(seed, hashes, groups)
+    units, keys = units_of(hashes, groups), _keys(seed, hashes, groups)
     sizes = np.bincount(units)
     if len(sizes) < folds:
         raise ConfigError(
@@ -189,8 +189,13 @@ def deal(
     return found[units]
 
 
-def _units(hashes: Sequence[str], groups: Sequence[str | None]) -> Ints:
-    """Number the connected components of the rows that share a content hash or a group; (N,) from 0 without gaps."""
+def units_of(hashes: Sequence[str], groups: Sequence[str | None]) -> Ints:
+    """Number the connected components of the rows that share a content hash or a group; (N,) from 0 without gaps.
+
+    Args:
+        hashes: content hash of each row.
+        groups: group of each row, or None.
+    """
     _, content = np.unique(np.array(hashes, dtype=np.str_), return_inverse=True)
     named = [row for row, group in enumerate(groups) if group is not None]
     if not named:

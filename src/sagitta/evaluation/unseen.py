@@ -64,7 +64,10 @@ def common_rows(runs: Sequence[Path], models: Sequence[Model]) -> tuple[Common |
     firsts = [np.unique(table["digest"].to_numpy(), return_index=True) for table in tables]
     shared = reduce(np.intersect1d, [digests for digests, _ in firsts])
     if not len(shared):
-        return None, "there is no row that all of the runs have in their val, or out of fold, and none was trained on"
+        return None, (
+            "there is no row that all of the runs have in their val, or out of fold, and none was trained on; a head "
+            "that was fitted to val, too, has none: runs of probe or of --folds have, and fits of data with a given val"
+        )
     probabilities, labels = [], []
     for (digests, rows), every, model in zip(firsts, tables, models, strict=True):
         own = every.take(rows[np.searchsorted(digests, shared)])

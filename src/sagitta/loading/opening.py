@@ -78,11 +78,12 @@ def _dealt(splits: Sequence[Split], folds: int, seed: int) -> list[npt.NDArray[n
     """Return the fold of each row of each split, from 1."""
     labels = np.concatenate([split.labels for split in splits])
     hashes = [text for split in splits for text in split.source_hashes.to_pylist()]
-    groups = [group for split in splits for group in _groups(split)]
+    groups = [group for split in splits for group in groups_of(split)]
     dealt = deal(folds, seed, labels, hashes, groups) + 1
     return np.split(dealt, np.cumsum([len(split) for split in splits])[:-1])
 
 
-def _groups(split: Split) -> list[str | None]:
+def groups_of(split: Split) -> list[str | None]:
+    """Return the group of each row, or None where it has none."""
     column = split.column("group")
     return [None] * len(split) if column is None else list(column.tolist())

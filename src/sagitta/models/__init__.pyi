@@ -19,6 +19,7 @@ from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
 from .networks import pretrained_preprocessing as pretrained_preprocessing
+from .optim import balanced_weights as balanced_weights
 from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation

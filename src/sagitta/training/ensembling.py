@@ -92,12 +92,12 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
                 ensemble=about,
                 result={},
             )
+            evaluation = _tested(run)
+            result = evaluation.metrics if evaluation else {}
+            write_record(run, result=result)
         except BaseException:
             shutil.rmtree(run)
             raise
-    evaluation = _tested(run)
-    result = evaluation.metrics if evaluation else {}
-    write_record(run, result=result)
     return Fitted(run, result, evaluation)
 
 

@@ -48,6 +48,7 @@ from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.headfirst import (
+    REFITTED,
     KeepHead,
     check_first_weights,
     end_with_best,
@@ -211,8 +212,12 @@ def check_splits(settings: Settings, data: ImageData) -> None:
     """Refuse data without ``train`` or ``val``."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):
-            asked = settings.get("data.convert.val") == 0
-            remedy = "leave --val 0 away" if asked else "convert its source again, with --val 0.1 or without --val"
+            if settings.get("data.convert.val") == 0:
+                remedy = "leave --val 0 away"
+            elif data.class_counts.max() < 3:
+                remedy = "no class has three different images; sagitta probe takes fewer"
+            else:
+                remedy = "convert its source again, with --val 0.1 or without --val"
             raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
 
 
@@ -280,7 +285,10 @@ def _train(
     begin = [] if head is None else [KeepHead(kept.folder, head)]
     if settings.trainer["max_epochs"] == 0 and not begin:
         shutil.rmtree(run)
-        raise ConfigError("--epochs 0: is for a solved head alone, and there is none to solve; give at least 1")
+        raise ConfigError(
+            "--epochs 0: is for a solved head alone, and none is solved here: the weights are random or bring a head "
+            "that fits, or no class has two images; give at least 1"
+        )
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
@@ -312,11 +320,12 @@ def _train(
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None
-    if settings.trainer["limit_test_batches"] != 0:
-        chosen_split = choose_split(data, None, own=True)
-        evaluation = run_test(
-            trainer, classifier, data, chosen_split, read_seen(run), ckpt_path=path, weights_only=True
-        )
+    seen = read_seen(run)
+    chosen_split = choose_split(data, None, own=True)
+    if path.name.startswith(REFITTED) and chosen_split.split == "val":
+        say("there is no test split, and the head that is kept knows val: nothing is left to judge it by")
+    elif settings.trainer["limit_test_batches"] != 0:
+        evaluation = run_test(trainer, classifier, data, chosen_split, seen, ckpt_path=path, weights_only=True)
         evaluation = record_test(run, data.source, path.name, evaluation) or evaluation
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)

@@ -18,7 +18,7 @@ four rows a class there is logistic regression alone, without a temperature: the
 where the last head has two, so they ask for too little certainty, and know nothing of the scatter within a class.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
-class is in the training rows of every fold.
+class is in the training rows of every fold. Rows that belong together are dealt together.
 """
 
 import math
@@ -63,7 +63,7 @@ class Head:
         bias: (classes,) float32.
         method: which kind at which strength, in words.
         folds: of the cross-validation; 1 where a fifth was held out.
-        judged: (M,) rows that were judged by heads that have not seen them; none where every class has one image.
+        judged: (M,) rows that were judged by heads that have not seen them: all but those that a class would lack.
         logits: (M, classes) float32, what these heads say of them.
     """
 
@@ -75,13 +75,15 @@ class Head:
     logits: Floats
 
 
-def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> Head:
+def fit_head(features: Floats, labels: Ints, classes: int, *, units: Ints | None = None, seed: int = 0) -> Head:
     """Choose kind and strength, and fit the head to all rows; ``features`` are shifted and scaled in place.
 
     Args:
         features: (N, D) float32, finite.
         labels: (N,) int64, 0 <= label < classes; a class may have one row, or none.
         classes: number of outputs, at least 2.
+        units: (N,) int64, equal for rows of which none may judge a head that has seen another one, such as images of
+            one patient; by default each is its own.
         seed: of the division into folds.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -89,7 +91,7 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, seed: int = 0) -> 
     mean, scale = _soften(x)
     with _threads(len(features) * min(features.shape) * classes):
         z, basis, variances = _rotated(x.to(device))
-        folds = _deal(labels, seed)
+        folds = _deal(labels, np.arange(len(labels)) if units is None else units, seed)
         parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(max(folds) + 1)]
         if len(labels) > _MANY:
             parts = parts[:1]
@@ -148,14 +150,20 @@ def _rotated(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x @ basis, basis, squares
 
 
-def _deal(labels: Ints, seed: int) -> Ints:
-    """Return the fold of each row (N,): rows are dealt in turn, class by class; -1 for the only row of a class."""
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    folds = np.empty(len(labels), np.int64)
-    folds[order] = np.arange(len(labels)) % _FOLDS
-    folds[np.bincount(labels)[labels] == 1] = -1
-    return folds
+def _deal(labels: Ints, units: Ints, seed: int) -> Ints:
+    """Return the fold of each row (N,): units are dealt in turn, class by class; -1 for those of which a class has one.
+
+    A unit of several classes counts as one of the class of its first row.
+    """
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    classes = labels[first]
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    order = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    folds = np.empty(len(first), np.int64)
+    folds[order] = np.arange(len(first)) % _FOLDS
+    pairs = np.unique(np.stack([labels, unit]), axis=1)  # each class with each unit that it is in
+    alone = np.bincount(pairs[0])[labels] == 1
+    return np.where(np.isin(unit, unit[alone]), -1, folds[unit])
 
 
 class _Kind:

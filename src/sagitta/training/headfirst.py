@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
-from sagitta.evaluation import digests_of, keep_seen, read_seen, seen_of
+from sagitta.evaluation import Digests, digests_of, keep_seen, read_seen, seen_of
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, load_classifier, split_head
 from sagitta.run import CONFIG_FILE, is_first_process, read_record, run_of, write_record
@@ -32,6 +32,8 @@ from sagitta.training.solving import check_labelled, rows_to_fit, solve, write_c
 from sagitta.training.watch import say
 
 PREFIX = "image-classifier-head-"
+REFITTED = "image-classifier-refitted-"
+"""How the names of checkpoints begin whose head was solved before, and whose head knows ``val``."""
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the head to the best epoch
 VALIDATIONS = 1 + len(_SHARES)
 """Passes over ``val`` in which head, best epoch and mixtures are compared."""
@@ -183,7 +185,7 @@ def end_with_best(
     path = best if best is not None and mixture.share else head
     if mixture.share < 1 and "val" in rows_to_fit(data, refit=refit):
         say("the head is fitted to train and val now; figures of val are of the one before")
-        path = head.with_name(f"image-classifier-refitted-val_loss={loss:.2f}.ckpt")
+        path = head.with_name(f"{REFITTED}val_loss={loss:.2f}.ckpt")
         if is_first_process():
             _refit(head, best, mixture.share, path, data)
         keep_seen(run, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
@@ -220,31 +222,38 @@ def check_first_weights(
         verbose: say it.
     """
     tell = say if verbose else lambda _line: None
+    if weights is None or "val" not in data.shards.splits:
+        return weights
+    known = digests_of(data.shards.splits["val"])
+    below = _below_heads(weights)
+    if count := _trained_on(below, known):
+        tell(
+            f"warning: the first weights were trained on {plural(count, 'image')} of val: all val_ figures and what "
+            "follows from them, such as the choice of the best epoch, mean little; take other weights, or another val"
+        )
+    if classifier.new_head:
+        return below
+    if not count and (count := _trained_on(weights, known)):
+        tell(f"head:  that of {weights} was fitted to {plural(count, 'image')} of val; another is solved without them")
+        classifier.new_head = True
+        return below
+    return weights
+
+
+def _trained_on(weights: str | None, known: Digests) -> int:
+    """Return how many images, by their digests, weights were trained on, where that is known."""
     seen = None if weights is None else read_seen(Path(weights))
-    if weights is None or seen is None or "val" not in data.shards.splits:
-        return weights
-    count = seen.count(digests_of(data.shards.splits["val"]), "trained")
-    below = _below_head(Path(weights))
-    if not count or classifier.new_head:
-        return below if classifier.new_head else weights
-    images = plural(count, "image")
-    if below == weights:
-        tell(f"warning: the first weights were trained on {images} of val: all val_ figures and what follows from "
-             "them, such as the choice of the best epoch, mean little; take other weights, or another val")  # fmt: skip
-        return weights
-    tell(f"head:  that of {weights} was fitted to {images} of val, so a new one is solved without them")
-    classifier.new_head = True
-    return below
+    return 0 if seen is None else seen.count(known, "trained")
 
 
-def _below_head(weights: Path) -> str | None:
-    """Return what a run began with whose head alone was fitted; of any other, and of a file, itself."""
-    run = run_of(weights)
+def _below_heads(weights: str | None) -> str | None:
+    """Return what heads were solved on: what a run began with whose head alone was fitted; of any other, itself."""
+    run = None if weights is None else run_of(Path(weights))
     record = {} if run is None else read_record(run)
     if run is None or not ("probe" in record or record.get("mixture") == 0):
-        return str(weights)
+        return weights
     before: str | None = Settings.read(run / CONFIG_FILE).model["weights"]
-    return before
+    return _below_heads(before)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -271,10 +280,13 @@ def _silently(trainer: Any) -> Iterator[None]:
 
 
 def _losses(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> tuple[Floats, dict[str, float]]:
-    """Return the log loss of each row of ``val`` (N,), and the metrics by full name."""
+    """Return the log loss of each row of ``val`` (N,), by class as the training weighs it, and the metrics."""
     trainer.validate(classifier, data, verbose=False)
     assert classifier.evaluated is not None
     probabilities, labels = (tensor.cpu() for tensor in classifier.evaluated)
     losses = -probabilities[torch.arange(len(labels)), labels].clamp(min=1e-30).log().numpy()
+    mean = float(losses.mean())
+    if (weights := classifier.loss_weights) is not None:
+        losses *= weights.cpu()[labels].numpy()
     values = classifier.task.values(probabilities, labels, classifier.thresholds)
-    return losses, {"val_loss": float(losses.mean())} | {f"val_{name}": value for name, value in values.items()}
+    return losses, {"val_loss": mean} | {f"val_{name}": value for name, value in values.items()}

@@ -213,6 +213,8 @@ def _solve_heads(made: _Made, others: Sequence[Settings], clock: Clock) -> tuple
             break
         heads.append(larger)
         if not surely_better(larger.losses, best.losses):
+            if larger.losses.mean() < best.losses.mean():
+                say(f"time:  images of {size} pixels are better by less than one standard error, so smaller ones stay")
             break
         best = larger
     return heads, best

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from sagitta.dataset import plural
 from sagitta.evaluation import (
     Evaluation,
     Seen,
@@ -280,6 +281,7 @@ def _summary(each: Probed) -> dict[str, Any]:
         "fitted": list(solved.fitted),
         "out_of_fold": each.out_of_fold,
         "folds": solved.head.folds,
+        "alone": solved.alone,
         "val_images": len(solved.labels) if each.out_of_fold else each.judged.predictions.num_rows,
         "val_acc": val.value,
         "val_interval": [val.low, val.high],
@@ -351,6 +353,11 @@ def probe_notes(record: Sequence[Mapping[str, Any]]) -> list[str]:
             f"out of fold: {best['val_images']:,} images of {' and '.join(best['fitted'])}, each judged by a head that "
             f"has not seen it ({how}); the head that is kept has seen all"
         )
+        if alone := best.get("alone"):  # 0.1.0 did not count them
+            notes.append(
+                f"{plural(alone, 'image')} more {'is' if alone == 1 else 'are'} not judged: without it, or those that "
+                "belong to it, its class would have none to learn from; expect such to be wrong"
+            )
     if best["test_acc"] is None:
         notes.append("there is no test set: these figures are all there is")
     return notes

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from sagitta.conversion import units_of
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet_trainer
-from sagitta.loading import ImageData, Preprocessing
-from sagitta.models import Classifier, FeatureStore, Floats, Ints, extract, prepare, split_head
+from sagitta.loading import ImageData, Preprocessing, groups_of
+from sagitta.models import Classifier, FeatureStore, Floats, Ints, balanced_weights, extract, prepare, split_head
 from sagitta.pool import follow
 from sagitta.training.head import Head, fit_head
 
@@ -30,6 +31,7 @@ class Solved:
         fitted: the splits whose rows the head was fitted to.
         labels: (M,) int64 of the rows that ``head.logits`` judge.
         paths: (M,) of these rows.
+        alone: rows that no head may judge, since a class has no others.
         computed: images whose features were not in the cache.
         feature_seconds: for decoding and computing these.
         head_seconds: for choosing and fitting the head.
@@ -41,6 +43,7 @@ class Solved:
     fitted: tuple[str, ...]
     labels: Ints
     paths: list[str]
+    alone: int
     computed: int
     feature_seconds: float
     head_seconds: float
@@ -96,7 +99,11 @@ def solve(
     rows = [data.shards.splits[name] for name in fitted]
     labels = np.concatenate([split.labels for split in rows])
     features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
-    head = fit_head(features, labels, data.num_classes, seed=data.seed)
+    hashes = [text for split in rows for text in split.source_hashes.to_pylist()]
+    units = units_of(hashes, [group for split in rows for group in groups_of(split)])
+    head = fit_head(features, labels, data.num_classes, units=units, seed=data.seed)
+    if classifier.class_weights:
+        head = _weighed(head, labels)
     layer = classifier.network.get_submodule(layer_name)
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
@@ -110,10 +117,20 @@ def solve(
         tuple(fitted),
         labels[head.judged],
         [paths[row] for row in head.judged.tolist()],
+        0 if head.folds == 1 else len(labels) - len(head.judged),
         total,
         extracted - began,
         time.perf_counter() - extracted,
     )
+
+
+def _weighed(head: Head, labels: Ints) -> Head:
+    """Return a head for classes that count alike: biases change by the logarithm of the weights of a balanced loss.
+
+    That makes probabilities what they would be if the classes were equally frequent (Menon et al. 2021).
+    """
+    change = balanced_weights(np.bincount(labels, minlength=len(head.bias))).log().numpy()
+    return replace(head, bias=head.bias + change, logits=head.logits + change)
 
 
 def rows_to_fit(data: ImageData, *, refit: bool) -> tuple[str, ...]:
