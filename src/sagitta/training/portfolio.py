@@ -229,7 +229,7 @@ def _solve_first(made: _Made, clock: Clock) -> _Judged:
         sizes = [] if made.settings.data["image_size"] else _sides(made.size, _SMALLER)
         fitting = [size for size in sizes if seconds * (size / made.size) ** 2 < left]
         say(
-            f"time:  the features of images of {made.size} pixels take about {short:.0f} s more than are left; "
+            f"time:  the features of images of {made.size} pixels take about {short:.1f} s more than are left; "
             + (f"those of {max(fitting)} fit" if fitting else "it is the least that gives a classifier")
         )
         if fitting:
@@ -249,7 +249,7 @@ def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> _Judged 
     began = time.monotonic()
     what = f"{settings.model['name']} on images of {settings.data['image_size'] or 'its own'} pixels"
     if clock.left <= 0 or cost > _SHARE * clock.left:
-        say(f"time:  {what}: not tried, about {cost:.0f} of {max(0, clock.left):.0f} s")
+        say(f"time:  {what}: not tried, about {cost:.1f} of {max(0, clock.left):.1f} s")
         return None
     try:
         made = _make(settings)
@@ -260,7 +260,7 @@ def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> _Judged 
         return None
     rate, cost = _forecast(made, clock)
     if cost > _SHARE * clock.left:
-        say(f"time:  {what}: not tried, about {cost:.0f} of {max(0, clock.left):.0f} s")
+        say(f"time:  {what}: not tried, about {cost:.1f} of {max(0, clock.left):.1f} s")
         return None
     return _solve(made, rate, began)
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
-from sagitta.dataset import SPLITS
+from sagitta.dataset import SPLITS, plural
 from sagitta.images import missing_core, prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
 from sagitta.models import Classifier, Task, task_of
@@ -47,7 +47,10 @@ def say_beginning(data: ImageData, classifier: Classifier, epochs: int | None, r
     say(f"data:  {data.num_classes} classes, {counts}; images {size}, fingerprint {data.info.fingerprint[:12]}")
     if classifier.weights_report:
         say(classifier.weights_report)
-    length = "" if epochs is None else f"; up to {epochs} epochs"
+    if epochs == -1:  # Lightning's word for it
+        length = "; no number of epochs ends it"
+    else:
+        length = "; no epoch" if epochs == 0 else "" if epochs is None else f"; up to {plural(epochs, 'epoch')}"
     say(f"model: {classifier.name}, {parameters / 1e6:.2f} M parameters{length}; run {run}")
 
 
