@@ -52,6 +52,17 @@ def test_rare_classes_take_no_folds_away_and_raise_no_warning() -> None:
     assert np.isfinite(head.weight).all() and np.isfinite(head.bias).all()
 
 
+def test_the_length_of_a_single_row_does_not_move_the_boundary() -> None:
+    """Directions tell two classes apart; the one row of the second is three times as long as that of the first."""
+    rng = np.random.default_rng(0)
+    directions = rng.uniform(0, 1, (2, 200))
+    labels = np.arange(400) % 2
+    rows = directions[labels] + 0.3 * rng.uniform(0, 1, (400, 200))
+    known = rows[:2] * np.array([[1.0], [3.0]])
+    head = fit_head(known.astype(np.float32), labels[:2], 2)
+    assert (logits(head, rows[2:]).argmax(axis=1) == labels[2:]).mean() > 0.95
+
+
 def test_rows_that_belong_together_do_not_judge_each_other() -> None:
     """Forty patients with five images each that hardly differ; their classes are drawn by lot."""
     rng = np.random.default_rng(0)

@@ -15,7 +15,10 @@ the number that is best on the judged rows (temperature scaling, Guo et al. 2017
 Few rows judge badly. So the strength of logistic regression and the temperature are most probable rather than best
 ones: their logarithms are normally distributed around a tenth of the number of classes and around 1. With less than
 four rows a class there is logistic regression alone, without a temperature: the folds' heads know a class by one row
-where the last head has two, so they ask for too little certainty, and know nothing of the scatter within a class.
+where the last head has two, so they ask for too little certainty, and know nothing of the scatter within a class. And
+up to ten rows a class are scaled to one length before anything is learned from them: how long a row happens to be would
+move the boundary to its class. What is judged later keeps its length: with a linear head that changes little but how sure
+it is.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
 class is in the training rows of every fold. Rows that belong together are dealt together.
@@ -48,6 +51,7 @@ _MANY = 5000  # rows from which a held-out fifth judges well, and folds would ta
 _MOST = 5e10  # rows * features * classes from which a single gradient takes seconds: discriminant analysis alone
 _SMALL = 2e7  # likewise, below which threads would wait for one another longer than they compute
 _FEW = 4  # rows a class below which the folds' heads are too unlike the last one to ask them for a temperature
+_CHANCE = 10  # rows a class up to which their lengths are chance
 _STRENGTH_SPREAD = 0.5  # standard deviation of log10(C), before rows are seen
 _FAR = 12.0  # nats: a strength as improbable as that is not tried
 _TEMPERATURE_SPREAD = 0.5  # of the temperature's natural logarithm
@@ -88,6 +92,9 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, units: Ints | None
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     x, y = torch.from_numpy(features), torch.from_numpy(labels).to(device)
+    if len(labels) <= _CHANCE * classes:
+        lengths = x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        x *= lengths.mean() / lengths
     mean, scale = _soften(x)
     with _threads(len(features) * min(features.shape) * classes):
         z, basis, variances = _rotated(x.to(device))
