@@ -17,8 +17,8 @@ ones: their logarithms are normally distributed around a tenth of the number of 
 four rows a class there is logistic regression alone, without a temperature: the folds' heads know a class by one row
 where the last head has two, so they ask for too little certainty, and know nothing of the scatter within a class. And
 up to ten rows a class are scaled to one length before anything is learned from them: how long a row happens to be would
-move the boundary to its class. What is judged later keeps its length: with a linear head that changes little but how sure
-it is.
+move the boundary to its class. What is judged later keeps its length, which with a linear head changes little but how
+sure it is.
 
 How often the rarest class is there does not matter: rows are dealt to the folds class by class, and the only image of a
 class is in the training rows of every fold. Rows that belong together are dealt together.
