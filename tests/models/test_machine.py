@@ -27,5 +27,15 @@ def test_torch_has_no_more_threads_than_cores_that_the_process_may_use() -> None
     assert threads(more, OMP_NUM_THREADS="1") == 2  # the user has decided, and the code after that
 
 
+def test_few_pixels_take_one_thread_unless_the_user_has_decided() -> None:
+    code = (
+        "import torch; from sagitta.models import threads_for; torch.set_num_threads(2); n = torch.get_num_threads\n"
+        "with threads_for({pixels}): inside = n()\nprint(10 * inside + n())"
+    )
+    assert threads(code.format(pixels=64 * 8 * 8)) == 12  # one inside, two behind
+    assert threads(code.format(pixels=16 * 224 * 224)) == 22
+    assert threads(code.format(pixels=64 * 8 * 8), OMP_NUM_THREADS="2") == 22
+
+
 def test_a_cpu_takes_few_images_at_a_time() -> None:
     assert 1 <= inference_batch(torch.device("cpu")) <= 64 <= inference_batch(torch.device("cuda"))

@@ -1,5 +1,6 @@
 """From settings to a finished run: everything is checked, then data, model, callbacks and Trainer come together."""
 
+import math
 import os
 import shutil
 import sys
@@ -29,7 +30,7 @@ from sagitta.evaluation import (
 )
 from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
-from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights
+from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -123,7 +124,8 @@ def fit(
             if not resume:
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            with ended_early(member_of or run):
+            pixels = data.batch_size * math.prod(data.preprocessing.size)
+            with ended_early(member_of or run), threads_for(pixels):
                 if resume:
                     return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
                 before = check_first_weights(settings.model["weights"], classifier, data)
