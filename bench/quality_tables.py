@@ -16,7 +16,7 @@ HEADS = (
     "k-NN",
 )
 SYSTEMS = {
-    "ours": "`sagitta fit`, default",
+    "ours": "`sagitta fit --refit`",
     "timm": "timm's train.py",
     "fastai": "fastai `fine_tune(8)`",
     "autogluon": "AutoGluon `medium_quality`",
