@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from sagitta.errors import ConfigError
+from sagitta.models import SMOOTHED
 from sagitta.training.callbacks import WeightEMA
 from sagitta.training.checkpoints import Checkpoints
 
@@ -143,3 +144,29 @@ def test_a_fast_development_run_keeps_nothing_and_none_of_the_best_is_refused(tm
     assert not kept(tmp_path)
     with pytest.raises(ConfigError, match="--keep 0: must be at least 1"):
         Checkpoints(tmp_path, 0)
+
+
+class Smoothed(Scripted):
+    """Logs the loss on smoothed labels, too, which falls while the other one rises."""
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self.log(SMOOTHED, 1 - self.losses[0])
+        super().on_validation_epoch_end()
+
+
+def test_the_loss_on_smoothed_labels_says_which_epoch_is_best(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(torch.zeros(4, 1)), 1)
+    states: tuple[dict[str, Any], ...] = ({}, {"best_k_models": {}})
+    for number, state in enumerate(states):  # the second is that of a run of version 0.1.0
+        kept = Checkpoints(tmp_path / str(number))
+        if state:
+            kept.load_state_dict(state)
+        silent: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = pl.Trainer(max_epochs=3, accelerator="cpu", default_root_dir=tmp_path, callbacks=[kept], **silent)
+        trainer.fit(Smoothed([0.1, 0.2, 0.3]), loader, loader)
+        expected = "epoch=00-val_loss=0.10" if state else "epoch=02-val_loss=0.30"
+        assert Path(kept.best_model_path).stem == f"image-classifier-{expected}"
+        again = Checkpoints(tmp_path / str(number))
+        again.load_state_dict(kept.state_dict())
+        assert again.best_model_path == kept.best_model_path and again.state_dict() == kept.state_dict()

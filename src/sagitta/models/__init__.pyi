@@ -14,6 +14,7 @@ from .machine import inference_batch as inference_batch
 from .machine import limit_threads as limit_threads
 from .machine import reuse_memory as reuse_memory
 from .machine import threads_for as threads_for
+from .measures import SMOOTHED as SMOOTHED
 from .metrics import ClassScores as ClassScores
 from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores

@@ -341,7 +341,10 @@ class Classifier(pl.LightningModule):
         loss = self._loss(logits, labels, training)
         assert self.measures is not None
         fitting = self.trainer.state.fn == "fit"
-        epoch = self.measures.update(stage, loss, logits.detach(), labels, fitting=fitting)
+        smoothed = None
+        if fitting and stage == "val" and self.recipe and self.recipe.label_smoothing:
+            smoothed = self.task.loss(logits, labels, None, self.recipe.label_smoothing)
+        epoch = self.measures.update(stage, loss, logits.detach(), labels, fitting=fitting, smoothed=smoothed)
         if training:
             self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
         self.log_dict(epoch, on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels))

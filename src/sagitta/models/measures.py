@@ -8,6 +8,10 @@ from torchmetrics import MeanMetric
 from sagitta.models.metrics import Predictions
 from sagitta.models.task import Task
 
+SMOOTHED = "val_smoothed_loss"
+"""Loss of ``val`` on labels that are as smooth as in training. A model that has learned to give its class 91 % has a
+``val_loss`` of 0.1 at least, and above that where it errs less and less: only this one says which epoch is best."""
+
 
 class Measures(nn.Module):
     """The metrics of a model's three stages; over all devices exact, whatever their number.
@@ -26,10 +30,19 @@ class Measures(nn.Module):
         summed = {f"{stage}_metrics": task.metrics(num_classes, stage) for stage in ("train", "val")}
         self.summed = nn.ModuleDict({name: metrics for name, metrics in summed.items() if metrics is not None})
         # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images.
-        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("train_loss", "val_loss", "test_loss")})
+        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("train_loss", "val_loss", "test_loss", SMOOTHED)})
         self.predictions = Predictions()
 
-    def update(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor, *, fitting: bool) -> dict[str, Any]:
+    def update(
+        self,
+        stage: str,
+        loss: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        fitting: bool,
+        smoothed: Tensor | None = None,
+    ) -> dict[str, Any]:
         """Take in a batch; returns what is to be logged of its epoch, by name.
 
         Args:
@@ -38,10 +51,15 @@ class Measures(nn.Module):
             logits: (B, classes), detached.
             labels: or shares of them, as MixUp makes them.
             fitting: the stage is part of a fit.
+            smoothed: mean over the batch of the loss on smoothed labels, if that is wanted, too.
         """
         mean_loss: Any = self.losses[f"{stage}_loss"]
         mean_loss.update(loss.detach(), len(labels))
         logged = {"train_loss_epoch" if stage == "train" else f"{stage}_loss": mean_loss}
+        if smoothed is not None:
+            mean_smoothed: Any = self.losses[SMOOTHED]
+            mean_smoothed.update(smoothed.detach(), len(labels))
+            logged[SMOOTHED] = mean_smoothed
         probabilities, labels = self.task.probabilities(logits), self.task.labels(labels)
         if fitting and f"{stage}_metrics" in self.summed:
             summed: Any = self.summed[f"{stage}_metrics"]

@@ -11,16 +11,20 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sagitta.errors import ConfigError
+from sagitta.models import SMOOTHED
 from sagitta.run import LAST_CHECKPOINT
 
 
 class Checkpoints(Checkpoint):
-    """Keeps the weights of the epochs with the lowest ``val_loss``, and one checkpoint to go on from.
+    """Keeps the weights of the epochs with the lowest loss on ``val``, and one checkpoint to go on from.
 
     ::
 
         image-classifier-epoch=05-val_loss=0.08.ckpt    weights as they were validated, and what they are for
         last.ckpt                                       the last finished epoch, with the optimizer and all else
+
+    The loss is that of smoothed labels where training smooths them, see :data:`sagitta.models.SMOOTHED`; else, and
+    where a run of version 0.1.0 is resumed, ``val_loss``.
 
     Lightning's ``ModelCheckpoint`` writes the optimizer's state beside the best weights, too, which makes them three
     times as large; of averaged weights it would leave out the average; and it forgets the best where a run has moved.
@@ -38,22 +42,24 @@ class Checkpoints(Checkpoint):
             raise ConfigError(f"--keep {keep}: must be at least 1; the best weights are those that are tested")
         self.folder, self.keep = folder.absolute(), keep
         self._losses: dict[str, float] = {}  # of the files that are kept
+        self._criterion: str | None = None
 
     @property
     def best_model_path(self) -> str:
-        """The file of the lowest ``val_loss``, by Lightning's name for it; empty before the first validation."""
+        """The file of the lowest loss, by Lightning's name for it; empty before the first validation."""
         return str(self.folder / min(self._losses, key=self._losses.__getitem__)) if self._losses else ""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are among the best."""
-        loss = trainer.callback_metrics.get("val_loss")
-        if loss is None or trainer.sanity_checking or not _keeps(trainer):
+        metrics = trainer.callback_metrics
+        if "val_loss" not in metrics or trainer.sanity_checking or not _keeps(trainer):
             return
-        value = float(loss.nan_to_num(torch.inf))
+        self._criterion = self._criterion or (SMOOTHED if SMOOTHED in metrics else "val_loss")
+        loss, value = (float(metrics[name].nan_to_num(torch.inf)) for name in ("val_loss", self._criterion))
         better = len(self._losses) < self.keep or value < max(self._losses.values())
         if not trainer.strategy.broadcast(better):
             return
-        name = self._name(trainer.current_epoch, value)
+        name = self._name(trainer.current_epoch, loss)
         with _as_validated(trainer):
             trainer.save_checkpoint(self.folder / name, weights_only=True)
         self._losses[name] = value
@@ -80,13 +86,14 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names of the best files and their losses; no path, since a run may move."""
-        return {"best_k_models": dict(self._losses)}
+        return {"best_k_models": dict(self._losses), "criterion": self._criterion}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Know the best files again, as far as they are still there."""
         losses = {Path(path).name: float(loss) for path, loss in state_dict["best_k_models"].items()}
         there = [name for name in sorted(losses, key=losses.__getitem__) if (self.folder / name).is_file()]
         self._losses = {name: losses[name] for name in there[: self.keep]}
+        self._criterion = state_dict.get("criterion", "val_loss")
 
 
 def _keeps(trainer: Any) -> bool:

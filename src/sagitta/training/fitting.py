@@ -30,7 +30,7 @@ from sagitta.evaluation import (
 )
 from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
-from sagitta.models import Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
+from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -370,12 +370,14 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
 
 
 def _validated(run: Path) -> dict[str, float]:
-    """Return the last training metrics and the validation metrics of the epoch with the lowest ``val_loss``."""
+    """Return the last training metrics and the validation metrics of the epoch with the lowest loss on ``val``."""
     metrics = read_metrics(run)
     result = {
         name: values[-1] for name, values in metrics.items() if name.startswith("train_") and not name.endswith("_step")
     }
-    losses = metrics.get("val_loss", [])
+    losses, smoothed = metrics.get("val_loss", []), metrics.get(SMOOTHED, [])
+    if len(smoothed) == len(losses):
+        losses = smoothed
     best = min(range(len(losses)), key=losses.__getitem__, default=None)
     if best is not None:
         result |= {
