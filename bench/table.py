@@ -190,7 +190,8 @@ def recipes(report: dict[str, Any]) -> str:
         if "tta_acc" in found:
             pairs = ((found[f"{kind}_acc"]["median"], found[f"{kind}_loss"]["median"]) for kind in ("test", "tta"))
             changes.append(f"| {name} | {' | '.join(f'{acc:.2%} ({loss:.3f})' for acc, loss in pairs)} |")
-    seeds = len(next(iter(report["data"].values()))["runs"])
+    counts = sorted({len(found["runs"]) for found in report["data"].values()})
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     return "\n\n".join(
         [
             f"Medians over {seeds} seeds on {report['hardware']['cpus']} cores, torch {report['versions']['torch']}; "
