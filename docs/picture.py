@@ -26,7 +26,7 @@ NOTES = {
     "predictions": "these, for each epoch",
     "run.json": "versions, data, result",
     "test_logs.csv": "a line a test",
-    "tests": "each class, every test image",
+    "tests": "each class and image",
     "training_images.parquet": "known again in a test",
 }
 
