@@ -41,6 +41,20 @@ def sagitta_process() -> Command:
     return run
 
 
+@pytest.fixture
+def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with an own cache and ``weights.pth``, a resnet20 of five other classes."""
+    import torch  # here, since most tests need neither
+
+    from sagitta.models.networks import build_network
+
+    monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save({"state_dict": build_network("resnet20", 5, 3, (32, 32)).state_dict()}, "weights.pth")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real datasets; tests over them are skipped without (.ci/run sets it and fails if it is missing)."""

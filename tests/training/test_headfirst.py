@@ -14,22 +14,17 @@ from PIL import Image
 from sagitta import ImageData
 from sagitta.cli import main
 from sagitta.models import load_classifier
-from sagitta.models.networks import build_network
 from sagitta.run import find_checkpoint
 from sagitta.training import headfirst as module
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def work(weights_folder: Path) -> None:
     """Weights of a network, and three classes of noisy stripes, split by folders."""
-    monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    torch.save({"state_dict": build_network("resnet20", 5, 3, (32, 32)).state_dict()}, "weights.pth")
     rng = np.random.default_rng(0)
     for split, count in {"train": 16, "val": 8, "test": 8}.items():
         for kind in range(3):
-            folder = Path("stripes", split, "abc"[kind])
+            folder = weights_folder / "stripes" / split / "abc"[kind]
             folder.mkdir(parents=True)
             for number in range(count):
                 wave = np.sin(np.arange(32) * (0.4 + 0.2 * kind) + rng.uniform(0, 6)) * 40 + 128

@@ -17,12 +17,8 @@ from sagitta.training.portfolio import _sides as sides
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    torch.save({"state_dict": build_network("resnet20", 5, 3, (32, 32)).state_dict()}, "weights.pth")
-    torch.save({"state_dict": build_network("test_resnet", 5, 3, (32, 32)).state_dict()}, "other.pth")
+def work(weights_folder: Path) -> None:
+    torch.save({"state_dict": build_network("test_resnet", 5, 3, (32, 32)).state_dict()}, weights_folder / "other.pth")
 
 
 def record(run: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from .draws import uniform as uniform
 from .loader import Batch as Batch
 from .loader import Loader as Loader
 from .mapstyle import SplitDataset as SplitDataset
-from .opening import groups_of as groups_of
+from .opening import identities as identities
 from .pixels import FilePixels as FilePixels
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL

@@ -77,13 +77,14 @@ def folded(shards: ShardSet, folds: int, fold: int, seed: int) -> Regrouped:
 def _dealt(splits: Sequence[Split], folds: int, seed: int) -> list[npt.NDArray[np.int64]]:
     """Return the fold of each row of each split, from 1."""
     labels = np.concatenate([split.labels for split in splits])
-    hashes = [text for split in splits for text in split.source_hashes.to_pylist()]
-    groups = [group for split in splits for group in groups_of(split)]
-    dealt = deal(folds, seed, labels, hashes, groups) + 1
+    dealt = deal(folds, seed, labels, *identities(splits)) + 1
     return np.split(dealt, np.cumsum([len(split) for split in splits])[:-1])
 
 
-def groups_of(split: Split) -> list[str | None]:
-    """Return the group of each row, or None where it has none."""
-    column = split.column("group")
-    return [None] * len(split) if column is None else list(column.tolist())
+def identities(splits: Sequence[Split]) -> tuple[list[str], list[str | None]]:
+    """Return what says which rows belong together: the hash of each one's image, and its group or None."""
+    hashes = [text for split in splits for text in split.source_hashes.to_pylist()]
+    columns = [(split, split.column("group")) for split in splits]
+    return hashes, [
+        group for split, column in columns for group in ([None] * len(split) if column is None else column.tolist())
+    ]

@@ -315,7 +315,7 @@ def _train(
         return Fitted(run, {}, None)
     best = Path(kept.best_model_path) if kept.best_model_path else None
     path = best or run / "checkpoints" / LAST_CHECKPOINT
-    result = _validated(run)
+    result = validated(run)
     if (first := find_head(run)) is not None:
         path, chosen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
@@ -369,7 +369,7 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
     return new_trainer(**given | arguments, callbacks=[*callbacks, *own, *([EpochBar()] if bar else [])])
 
 
-def _validated(run: Path) -> dict[str, float]:
+def validated(run: Path) -> dict[str, float]:
     """Return the last training metrics and the validation metrics of the epoch with the lowest loss on ``val``."""
     metrics = read_metrics(run)
     result = {

@@ -30,10 +30,10 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, FeatureStore, Floats, Ints, dry_run, extract, prepare, split_head
-from sagitta.run import BEGAN, check_free, read_metrics, read_record, write_record
+from sagitta.run import BEGAN, check_free, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
-from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit
+from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit, validated
 from sagitta.training.head import estimate
 from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
 from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
@@ -354,16 +354,14 @@ def _tried(
     run: Path, heads: Sequence[_Judged], best: _Judged | None, chosen: _Made, epochs: int, seconds: float
 ) -> list[dict[str, Any]]:
     """Return what ``run.json`` says of each thing that was tried, in its order."""
-    record, logged = read_record(run), read_metrics(run)
+    record, result = read_record(run), validated(run)
     tuned = record.get("mixture") != 0
     tried = []
     for head in heads:
-        result = {"val_loss": head.val_loss, "val_acc": head.val_acc}
+        judged = {"val_loss": head.val_loss, "val_acc": head.val_acc}
         kept = head is best and not tuned
-        tried.append(_row(f"head of {head.made.classifier.name}", head.made, 0, head.seconds, result, kept=kept))
-    if losses := logged.get("val_loss", []):
-        at = min(range(len(losses)), key=losses.__getitem__)
-        result = {name: values[at] for name, values in logged.items() if len(values) == len(losses)}
+        tried.append(_row(f"head of {head.made.classifier.name}", head.made, 0, head.seconds, judged, kept=kept))
+    if "val_loss" in result:
         what = f"{'fine-tuning' if chosen.begun else 'training'} of {chosen.classifier.name}"
         tried.append(_row(what, chosen, epochs, seconds, record["result"] if tuned else result, kept=tuned))
     return tried

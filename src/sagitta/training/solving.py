@@ -14,7 +14,7 @@ from torch import nn
 from sagitta.conversion import units_of
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet_trainer
-from sagitta.loading import ImageData, Preprocessing, groups_of
+from sagitta.loading import ImageData, Preprocessing, identities
 from sagitta.models import Classifier, FeatureStore, Floats, Ints, balanced_weights, extract, prepare, split_head
 from sagitta.pool import follow
 from sagitta.training.head import Head, fit_head
@@ -99,9 +99,7 @@ def solve(
     rows = [data.shards.splits[name] for name in fitted]
     labels = np.concatenate([split.labels for split in rows])
     features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
-    hashes = [text for split in rows for text in split.source_hashes.to_pylist()]
-    units = units_of(hashes, [group for split in rows for group in groups_of(split)])
-    head = fit_head(features, labels, data.num_classes, units=units, seed=data.seed)
+    head = fit_head(features, labels, data.num_classes, units=units_of(*identities(rows)), seed=data.seed)
     if classifier.class_weights:
         head = _weighed(head, labels)
     layer = classifier.network.get_submodule(layer_name)
