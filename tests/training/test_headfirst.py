@@ -88,8 +88,8 @@ def test_a_head_that_knows_val_is_solved_anew_and_other_weights_are_warned_of(
     Path("stripes/later").rename("stripes/train")  # what was trained on is val now
     fit("--weights", "run", "--epochs", "1", "--lr", "0.01", "--out", "second")
     second = "".join(capsys.readouterr())
-    if record("run")["mixture"] == 0:
-        assert "was fitted to 48 images of val; another is solved without them" in second
+    assert record("run")["mixture"] == 0
+    assert "was fitted to 48 images of val; another is solved without them" in second
     fit("--weights", "weights.pth", "--epochs", "1", "--tune", "full", "--lr", "0.02", "--out", "tuned")
     changed = json.loads(Path("tuned/run.json").read_text())
     Path("tuned/run.json").write_text(json.dumps(changed | {"mixture": 1.0}))
