@@ -25,5 +25,6 @@ from .verbs import evaluate as evaluate
 from .verbs import fit as fit
 from .verbs import predict as predict
 from .verbs import probe as probe
+from .verbs import verify as verify
 
 __version__: str

@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command and with its name: convert, fit, probe, ensemble, evaluate, predict.
+"""What Sagitta does, one function a command and with its name: convert, verify, fit, probe, ensemble, evaluate, predict.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -20,7 +20,7 @@ from sagitta.terminal import show
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sagitta.dataset import ShardSet
+    from sagitta.dataset import ShardSet, Verified
     from sagitta.evaluation import Evaluation
     from sagitta.models import Classifier
 
@@ -104,6 +104,25 @@ def convert(
     show(opened.describe())
     convert_source(opened, target, options, progress=True)
     return ShardSet.open(target)
+
+
+def verify(dataset: PathLike) -> "Verified":
+    """Make sure that a converted dataset is what was written, to the last bit; returns how much that is.
+
+    Raises:
+        DatasetError: something is damaged: names the file, the row or column where that is known, and what to do. Where
+            there is more than one, each has been printed on a line of its own.
+    """
+    from sagitta.dataset import verify as read_all
+    from sagitta.errors import DatasetError
+
+    found = read_all(_path(dataset), show=True)
+    if len(found.damage) > 1:
+        for line in found.damage:
+            show(line)
+    if found.damage:
+        raise DatasetError(str(found))
+    return found
 
 
 def fit(

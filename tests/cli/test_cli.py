@@ -87,13 +87,13 @@ def run(work: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
     result = sagitta("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for command in ("convert", "inspect", "fit", "validate", "test", "ensemble", "predict"):
+    for command in ("convert", "inspect", "verify", "fit", "validate", "test", "ensemble", "predict"):
         assert command in result.stdout
     code = "import sys; from sagitta.cli import main; main([]); print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.endswith("set()\n")
 
 
-@pytest.mark.parametrize("command", ["convert", "inspect", "fit", "validate", "test", "ensemble", "predict"])
+@pytest.mark.parametrize("command", ["convert", "inspect", "verify", "fit", "validate", "test", "ensemble", "predict"])
 def test_every_command_has_its_help(tmp_path: Path, command: str) -> None:
     result = sagitta(command, "--help", cwd=tmp_path)
     assert result.returncode == 0 and f"sagitta {command}" in result.stdout and len(result.stdout) > 300

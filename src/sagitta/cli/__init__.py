@@ -18,6 +18,7 @@ from sagitta.terminal import WholeWords, show
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
     ("inspect", datasets.inspect, "what a dataset holds and how it was prepared"),
+    ("verify", datasets.verify, "every byte of a dataset against its checksums: names what is damaged"),
     ("fit", fitting.fit, "train, validate and test a classifier on anything you have"),
     ("validate", runs.validate, "evaluate a run on validation data"),
     ("test", runs.test, "evaluate a run on test data"),

@@ -1,4 +1,4 @@
-"""`sagitta convert` and `sagitta inspect`."""
+"""`sagitta convert`, `sagitta inspect` and `sagitta verify`."""
 
 import sys
 from argparse import ArgumentTypeError
@@ -108,3 +108,15 @@ def inspect(argv: list[str]) -> None:
     if a.contact_sheet:
         contact_sheet(a.dataset, a.contact_sheet)
         show(f"contact sheet: {a.contact_sheet}")
+
+
+def verify(argv: list[str]) -> None:
+    """Compare a dataset with its checksums."""
+    from sagitta.verbs import verify as run_verify
+
+    parser = Command(
+        "verify", "DATASET", "Read every byte of a converted dataset and name what is not as it was written."
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="a converted dataset")
+    a, _ = parser.parse(argv)
+    show(str(run_verify(a.dataset)))

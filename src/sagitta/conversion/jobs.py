@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sagitta.conversion.workspace import RESULT
-from sagitta.dataset import Reader, image_schema, is_list
+from sagitta.dataset import Reader, footer_hash, image_schema, is_list
 from sagitta.errors import ImageError, SourceError
 from sagitta.files import content_hash, file_hash, new_file
 from sagitta.images import (
@@ -190,7 +190,8 @@ def write_shard(task: Task, job: ShardJob) -> int:
         several, grouped = is_list(job.rows["label"].type), "group" in job.rows.column_names
         schema = image_schema(job.class_names, multilabel=several, grouped=grouped)
         statistics = [name for name in schema.names if name != "image"]
-        options = {"compression": "none", "use_dictionary": False, "write_page_index": True}
+        options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_page_index": True}
+        options["write_page_checksum"] = True  # so that a damaged label is an error when it is read
         with (
             new_file(target, task.folder) as temporary,
             pq.ParquetWriter(str(temporary), schema, write_statistics=statistics, **options) as file,
@@ -200,9 +201,10 @@ def write_shard(task: Task, job: ShardJob) -> int:
     return len(job.rows)
 
 
-def checksum(task: Task, name: str) -> str:
-    """Return :func:`sagitta.files.file_hash` of a finished shard."""
-    return file_hash(task.folder / RESULT / name)
+def checksum(task: Task, name: str) -> tuple[str, str]:
+    """Return of a finished shard :func:`sagitta.files.file_hash`, and its size and its footer's digest."""
+    path = task.folder / RESULT / name
+    return file_hash(path), footer_hash(path)
 
 
 def _with_images(task: Task, rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -12,10 +12,8 @@ on their order and sizes only, so the result is the same bytes whatever the numb
 """
 
 import errno
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -53,6 +51,7 @@ from sagitta.dataset import (
     DatasetInfo,
     Source,
     SplitInfo,
+    fingerprint,
     is_list,
     list_lengths,
     multi_hot,
@@ -61,7 +60,7 @@ from sagitta.dataset import (
     warning_line,
 )
 from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
-from sagitta.files import new_file
+from sagitta.files import file_hash, new_file
 from sagitta.images import GREY_MODES, Reduction, add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
 from sagitta.terminal import show
@@ -197,16 +196,19 @@ class _Conversion:
             class_names=class_names,
             channels=channels,
             splits={
-                name: SplitInfo(table.num_rows, files[name], tuple(self.pool.map(checksum, files[name])))
+                name: SplitInfo(table.num_rows, files[name], *zip(*self.pool.map(checksum, files[name]), strict=True))
                 for name, table in splits.items()
             },
             mean=mean,
             std=std,
             min_size=(pc.min(rows["height"]).as_py(), pc.min(rows["width"]).as_py()),
             max_size=(pc.max(rows["height"]).as_py(), pc.max(rows["width"]).as_py()),
-            fingerprint=_fingerprint(class_names, splits),
+            fingerprint=fingerprint(
+                class_names, {name: (table["label"], table["content_hash"]) for name, table in splits.items()}
+            ),
             provenance=self._provenance(),
             quarantined=bad.num_rows,
+            quarantine_checksum=file_hash(self.folder / RESULT / QUARANTINE_FILE),
             multilabel=self.source.multilabel,
             warnings=(*warnings, *depth_doubts(rows, self.options), *doubtful),
             reduced=reductions(rows),
@@ -356,16 +358,3 @@ def _numbered(labels: pa.ChunkedArray, names: tuple[str, ...]) -> tuple[pa.Chunk
         return numbers, numbers.to_numpy()
     hot = multi_hot(list_lengths(labels), numbers.to_numpy(), len(names))
     return pa.chunked_array([[np.flatnonzero(row) for row in hot]], pa.list_(pa.int64())), hot
-
-
-def _fingerprint(class_names: tuple[str, ...], splits: Mapping[str, pa.Table]) -> str:
-    """Return a digest of the class names and of each split's labels and content hashes, in row order."""
-    digest = hashlib.blake2b(json.dumps(class_names).encode(), digest_size=16)
-    for name, rows in splits.items():
-        digest.update(f"{name} {rows.num_rows}\n".encode())
-        labels = rows["label"]
-        if is_list(labels.type):
-            digest.update(list_lengths(labels).astype("<i8").tobytes())
-        digest.update(single_labels(labels).to_numpy().astype("<i8").tobytes())
-        digest.update("".join(rows["content_hash"].to_pylist()).encode())
-    return digest.hexdigest()

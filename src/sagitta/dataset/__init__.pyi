@@ -4,6 +4,7 @@ from .columns import classes_among as classes_among
 from .columns import column_texts as column_texts
 from .columns import common_label as common_label
 from .columns import declared_names as declared_names
+from .columns import fingerprint as fingerprint
 from .columns import image_leaves as image_leaves
 from .columns import is_no_label as is_no_label
 from .columns import label_column as label_column
@@ -14,10 +15,14 @@ from .columns import multi_hot as multi_hot
 from .inspection import as_html as as_html
 from .inspection import contact_sheet as contact_sheet
 from .inspection import summarise as summarise
+from .parquet import Chunk as Chunk
 from .parquet import RowGroups as RowGroups
+from .parquet import footer_hash as footer_hash
+from .parquet import read_chunks as read_chunks
 from .parquet import read_column as read_column
 from .parquet import read_metadata as read_metadata
 from .parquet import read_schema as read_schema
+from .parquet import read_table as read_table
 from .schema import FORMAT_VERSION as FORMAT_VERSION
 from .schema import INFO_FILE as INFO_FILE
 from .schema import QUARANTINE_FILE as QUARANTINE_FILE
@@ -49,3 +54,5 @@ from .splitwords import split_of as split_of
 from .splitwords import split_of_file as split_of_file
 from .splitwords import splits_of_files as splits_of_files
 from .splitwords import without_split as without_split
+from .verification import Verified as Verified
+from .verification import verify as verify

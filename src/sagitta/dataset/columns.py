@@ -1,5 +1,7 @@
 """Which files, columns, classes and splits image Parquet has: one place for files opened and for files converted."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sagitta.dataset.parquet import as_array, read_column, read_schema
-from sagitta.dataset.schema import INFO_FILE, SPLITS, class_names_of, features_of, is_list
+from sagitta.dataset.schema import INFO_FILE, SPLITS, class_names_of, features_of, is_list, single_labels
 from sagitta.dataset.splitwords import flag_of, read_split_column, split_columns, splits_of_files
 from sagitta.errors import DatasetError
 
@@ -309,3 +311,15 @@ def multi_hot(lengths: Ints, labels: Ints, classes: int) -> npt.NDArray[np.bool_
     hot = np.zeros((len(lengths), classes), np.bool_)
     hot[np.repeat(np.arange(len(lengths)), lengths), labels] = True
     return hot
+
+
+def fingerprint(class_names: Sequence[str], splits: Mapping[str, tuple[pa.ChunkedArray, pa.ChunkedArray]]) -> str:
+    """Return a digest of the class names and of each split's labels and content hashes, in row order."""
+    digest = hashlib.blake2b(json.dumps(class_names).encode(), digest_size=16)
+    for name, (labels, hashes) in splits.items():
+        digest.update(f"{name} {len(hashes)}\n".encode())
+        if is_list(labels.type):
+            digest.update(list_lengths(labels).astype("<i8").tobytes())
+        digest.update(as_array(single_labels(labels)).astype("<i8").tobytes())
+        digest.update("".join(hashes.to_pylist()).encode())
+    return digest.hexdigest()

@@ -1,8 +1,13 @@
 """The byte-offset index of a split: file, offset and length of each image, found once and kept in a sidecar.
 
-A sidecar is ``.sagitta-index/SPLIT.arrow`` beside the data, or in the user's cache where the data is read-only. It is
-an Arrow file that is memory-mapped, and its metadata say what it describes: size and footer digest of every file. Where
-these differ it is built anew. Of many processes that start together one builds, the others wait.
+A sidecar is ``.sagitta-index/SPLIT.index`` beside the data, or in the user's cache where the data is read-only::
+
+    digest of all that follows, as 32 hexadecimal digits; end of line
+    JSON: what it describes (size and footer digest of every file), rows of each file; spaces; end of line
+    offsets, 8 bytes each | lengths, 4 bytes each
+
+Where it describes something else, or is damaged, it is built anew and replaced. Of many processes that start together
+one builds, the others wait.
 """
 
 import hashlib
@@ -10,24 +15,23 @@ import json
 import mmap
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sagitta.dataset.pages import NOT_PLAIN, PageError, locate_values
-from sagitta.dataset.parquet import as_array, identity, read_metadata, readable
+from sagitta.dataset.parquet import Chunk, identity, mapped, read_chunks, read_metadata, readable
 from sagitta.errors import DatasetError
-from sagitta.files import lock, user_cache, write_atomic
+from sagitta.files import content_hash, lock, user_cache, write_atomic
 
 Ints = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.uint32]
 
 _FOLDER = ".sagitta-index"
-_VERSION = 1
+_VERSION = 2
+_DIGEST = 32  # hexadecimal digits
 _SPOT_CHECKS = 4  # rows a file whose lengths are compared: a footer does not change when rows change places
 
 
@@ -39,11 +43,19 @@ class Index:
         rows: rows of each file.
         offsets: (N,) int64, of the image's first byte in its file, or ``NOT_PLAIN`` or ``NULL``.
         lengths: (N,) uint32, bytes.
+        sidecar: where it is kept, if anywhere.
     """
 
     rows: tuple[int, ...]
     offsets: Ints
     lengths: Lengths
+    sidecar: Path | None = None
+
+    def forget(self) -> None:
+        """Remove the sidecar, which the files no longer bear out, so that it is made anew at the next opening."""
+        if self.sidecar is not None:
+            with suppress(OSError):
+                self.sidecar.unlink()
 
 
 def open_index(root: Path, cache: Path | None, split: str, files: Sequence[Path], column: str) -> Index:
@@ -60,7 +72,7 @@ def open_index(root: Path, cache: Path | None, split: str, files: Sequence[Path]
         DatasetError: a file cannot be read, or its pages are damaged; names the file and the row.
     """
     key = json.dumps([_VERSION, column, [[path.name, *identity(path)] for path in files]])
-    sidecars = [folder / f"{split}.arrow" for folder in _folders(root, cache)]
+    sidecars = [folder / f"{split}.index" for folder in _folders(root, cache)]
     for sidecar in sidecars:
         if (index := _load(sidecar, key, files)) is not None:
             return index
@@ -71,7 +83,7 @@ def open_index(root: Path, cache: Path | None, split: str, files: Sequence[Path]
             if index is None:
                 index = _build(files, column)
                 _save(sidecar, key, index)
-            return index
+            return replace(index, sidecar=sidecar)
     return _build(files, column)
 
 
@@ -85,18 +97,37 @@ def _folders(root: Path, cache: Path | None) -> list[Path]:
 
 
 def _load(sidecar: Path, key: str, files: Sequence[Path]) -> Index | None:
-    """Return the index in a sidecar, or None where it is missing, damaged or describes something else."""
+    """Return the index in a sidecar, or None where it is missing, damaged or describes something else.
+
+    It is read, not mapped: a mapped file that somebody cuts off kills the process.
+    """
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(sidecar))).read_all()
-        metadata = table.schema.metadata
-        if metadata[b"key"].decode() != key:
-            return None
-        rows = tuple(json.loads(metadata[b"rows"]))
-        offsets, lengths = (as_array(table.column(name)) for name in ("offset", "length"))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        data = sidecar.read_bytes()
+    except OSError:
         return None
-    index = Index(rows, offsets, lengths)
-    return index if len(offsets) == sum(rows) and _spot_check(index, files) else None
+    start = data.find(b"\n", _DIGEST + 1) + 1
+    if not data[_DIGEST + 1 : start].startswith(_head(key)):  # before the digest, which takes longer
+        return None
+    if data[: _DIGEST + 1] != _digest(memoryview(data)[_DIGEST + 1 :]):
+        return None
+    rows = tuple(json.loads(data[_DIGEST + 1 : start])[1])
+    count = sum(rows)
+    index = Index(
+        rows,
+        np.frombuffer(data, "<i8", count, start),
+        np.frombuffer(data, "<u4", count, start + 8 * count),
+        sidecar,
+    )
+    return index if _spot_check(index, files) else None
+
+
+def _head(key: str) -> bytes:
+    """Return how the second line of a sidecar begins."""
+    return f"[{json.dumps(key)}, ".encode()
+
+
+def _digest(data: bytes | memoryview) -> bytes:
+    return f"{content_hash(data)}\n".encode()
 
 
 def _spot_check(index: Index, files: Sequence[Path]) -> bool:
@@ -115,60 +146,56 @@ def _spot_check(index: Index, files: Sequence[Path]) -> bool:
 
 
 def _save(sidecar: Path, key: str, index: Index) -> None:
-    metadata = {"key": key, "rows": json.dumps(index.rows)}
-    schema = pa.schema([("offset", pa.int64()), ("length", pa.uint32())], metadata=metadata)
-    count = len(index.offsets)
-    columns = [  # not by pa.array, which imports pandas
-        pa.Array.from_buffers(pa.int64(), count, [None, pa.py_buffer(index.offsets)]),
-        pa.Array.from_buffers(pa.uint32(), count, [None, pa.py_buffer(index.lengths)]),
-    ]
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    write_atomic(sidecar, sink.getvalue().to_pybytes())
+    head = _head(key) + f"{json.dumps(index.rows)}]".encode()
+    head += b" " * (-(_DIGEST + 1 + len(head) + 1) % 8) + b"\n"
+    data = head + index.offsets.astype("<i8").tobytes() + index.lengths.astype("<u4").tobytes()
+    write_atomic(sidecar, _digest(data) + data)
 
 
 def _build(files: Sequence[Path], column: str) -> Index:
-    parts = [_index_file(path, column) for path in files]
+    parts = [index_file(path, column) for path in files]
     rows = tuple(len(offsets) for offsets, _ in parts)
     offsets = np.concatenate([np.empty(0, np.int64), *(offsets for offsets, _ in parts)])
     lengths = np.concatenate([np.empty(0, np.uint32), *(lengths for _, lengths in parts)])
     return Index(rows, offsets, lengths)
 
 
-def _index_file(path: Path, column: str) -> tuple[Ints, Lengths]:
-    """Walk the pages of one file, through a memory map of its own: closed, it leaves no page in our memory."""
-    metadata = read_metadata(path)
-    number = _leaf_number(metadata.schema, path, column)
-    max_level = metadata.schema.column(number).max_definition_level
+def index_file(path: Path, column: str) -> tuple[Ints, Lengths]:
+    """Walk the pages of one file; returns offsets and lengths, as an :class:`Index` has them.
+
+    Raises:
+        DatasetError: as :func:`open_index`.
+    """
+    max_level = _max_level(path, column)
     parts = [(np.empty(0, np.int64), np.empty(0, np.uint32))]
-    with readable(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    chunks = read_chunks(path, column)
+    with mapped(path) as data:
         row = 0
-        for group in range(metadata.num_row_groups):
-            rows, chunk = metadata.row_group(group).num_rows, metadata.row_group(group).column(number)
+        for chunk in chunks:
             try:
-                parts.append(_locate_chunk(data, chunk, rows, max_level))
+                parts.append(_locate_chunk(data, chunk, max_level))
             except PageError as error:
                 message = f"{path}, row {row + error.value}: damaged ({error}); fetch or convert it again"
                 raise DatasetError(message) from None
-            row += rows
+            row += chunk.rows
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _leaf_number(schema: pq.ParquetSchema, path: Path, column: str) -> int:
+def _max_level(path: Path, column: str) -> int:
+    """Return the definition level of a value that is there."""
+    schema = read_metadata(path).schema
     for number in range(len(schema)):
         leaf = schema.column(number)
         if leaf.path == column:
             if leaf.physical_type != "BYTE_ARRAY" or leaf.max_repetition_level:
                 raise DatasetError(f"{path}: column {column} holds no encoded images, one a row")
-            return number
+            return int(leaf.max_definition_level)
     raise DatasetError(f"{path}: no column {column}, which other files of the dataset have; convert the source again")
 
 
-def _locate_chunk(data: mmap.mmap, chunk: pq.ColumnChunkMetaData, rows: int, max_level: int) -> tuple[Ints, Lengths]:
-    start, size = chunk.dictionary_page_offset or chunk.data_page_offset, chunk.total_compressed_size
-    if chunk.num_values != rows or not 0 <= start <= start + size <= len(data):
-        raise PageError(0, "the footer contradicts itself")
-    if chunk.compression != "UNCOMPRESSED":
-        return np.full(rows, NOT_PLAIN, np.int64), np.zeros(rows, np.uint32)
-    return locate_values(data, start, size, rows, max_level)
+def _locate_chunk(data: mmap.mmap, chunk: Chunk, max_level: int) -> tuple[Ints, Lengths]:
+    if chunk.values != chunk.rows or chunk.size > len(data) - chunk.start:
+        raise PageError(0, "the footer contradicts the file")
+    if chunk.compressed:
+        return np.full(chunk.rows, NOT_PLAIN, np.int64), np.zeros(chunk.rows, np.uint32)
+    return locate_values(data, chunk.start, chunk.size, chunk.rows, max_level)

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
-from sagitta.dataset.parquet import readable
+from sagitta.dataset.parquet import check_footers, read_table
 from sagitta.dataset.schema import QUARANTINE_FILE, SPLITS, DatasetInfo, SplitInfo, plural, single_labels
 from sagitta.dataset.shards import ShardSet, Split
 from sagitta.files import write_atomic
@@ -38,9 +37,10 @@ def summarise(root: Path) -> str:
         DatasetError: ``root`` is no finished dataset, or one of its files is missing or damaged.
     """
     info = DatasetInfo.read(root)
+    check_footers(root, info)
     tables = {
         name: pa.concat_tables(
-            _read(root / file, ["label", "width", "height", "format", "mode"]) for file in split.files
+            read_table(root / file, ["label", "width", "height", "format", "mode"]) for file in split.files
         )
         for name, split in _ordered(info).items()
     }
@@ -56,11 +56,6 @@ def summarise(root: Path) -> str:
 
 def _ordered(info: DatasetInfo) -> dict[str, SplitInfo]:
     return {name: info.splits[name] for name in SPLITS if name in info.splits}
-
-
-def _read(file: Path, columns: Sequence[str]) -> pa.Table:
-    with readable(file):
-        return pq.read_table(str(file), columns=list(columns), partitioning=None)
 
 
 def _counts(info: DatasetInfo, tables: Mapping[str, pa.Table]) -> list[str]:
@@ -130,7 +125,7 @@ def _tally(values: pa.ChunkedArray | Sequence[str], most: int | None = None) -> 
 def _quarantine(root: Path, info: DatasetInfo) -> str:
     if not info.quarantined:
         return "no file was left out"
-    reasons = _read(root / QUARANTINE_FILE, ["reason"])["reason"]
+    reasons = read_table(root / QUARANTINE_FILE, ["reason"])["reason"]
     others = len(pc.unique(reasons)) - _MOST_REASONS
     more = f"; and {others:,} more reasons" if others > 0 else ""
     common = "; ".join(

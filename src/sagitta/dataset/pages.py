@@ -9,26 +9,29 @@ Pages in another encoding are passed over; their values have to be read by a Par
 Apache Parquet format specification, parquet.thrift and Encodings.md, version 2.11.
 """
 
-import mmap
 import struct
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from sagitta.dataset.thrift import Buffer, ThriftError, read_struct
 
 NOT_PLAIN = -1
 """Offset of a value whose page is not PLAIN."""
 NULL = -2
 """Offset of a value that is null."""
 
-Buffer = bytes | mmap.mmap
 Ints = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.uint32]
 
 _DATA_PAGE, _DATA_PAGE_V2 = 0, 3
 _PLAIN, _RLE = 0, 3
-_length_at = struct.Struct("<I").unpack_from
-_double_at = struct.Struct("<d").unpack_from
+_MOST_HEADER = 1000  # values in a page header; those of the format are some 30
+length_at = struct.Struct("<I").unpack_from
+"""Reads the length before a PLAIN value: ``length_at(data, offset - 4)[0]``."""
 
 
 class PageError(Exception):
@@ -66,7 +69,7 @@ def locate_values(data: Buffer, start: int, size: int, count: int, max_level: in
     while position < end:
         try:
             page = _read_page(data, position, end, max_level > 0)
-        except (IndexError, KeyError, TypeError, ValueError, struct.error, RecursionError):
+        except (ThriftError, struct.error):
             raise PageError(done, f"no valid page header at byte {position}") from None
         position = page.end
         part = slice(done, done + page.values)
@@ -84,34 +87,65 @@ def locate_values(data: Buffer, start: int, size: int, count: int, max_level: in
 
 
 class _Page(NamedTuple):
-    """One page: number of values (a dictionary has none), and where its levels and values begin and end."""
+    """One page: number of values (a dictionary has none), and where its body, levels and values begin and end."""
 
     values: int
     plain: bool
+    body: int
     levels_at: int
     values_at: int
     end: int
+    checksum: int | None
 
 
 def _read_page(data: Buffer, position: int, limit: int, nullable: bool) -> _Page:
-    header, body = _read_struct(data, position)
-    kind, size = header[1], header[3]
+    """Read a page header.
+
+    Raises:
+        ThriftError: there is none, or its sizes do not fit.
+    """
+    header, body = read_struct(data, position, limit, _MOST_HEADER)
+    kind, size = header.integer(1), header.integer(3)
     levels_at = values_at = body
     count, plain = 0, False
     if kind == _DATA_PAGE:
-        count, encoding, level_encoding = (header[5][number] for number in (1, 2, 3))
+        count, encoding, level_encoding = (header.struct(5).integer(number) for number in (1, 2, 3))
         plain = encoding == _PLAIN and (level_encoding == _RLE or not nullable)
         if plain and nullable:  # version 1 puts the levels' size before them
             levels_at = body + 4
-            values_at = levels_at + _length_at(data, body)[0]
+            values_at = levels_at + length_at(data, body)[0]
     elif kind == _DATA_PAGE_V2:
-        count, encoding, level_size, repetition_size = (header[8][number] for number in (1, 4, 5, 6))
+        count, encoding, level_size, repetition_size = (header.struct(8).integer(number) for number in (1, 4, 5, 6))
         plain = encoding == _PLAIN
         levels_at = body + repetition_size
         values_at = levels_at + level_size
     if not (count >= 0 and body <= levels_at <= values_at <= body + size <= limit):
-        raise ValueError("sizes out of range")
-    return _Page(count, plain, levels_at, values_at, body + size)
+        raise ThriftError("sizes out of range")
+    checksum = header.integer(4) if 4 in header else None
+    return _Page(count, plain, body, levels_at, values_at, body + size, checksum)
+
+
+def damaged_values(data: Buffer, start: int, size: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield the values of the pages that are not as they were written: the first, and the one behind the last.
+
+    Only pages that carry a checksum can be judged. Where a header is damaged, all that follows counts.
+
+    Args:
+        data: the whole file.
+        start: offset of the column chunk's first page.
+        size: of the chunk, bytes.
+        count: number of values.
+    """
+    position, done = start, 0
+    while position < start + size:
+        try:
+            page = _read_page(data, position, start + size, nullable=False)
+        except (ThriftError, struct.error):
+            yield done, count
+            return
+        if page.checksum is not None and zlib.crc32(data[page.body : page.end]) != page.checksum & 0xFFFFFFFF:
+            yield done, done + page.values if page.values else count
+        position, done = page.end, done + page.values
 
 
 def _locate_page(data: Buffer, page: _Page, max_level: int) -> tuple[Ints, Lengths]:
@@ -131,11 +165,13 @@ def _locate_page(data: Buffer, page: _Page, max_level: int) -> tuple[Ints, Lengt
 
 def _walk(data: Buffer, position: int, end: int, count: int) -> tuple[Ints, Lengths]:
     """Return offsets and lengths of ``count`` values, each behind its length, that together fill the page."""
+    if 4 * count > end - position:  # before there is a list of so many
+        raise PageError(0, f"{count} values do not fit their page")
     ends = [position] * (count + 1)
     for index in range(1, count + 1):
         if position > end - 4:
             raise PageError(max(index - 2, 0), f"a length before byte {position} does not fit its page")
-        position += 4 + _length_at(data, position)[0]
+        position += 4 + length_at(data, position)[0]
         ends[index] = position
     if position != end:
         raise PageError(max(count - 1, 0), f"the values end at byte {position}, their page at {end}")
@@ -174,65 +210,11 @@ def _unpack(packed: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
     return np.packbits(bits, axis=1, bitorder="little")[:, 0]
 
 
-def _read_struct(data: Buffer, position: int) -> tuple[dict[int, Any], int]:
-    """Read a Thrift compact struct: its fields by number, and the position behind it."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[position]:
-        position += 1
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, position = _zigzag(data, position)
-        fields[number], position = _read_value(data, position, head & 15)
-    return fields, position + 1
-
-
-def _read_value(data: Buffer, position: int, kind: int) -> tuple[Any, int]:
-    if kind in (1, 2):  # true, false: the kind is the value
-        return kind == 1, position
-    if kind == 3:
-        return data[position], position + 1
-    if kind in (4, 5, 6):  # i16, i32, i64
-        return _zigzag(data, position)
-    if kind == 7:
-        return _double_at(data, position)[0], position + 8
-    if kind == 8:  # binary or string
-        size, position = _varint(data, position)
-        return data[position : position + size], position + size
-    if kind in (9, 10):  # list, set
-        return _read_list(data, position)
-    if kind == 12:
-        return _read_struct(data, position)
-    raise ValueError(f"Thrift type {kind}")
-
-
-def _read_list(data: Buffer, position: int) -> tuple[list[Any], int]:
-    size, kind = data[position] >> 4, data[position] & 15
-    position += 1
-    if size == 15:
-        size, position = _varint(data, position)
-    values = []
-    for _ in range(size):
-        # Unlike a field, a boolean in a list takes a byte.
-        value, position = _read_value(data, position, 3 if kind in (1, 2) else kind)
-        values.append(value)
-    return values, position
-
-
-def _varint(data: Buffer, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
+    while (byte := data[position]) > 127:
         value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
+        position, shift = position + 1, shift + 7
         if shift > 63:
             raise ValueError("a number of more than 64 bits")
-
-
-def _zigzag(data: Buffer, position: int) -> tuple[int, int]:
-    value, position = _varint(data, position)
-    return (value >> 1) ^ -(value & 1), position
+    return value | byte << shift, position + 1

@@ -1,6 +1,12 @@
-"""Parquet files as they are met: their identity, schema, columns and row groups, with errors that name the file."""
+"""Parquet files as they are met: their identity, schema, columns and row groups, with errors that name the file.
+
+A damaged file is an error. Arrow tells almost all damage as an exception; but its Python binding ends the process when
+it is asked for a column chunk of a row group whose footer is damaged (``RowGroupMetaData.column``: the C++ constructor
+throws, and nobody catches). So :func:`read_chunks` reads that part of the footer itself, and nothing here asks Arrow.
+"""
 
 import hashlib
+import mmap
 import os
 import threading
 from bisect import bisect_right
@@ -8,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sagitta.dataset.schema import features_of
+from sagitta.dataset.schema import DatasetInfo, features_of
+from sagitta.dataset.thrift import Struct, ThriftError, read_struct
 from sagitta.errors import DatasetError
 
 _ROW_GROUP_BYTES = 256 * 2**20
 _SIGNATURE = 28  # bytes behind a signed footer: nonce and tag
+_FREE_ROWS = 2**24  # rows beyond that must have a byte each, so that a lying count does not fill the memory
 
 
 def identity(path: Path) -> tuple[int, str]:
@@ -31,6 +39,15 @@ def identity(path: Path) -> tuple[int, str]:
     """
     size, footer = _read_footer(path)
     return size, hashlib.blake2b(footer, digest_size=16).hexdigest()
+
+
+def footer_hash(path: Path) -> str:
+    """Return :func:`identity` in one word, as ``sagitta.json`` keeps it.
+
+    Raises:
+        DatasetError: as :func:`identity`.
+    """
+    return "-".join(map(str, identity(path)))
 
 
 def _read_footer(path: Path) -> tuple[int, bytes]:
@@ -50,6 +67,21 @@ def _read_footer(path: Path) -> tuple[int, bytes]:
 
 def _encrypted(path: Path) -> DatasetError:
     return DatasetError(f"{path}: encrypted Parquet, which Sagitta does not read; decrypt it first")
+
+
+def check_footers(root: Path, info: DatasetInfo) -> None:
+    """Make sure that every shard has the size and the footer that were written, before Arrow reads it.
+
+    Raises:
+        DatasetError: one has not, or cannot be read.
+    """
+    for split in info.splits.values():
+        for file, recorded in zip(split.files, split.footers, strict=False):  # none where nobody noted them
+            if footer_hash(root / file) != recorded:
+                raise DatasetError(
+                    f"{root / file}: not the size or the footer that was written; fetch it again, or convert its "
+                    f"source again (`sagitta verify {root}` names all that is damaged)"
+                )
 
 
 @contextmanager
@@ -79,6 +111,61 @@ def read_metadata(path: Path) -> pq.FileMetaData:
     return metadata
 
 
+class Chunk(NamedTuple):
+    """The values of one column in one row group, as the footer says.
+
+    Attributes:
+        rows: of the row group.
+        values: nulls included; more than rows in a column of lists.
+        start: offset of the first page.
+        size: bytes, as stored.
+        unpacked: bytes, without the compression.
+        compressed: whether there is one.
+    """
+
+    rows: int
+    values: int
+    start: int
+    size: int
+    unpacked: int
+    compressed: bool
+
+
+def read_chunks(path: Path, leaf: str) -> list[Chunk]:
+    """Return where one leaf column (``image.bytes``) of a file lies, one chunk a row group.
+
+    Raises:
+        DatasetError: as :func:`read_metadata`, or the footer contradicts itself or the file.
+    """
+    metadata = read_metadata(path)
+    size, footer = _read_footer(path)
+    try:
+        fields, _ = read_struct(footer, 0, len(footer), len(footer))
+        chunks = [_chunk(group, leaf, size) for group in fields.items_of(4, Struct)] if 4 in fields else []
+    except ThriftError as error:
+        raise DatasetError(f"{path}: its footer is damaged ({error}); fetch or convert it again") from None
+    rows = sum(chunk.rows for chunk in chunks)
+    if rows != metadata.num_rows or rows > max(size, _FREE_ROWS):
+        raise DatasetError(
+            f"{path}: its footer is damaged ({metadata.num_rows:,} rows, {rows:,} in row groups, {size:,} bytes); "
+            "fetch or convert it again"
+        )
+    return chunks
+
+
+def _chunk(group: Struct, leaf: str, size: int) -> Chunk:
+    """Return the chunk of a leaf column in a row group of a file of so many bytes."""
+    chunks = [column.struct(3) for column in group.items_of(1, Struct)]
+    found = [chunk for chunk in chunks if b".".join(chunk.items_of(3, bytes)) == leaf.encode()]
+    if len(found) != 1:
+        raise ThriftError(f"a row group with {len(found)} columns {leaf}")
+    fields, rows = found[0], group.integer(3)
+    values, start, length = fields.integer(5), fields.integer(11, 0) or fields.integer(9), fields.integer(7)
+    if not (rows >= 0 and values >= 0 and start >= 4 and 0 <= length <= size - start):
+        raise ThriftError("counts and places that contradict each other")
+    return Chunk(rows, values, start, length, fields.integer(6), fields.integer(4) != 0)
+
+
 def read_schema(path: Path) -> pa.Schema:
     """Return the columns of a Parquet file.
 
@@ -95,6 +182,17 @@ def read_schema(path: Path) -> pa.Schema:
     return schema
 
 
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Yield a file's bytes through a memory map of its own: closed, it leaves no page in this process's memory.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with readable(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
 def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:
     """Return one column of all files, or a struct's leaf as ``image.path``; None where a file has no such column.
 
@@ -105,16 +203,28 @@ def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:
     column, *leaf = name.split(".")
     for path in files:
         with readable(path):
-            file = pq.ParquetFile(str(path))
+            file = pq.ParquetFile(str(path), page_checksum_verification=True)
             if column not in file.schema_arrow.names:
                 return None
             values = file.read(columns=[name], use_threads=False).column(0)
+            if len(values) != file.metadata.num_rows:
+                raise DatasetError(f"{path}: column {name} is damaged ({len(values)} rows); fetch or convert it again")
             for part in leaf:
                 values = pc.struct_field(values, part)
             parts.append(values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values)
     with readable(files[0]):
         tables = [pa.table({name: values}) for values in parts]
         return pa.concat_tables(tables, promote_options="permissive").column(0)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of a file.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with readable(path), pq.ParquetFile(str(path), page_checksum_verification=True) as file:
+        return file.read(columns=list(columns))
 
 
 def as_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:
@@ -172,7 +282,11 @@ class RowGroups:
             room = self._most_bytes - metadata.row_group(group).total_byte_size
             while self._kept and sum(kept.nbytes for kept in self._kept.values()) > room:  # before the next is read
                 self._kept.popitem(last=False)
-            with pq.ParquetFile(str(self._files[file]), metadata=metadata) as parquet:
-                self._kept[key] = parquet.read_row_group(group, columns=[self._leaf], use_threads=False).column(0)
+            path = self._files[file]
+            with pq.ParquetFile(str(path), metadata=metadata, page_checksum_verification=True) as parquet:
+                column = parquet.read_row_group(group, columns=[self._leaf], use_threads=False).column(0)
+            if len(column) != metadata.row_group(group).num_rows:
+                raise DatasetError(f"{path}: row group {group} is damaged; fetch or convert it again")
+            self._kept[key] = column
         self._kept.move_to_end(key)
         return self._kept[key]

@@ -10,6 +10,12 @@ How the format changes: a reader keeps fields of ``sagitta.json`` and columns th
 those that came later, so what is new is optional and keeps the version's number; another number is only for what an
 older reader would get wrong. Version 2 added ``source_hash``, ``group``, checksums, ``warnings`` and ``reduced``, and
 lets ``mean`` and ``std`` be empty, which an older reader would divide by; version 1 still opens.
+
+What is damaged is found at one of three times::
+
+    opening          sagitta.json by its checksum, shards by size and footer (``footers``), the index by its digest
+    reading          a column by the checksums of its pages; an image by the length before it; a file by its size
+    sagitta verify   every byte of every file (``checksums``, ``quarantine_checksum``), and which image it is
 """
 
 import json
@@ -115,11 +121,13 @@ class SplitInfo:
         rows: how many.
         files: shard paths relative to the dataset's folder, in row order.
         checksums: :func:`sagitta.files.file_hash` of each shard; none where nobody noted them.
+        footers: likewise size and digest of the footer, as ``7356-0f3a...``.
     """
 
     rows: int
     files: tuple[str, ...]
     checksums: tuple[str, ...] = ()
+    footers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ class DatasetInfo:
         fingerprint: digest over class names, splits, labels and content hashes in row order.
         provenance: how the data was prepared: source, layout, split rule, options, versions.
         quarantined: number of rows of the quarantine table.
+        quarantine_checksum: :func:`sagitta.files.file_hash` of it; empty where nobody noted it.
         multilabel: a row has several labels, or none.
         warnings: what a person should know before trusting it, one sentence each.
         reduced: what decoding leaves out of images, and in how many of them.
@@ -154,6 +163,7 @@ class DatasetInfo:
     fingerprint: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quarantined: int = 0
+    quarantine_checksum: str = ""
     multilabel: bool = False
     warnings: tuple[str, ...] = ()
     reduced: Mapping[str, int] = field(default_factory=dict)
@@ -188,7 +198,7 @@ class DatasetInfo:
                 if root.exists()
                 else f"{root}: no such dataset; make one: sagitta convert SOURCE {root}"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{path}: not valid JSON ({error}); convert the source again") from None
         version = values.get("format_version") if isinstance(values, dict) else None
         if version not in _READABLE:
@@ -196,7 +206,8 @@ class DatasetInfo:
                 f"{path}: format version {version}, this Sagitta reads {' and '.join(map(str, _READABLE))}; "
                 "convert the source again, or take the Sagitta that wrote it"
             )
-        if values.pop("checksum", None) not in (None, _checksum(values)):
+        missing = version > 1 and "checksum" not in values  # null says that somebody has edited the file
+        if missing or values.pop("checksum", None) not in (None, _checksum(values)):
             raise DatasetError(f"{path}: not as it was written (its checksum differs); convert the source again")
         del values["format_version"]
         try:
@@ -222,6 +233,20 @@ def _all(kind: Any, *counts: int) -> Callable[[Any], bool]:
     return lambda value: all(isinstance(each, kind) for each in value) and (not counts or len(value) in counts)
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0  # a boolean is an int, too
+
+
+def _are_counts(values: Any) -> bool:
+    return len(values) == 2 and all(map(_is_count, values))
+
+
+def _are_numbers(values: Any, least: float = 0) -> bool:
+    """Say whether these are the means or deviations of no, one or three channels."""
+    finite = (type(value) in (int, float) and least <= value < float("inf") for value in values)
+    return len(values) in (0, 1, 3) and all(finite)
+
+
 def _is_reduction(value: Any) -> bool:
     if value is None:
         return True
@@ -231,15 +256,17 @@ def _is_reduction(value: Any) -> bool:
 
 _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "class_names": _all(str),
-    "channels": lambda value: value in (1, 3),
+    "channels": lambda value: type(value) is int and value in (1, 3),
     "splits": lambda value: len(value) > 0 and all(_is_split(split) for split in value.values()),
-    "mean": _all(int | float, 0, 1, 3),
-    "std": _all(int | float, 0, 1, 3),
-    "min_size": _all(int, 2),
-    "max_size": _all(int, 2),
+    "mean": _are_numbers,
+    "std": lambda values: _are_numbers(values, 1e-6),  # pixels are divided by it
+    "min_size": _are_counts,
+    "max_size": _are_counts,
     "fingerprint": lambda value: isinstance(value, str),
     "provenance": lambda value: isinstance(value, dict),
-    "quarantined": lambda value: isinstance(value, int),
+    "quarantined": _is_count,
+    "quarantine_checksum": lambda value: isinstance(value, str),
+    "multilabel": lambda value: isinstance(value, bool),
     "warnings": _all(str),
     "reduced": lambda value: isinstance(value, dict),
     "reduction": _is_reduction,
@@ -248,11 +275,13 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _is_split(split: SplitInfo) -> bool:
-    return isinstance(split.rows, int) and _all(str)(split.files) and _all(str)(split.checksums)
+    noted = all(len(each) in (0, len(split.files)) for each in (split.checksums, split.footers))
+    return noted and _is_count(split.rows) and _all(str)((*split.files, *split.checksums, *split.footers))
 
 
 def _split_info(values: Mapping[str, Any]) -> SplitInfo:
-    return SplitInfo(values["rows"], tuple(values["files"]), tuple(values.get("checksums", ())))
+    noted = (tuple(values.get(name, ())) for name in ("checksums", "footers"))
+    return SplitInfo(values["rows"], tuple(values["files"]), *noted)
 
 
 def _canonical(values: Mapping[str, Any]) -> str:

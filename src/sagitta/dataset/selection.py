@@ -39,6 +39,17 @@ class Selection(Split):
         split, number = self._place(row)
         return split.image(number)
 
+    def images(self, rows: npt.ArrayLike) -> list[memoryview]:
+        """Return the encoded images of (N,) rows, see :meth:`Split.images`."""
+        numbers = np.asarray(rows, np.int64)
+        if numbers.size and numbers.min() < 0:
+            raise IndexError(f"row {numbers.min()}")
+        found: dict[int, memoryview] = {}
+        for part in np.unique(self._part[numbers]).tolist():
+            mine = np.flatnonzero(self._part[numbers] == part).tolist()
+            found |= zip(mine, self._parts[part][0].images(self._row[numbers[mine]]), strict=True)
+        return [found[place] for place in range(len(numbers))]
+
     def release(self) -> None:
         """Take the pages of mapped files out of this process's memory."""
         for split, _ in self._parts:

@@ -31,16 +31,27 @@ from sagitta.dataset.columns import (
     multi_hot,
 )
 from sagitta.dataset.index import Index, open_index
-from sagitta.dataset.pages import NOT_PLAIN, NULL
-from sagitta.dataset.parquet import RowGroups, as_array, identity, read_column, read_metadata, read_schema, readable
+from sagitta.dataset.pages import NOT_PLAIN, NULL, length_at
+from sagitta.dataset.parquet import (
+    RowGroups,
+    as_array,
+    check_footers,
+    identity,
+    read_column,
+    read_metadata,
+    read_schema,
+    readable,
+)
 from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
-from sagitta.files import content_hash, file_hash
+from sagitta.files import content_hash
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_PREFIX = np.arange(-4, 0)
+"""Where the length before a value lies, from the value's first byte."""
 
 
 class Split:
@@ -92,10 +103,10 @@ class Split:
         offset = self._index.offsets.item(row)
         file = bisect_right(self._ends, row)
         if offset >= 0:
-            view = self._maps[file]
-            if view is None:
-                view = self._map(file)
-            return view[offset : offset + self._index.lengths.item(row)]
+            view, length = self._mapped(file), self._index.lengths.item(row)
+            if length_at(view, offset - 4)[0] != length:
+                raise self._changed(row)
+            return view[offset : offset + length]
         image = None if offset == NULL else self._row_groups.read(file, row - self._starts[file])
         if image is None:
             path = self._given_path(row)
@@ -104,12 +115,37 @@ class Split:
         return memoryview(image)
 
     def images(self, rows: npt.ArrayLike) -> list[memoryview]:
-        """Return the encoded images of (N,) rows; see :meth:`image`."""
-        numbers = np.asarray(rows).tolist()
-        if self.zero_copy:
-            return [self.image(row) for row in numbers]
-        found = {row: self.image(row) for row in sorted(set(numbers))}  # in order: each row group is read once
-        return [found[row] for row in numbers]
+        """Return the encoded images of (N,) rows; see :meth:`image`.
+
+        What :meth:`image` checks is checked for all at once: without the interpreter's lock, since it may wait for the
+        disk, and each file's size once.
+        """
+        numbers = np.asarray(rows, np.int64)
+        if numbers.size and numbers.min() < 0:
+            raise IndexError(f"row {numbers.min()}")
+        if not self.zero_copy:
+            found = {row: self.image(row) for row in np.unique(numbers).tolist()}  # each row group is read once
+            return [found[row] for row in numbers.tolist()]
+        offsets, lengths = self._index.offsets[numbers], self._index.lengths[numbers]
+        if (missing := np.flatnonzero(offsets < 0)).size:
+            self.image(int(numbers[missing[0]]))  # says what is wrong with it
+        files = np.searchsorted(self._ends, numbers, side="right")
+        views = {file: self._mapped(file) for file in np.unique(files).tolist()}
+        for file, view in views.items():
+            mine = np.flatnonzero(files == file)
+            stored = np.frombuffer(view, np.uint8).take(offsets[mine, None] + _PREFIX).view("<u4")[:, 0]
+            if (wrong := np.flatnonzero(stored != lengths[mine])).size:
+                raise self._changed(int(numbers[mine[wrong[0]]]))
+        bounds = zip(files.tolist(), offsets.tolist(), (offsets + lengths).tolist(), strict=True)
+        return [views[file][start:end] for file, start, end in bounds]
+
+    def _changed(self, row: int) -> DatasetError:
+        """Return the error for a row that is not where the index says; the index is not used again."""
+        self._index.forget()
+        return DatasetError(
+            f"{self.where(row)}: not as it was when the dataset was first opened (the file is damaged, or was written "
+            "to); fetch or convert it again, and see what `sagitta verify` says"
+        )
 
     def release(self) -> None:
         """Take the pages of mapped files out of this process's memory; views stay valid, the page cache keeps them."""
@@ -141,7 +177,7 @@ class Split:
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray | None:
-        return None if self._layout.path is None else read_column(self.files, self._layout.path)
+        return None if self._layout.path is None else self._read(self._layout.path)
 
     @cached_property
     def labels(self) -> Ints | Bools:
@@ -150,7 +186,7 @@ class Split:
         Raises:
             DatasetError: a label is null or not one of the classes; names the row.
         """
-        column = read_column(self.files, self._layout.label)
+        column = self._read(self._layout.label)
         assert column is not None  # the layout names a column that is there
         names = self._class_names
         lengths = list_lengths(column) if is_list(column.type) else None
@@ -172,7 +208,7 @@ class Split:
         Raises:
             DatasetError: an image or a file cannot be read.
         """
-        column = read_column(self.files, "content_hash")
+        column = self._read("content_hash")
         hashes = [content_hash(self.image(row)) for row in range(len(self))] if column is None else column.to_pylist()
         return pa.array(hashes, pa.string())
 
@@ -183,7 +219,7 @@ class Split:
         Raises:
             DatasetError: as :attr:`content_hashes`.
         """
-        column = read_column(self.files, "source_hash")
+        column = self._read("source_hash")
         return self.content_hashes if column is None else pa.array(column.to_pylist(), pa.string())
 
     def column(self, name: str) -> npt.NDArray[Any] | None:
@@ -192,8 +228,14 @@ class Split:
         Raises:
             DatasetError: a file cannot be read.
         """
-        column = read_column(self.files, name)
+        column = self._read(name)
         return None if column is None else as_array(column)
+
+    def _read(self, name: str) -> pa.ChunkedArray | None:
+        column = read_column(self.files, name)
+        if column is not None and len(column) != len(self):  # else a row would get another one's value
+            raise DatasetError(f"{self.files[0]}: {len(column)} rows in column {name}, but {len(self)} images")
+        return column
 
     def as_dataset(self, transform: Callable[..., Any] | None = None) -> Any:
         """Return the split as a map-style torch ``Dataset`` of ``(image, label)``: :class:`sagitta.SplitDataset`.
@@ -208,20 +250,34 @@ class Split:
         self._maps = [None] * len(self.files)
         self._row_groups = RowGroups(self.files, self._layout.image)
 
-    def _map(self, file: int) -> memoryview:
+    def _mapped(self, file: int) -> memoryview:
+        """Return a file's bytes, which are all there now: beyond a file's end is no exception, but a deadly signal."""
         view = self._maps[file]
-        if view is not None:
-            return view
+        if view is None:
+            view = self._maps[file] = self._map(file)
+        assert isinstance(view.obj, mmap.mmap)
+        if view.obj.size() < len(view):  # the former is that of the file, as it is now
+            self._maps[file] = None
+            raise self._shorter(file)
+        return view
+
+    def _map(self, file: int) -> memoryview:
         with readable(self.files[file]), self.files[file].open("rb") as source:
-            mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:  # there is nothing in it
+                raise self._shorter(file) from None
         start, end = self._starts[file], self._ends[file]
         offsets, lengths = self._index.offsets[start:end], self._index.lengths[start:end]
-        # Beyond a file's end there is no exception, but a signal that kills the process.
-        if (offsets + lengths > len(mapped)).any():
-            raise DatasetError(f"{self.files[file]}: shorter than when it was opened; fetch or convert it again")
-        view = memoryview(mapped)
-        self._maps[file] = view
-        return view
+        there = offsets >= 0
+        if not ((offsets >= 4) | (offsets == NOT_PLAIN) | (offsets == NULL)).all():
+            raise self._changed(start)
+        if (lengths[there] > len(mapped) - offsets[there]).any():
+            raise self._shorter(file)
+        return memoryview(mapped)
+
+    def _shorter(self, file: int) -> DatasetError:
+        return DatasetError(f"{self.files[file]}: shorter than when it was opened; fetch or convert it again")
 
 
 class ShardSet:
@@ -273,6 +329,7 @@ class ShardSet:
             return cls._open_foreign(root, cache)
         info = DatasetInfo.read(root)
         files = {name: [root / file for file in split.files] for name, split in info.splits.items()}
+        check_footers(root, info)
         first = next((paths[0] for paths in files.values() if paths), None)
         if first is None:
             raise DatasetError(f"{root}: the dataset has no shards; convert the source again")
@@ -334,36 +391,6 @@ class ShardSet:
         """Let go of files and memory maps, as soon as no view is left; the next access opens them again."""
         for split in self.splits.values():
             split.close()
-
-    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make sure that every shard and every image in it is what was converted.
-
-        A shard whose checksum is right is right as a whole; of one that has none, or another, the images are hashed.
-
-        Args:
-            progress: called with the rows done and the rows in all, after each shard.
-
-        Raises:
-            DatasetError: names file and row of the first image that differs, or the file; or the dataset has no hashes.
-        """
-        total, done = sum(map(len, self.splits.values())), 0
-        for name, split in self.splits.items():
-            checksums = dict(zip(split.files, self.info.splits[name].checksums, strict=False))
-            hashes = split.column("content_hash")
-            if hashes is None:
-                raise DatasetError(f"{self.root}: no content_hash column to verify; convert it with `sagitta convert`")
-            for file, rows in split.rows_of_files():
-                with readable(file):
-                    whole = checksums.get(file) == file_hash(file)
-                for row in () if whole else rows:
-                    if content_hash(split.image(row)) != hashes[row]:
-                        where = split.where(row)
-                        raise DatasetError(f"{where}: not the image that was converted; fetch the file again")
-                if not whole and file in checksums:
-                    raise DatasetError(f"{file}: its images are right but something else in it is not; fetch it again")
-                done += len(rows)
-                if progress is not None:
-                    progress(done, total)
 
 
 def _reopen(root: Path, cache: Path | None) -> ShardSet:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sagitta.dataset import (
     ROWS,
+    Chunk,
     RowGroups,
     Source,
     class_names_in,
@@ -24,8 +24,8 @@ from sagitta.dataset import (
     is_list,
     label_numbers,
     plural,
+    read_chunks,
     read_column,
-    read_metadata,
     read_schema,
     splits_of_files,
 )
@@ -208,15 +208,15 @@ def _open(tree: Tree, name: str, schema: pa.Schema, labels: _Labels, options: So
         return _texts(where, read_column([path], column))
 
     try:
-        metadata = read_metadata(path)
+        chunks = read_chunks(path, leaves[0])
         column = read_column([path], labels.column)
         originals = read_column([path], leaves[1]) if leaves[1] else None
         given, warnings = given_splits(where, schema.names, texts, options.split_column)
         rows = rows_table(
             where,
-            _paths(name, originals.to_pylist() if originals else [None] * metadata.num_rows),
+            _paths(name, originals.to_pylist() if originals else [None] * sum(chunk.rows for chunk in chunks)),
             _label_names(where, column, labels, options.label_separator),  # null for now: left out of the source
-            _sizes(metadata, leaves[0]),
+            _sizes(chunks),
             None,
             texts(options.group_column) if options.group_column else None,
         )
@@ -264,12 +264,6 @@ def _texts(where: str, column: pa.ChunkedArray | None) -> list[str | None]:
     return found
 
 
-def _sizes(metadata: pq.FileMetaData, leaf: str) -> list[int]:
+def _sizes(chunks: Iterable[Chunk]) -> list[int]:
     """Return for every row the mean bytes of an image in its row group, from the footer alone."""
-    sizes: list[int] = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        chunks = (group.column(index) for index in range(group.num_columns))
-        total = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == leaf)
-        sizes += [total // max(group.num_rows, 1)] * group.num_rows
-    return sizes
+    return [chunk.unpacked // chunk.rows for chunk in chunks for _ in range(chunk.rows)]
