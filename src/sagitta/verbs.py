@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command and with its name: convert, verify, fit, probe, ensemble, evaluate, predict.
+"""What Sagitta does, one function a command: convert, verify, fit, probe, ensemble, evaluate, predict.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.

@@ -250,6 +250,22 @@ def test_convert_inspect_and_fit_on_a_dataset(work: Path, photo_folder: Path) ->
     assert result.returncode == 0 and (work / "runs" / "dataset-1" / "run.json").is_file(), result.stderr
 
 
+def test_verify_names_every_damage_and_training_refuses_what_it_reads(tmp_path: Path, photo_folder: Path) -> None:
+    assert sagitta("convert", photo_folder, "dataset", cwd=tmp_path).returncode == 0
+    whole = sagitta("verify", "dataset", cwd=tmp_path)
+    assert (whole.returncode, whole.stdout) == (0, "dataset: 40 rows in 5 files, all as they were written\n")
+    train = tmp_path / "dataset" / "train" / "00000.parquet"
+    data = bytearray(train.read_bytes())
+    data[data.index(b"\0\0\0\0\1\0\0\0\0\0\0\0")] ^= 1  # among the labels
+    train.write_bytes(data)
+    refused(sagitta("fit", "dataset", "--epochs", 1, cwd=tmp_path), "train/00000.parquet", "CRC")
+    refused(sagitta("verify", "dataset", cwd=tmp_path), "train/00000.parquet, rows 0 to ", "column label")
+    (tmp_path / "dataset" / "quarantine.parquet").unlink()
+    both = sagitta("verify", "dataset", cwd=tmp_path)
+    assert both.returncode == 2 and len(both.stdout.splitlines()) >= 2 and "(and 1 more damage)" in both.stderr
+    refused(sagitta("verify", "nowhere", cwd=tmp_path), "nowhere")
+
+
 @pytest.mark.parametrize("native", ["1", "0"])
 def test_restart_markers_and_the_engine(
     tmp_path: Path, photo_folder: Path, native: str, monkeypatch: pytest.MonkeyPatch

@@ -247,10 +247,10 @@ def fingerprints(work: Path) -> dict[str, Any]:
 def _told(data: Path) -> dict[str, Any]:
     """Return what a dataset says about itself in the fields that 0.1.0 had, but for the provenance."""
     info = json.loads(ShardSet.open(data).info.to_json())
-    for name in ("provenance", "checksum", "warnings", "reduced", "reduction"):
+    for name in ("provenance", "checksum", "quarantine_checksum", "warnings", "reduced", "reduction"):
         del info[name]
     for split in info["splits"].values():
-        del split["checksums"]
+        del split["checksums"], split["footers"]
     return dict(info) | {"format_version": 1}
 
 

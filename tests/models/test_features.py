@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 from sagitta import Loader, ShardSet
 from sagitta.conversion.options import ConvertOptions
 from sagitta.conversion.pipeline import convert
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.features import FeatureStore, extract, prepare, split_head
 from sagitta.models.networks import build_network
@@ -86,6 +87,30 @@ def test_damaged_parts_are_computed_again(store: FeatureStore) -> None:
     part.write_bytes(part.read_bytes()[:40])
     assert store.missing(pa.array(["a"])).tolist() == [0]
     assert not part.exists()
+
+
+def test_one_flipped_bit_in_a_part_never_changes_a_feature(store: FeatureStore) -> None:
+    hashes, rng = pa.array(["a", "b", "c"]), random.Random(0)
+    vectors = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    ends = []
+    for _ in range(200):
+        store.add(hashes, vectors)
+        (part,) = store.folder.glob("*.parquet")
+        data = bytearray(part.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        part.write_bytes(data)
+        store.__dict__.pop("_parts", None)  # as another process finds it
+        if store.missing(hashes).size:
+            ends.append("computed again")
+            continue
+        try:
+            assert (store.read(hashes) == vectors).all()
+            ends.append("right")
+        except DatasetError as error:
+            assert str(error).endswith("run the same command again, which computes them")
+            assert store.missing(hashes).size
+            ends.append("refused")
+    assert ends.count("computed again") > 50 and ends.count("refused") > 5
 
 
 def test_other_weights_or_preprocessing_have_features_of_their_own(store: FeatureStore, body: nn.Module) -> None:

@@ -115,7 +115,11 @@ def verify(argv: list[str]) -> None:
     from sagitta.verbs import verify as run_verify
 
     parser = Command(
-        "verify", "DATASET", "Read every byte of a converted dataset and name what is not as it was written."
+        "verify",
+        "DATASET",
+        "Read every byte of a converted dataset and name what is not as it was written: file, row or column.",
+        "Opening a dataset, as fit, test and predict do, checks sagitta.json, the size and the footer of every shard, "
+        "and the index; reading checks labels and other columns. Bits inside an image are checked here only.",
     )
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="a converted dataset")
     a, _ = parser.parse(argv)

@@ -5,7 +5,7 @@ it is asked for a column chunk of a row group whose footer is damaged (``RowGrou
 throws, and nobody catches). So :func:`read_chunks` reads that part of the footer itself, and nothing here asks Arrow.
 """
 
-import hashlib
+import io
 import mmap
 import os
 import threading
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from sagitta.dataset.schema import DatasetInfo, features_of
 from sagitta.dataset.thrift import Struct, ThriftError, read_struct
 from sagitta.errors import DatasetError
+from sagitta.files import content_hash
 
 _ROW_GROUP_BYTES = 256 * 2**20
 _SIGNATURE = 28  # bytes behind a signed footer: nonce and tag
@@ -38,35 +39,42 @@ def identity(path: Path) -> tuple[int, str]:
         DatasetError: the file is missing, cut off, encrypted or not Parquet.
     """
     size, footer = _read_footer(path)
-    return size, hashlib.blake2b(footer, digest_size=16).hexdigest()
+    return size, content_hash(footer)
 
 
-def footer_hash(path: Path) -> str:
-    """Return :func:`identity` in one word, as ``sagitta.json`` keeps it.
+def footer_hash(file: Path | bytes) -> str:
+    """Return :func:`identity` of a Parquet file, or of its bytes, in one word, as ``sagitta.json`` keeps it.
 
     Raises:
         DatasetError: as :func:`identity`.
     """
-    return "-".join(map(str, identity(path)))
+    if isinstance(file, Path):
+        return "-".join(map(str, identity(file)))
+    size, footer = _footer_of(io.BytesIO(file), "the file")
+    return f"{size}-{content_hash(footer)}"
 
 
 def _read_footer(path: Path) -> tuple[int, bytes]:
     """Return the file's size and its serialised footer."""
     with readable(path), path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 8, 0))
-        tail = file.read(8)
-        if tail[4:] == b"PARE":
-            raise _encrypted(path)
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or length + 12 > size:
-            raise DatasetError(f"{path}: not a complete Parquet file (no footer); fetch or convert it again")
-        file.seek(size - 8 - length)
-        return size, file.read(length)
+        return _footer_of(file, path)
 
 
-def _encrypted(path: Path) -> DatasetError:
-    return DatasetError(f"{path}: encrypted Parquet, which Sagitta does not read; decrypt it first")
+def _footer_of(file: BinaryIO, name: object) -> tuple[int, bytes]:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 8, 0))
+    tail = file.read(8)
+    if tail[4:] == b"PARE":
+        raise _encrypted(name)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or length + 12 > size:
+        raise DatasetError(f"{name}: not a complete Parquet file (no footer); fetch or convert it again")
+    file.seek(size - 8 - length)
+    return size, file.read(length)
+
+
+def _encrypted(name: object) -> DatasetError:
+    return DatasetError(f"{name}: encrypted Parquet, which Sagitta does not read; decrypt it first")
 
 
 def check_footers(root: Path, info: DatasetInfo) -> None:
@@ -79,8 +87,8 @@ def check_footers(root: Path, info: DatasetInfo) -> None:
         for file, recorded in zip(split.files, split.footers, strict=False):  # none where nobody noted them
             if footer_hash(root / file) != recorded:
                 raise DatasetError(
-                    f"{root / file}: not the size or the footer that was written; fetch it again, or convert its "
-                    f"source again (`sagitta verify {root}` names all that is damaged)"
+                    f"{root / file}: not the size or the footer that was written; fetch it again, or remove {root} and "
+                    f"convert its source again (`sagitta verify {root}` names all that is damaged)"
                 )
 
 
@@ -161,7 +169,7 @@ def _chunk(group: Struct, leaf: str, size: int) -> Chunk:
         raise ThriftError(f"a row group with {len(found)} columns {leaf}")
     fields, rows = found[0], group.integer(3)
     values, start, length = fields.integer(5), fields.integer(11, 0) or fields.integer(9), fields.integer(7)
-    if not (rows >= 0 and values >= 0 and start >= 4 and 0 <= length <= size - start):
+    if not (rows >= 0 and values >= 0 and (start >= 4 or not length) and 0 <= length <= size - start):
         raise ThriftError("counts and places that contradict each other")
     return Chunk(rows, values, start, length, fields.integer(6), fields.integer(4) != 0)
 

@@ -123,19 +123,19 @@ class Split:
         numbers = np.asarray(rows, np.int64)
         if numbers.size and numbers.min() < 0:
             raise IndexError(f"row {numbers.min()}")
-        if not self.zero_copy:
+        offsets, lengths = self._index.offsets[numbers], self._index.lengths[numbers]
+        if (offsets < 0).any():
             found = {row: self.image(row) for row in np.unique(numbers).tolist()}  # each row group is read once
             return [found[row] for row in numbers.tolist()]
-        offsets, lengths = self._index.offsets[numbers], self._index.lengths[numbers]
-        if (missing := np.flatnonzero(offsets < 0)).size:
-            self.image(int(numbers[missing[0]]))  # says what is wrong with it
         files = np.searchsorted(self._ends, numbers, side="right")
-        views = {file: self._mapped(file) for file in np.unique(files).tolist()}
-        for file, view in views.items():
-            mine = np.flatnonzero(files == file)
-            stored = np.frombuffer(view, np.uint8).take(offsets[mine, None] + _PREFIX).view("<u4")[:, 0]
-            if (wrong := np.flatnonzero(stored != lengths[mine])).size:
-                raise self._changed(int(numbers[mine[wrong[0]]]))
+        order = np.argsort(files, kind="stable")
+        places, stored = offsets[order, None] + _PREFIX, np.empty((len(order), 4), np.uint8)
+        views = {}
+        for file, start, end in _runs(files[order]):
+            view = views[file] = self._mapped(file)
+            np.frombuffer(view, np.uint8).take(places[start:end], out=stored[start:end], mode="clip")
+        if (wrong := np.flatnonzero(stored.view("<u4")[:, 0] != lengths[order])).size:
+            raise self._changed(int(numbers[order[wrong[0]]]))
         bounds = zip(files.tolist(), offsets.tolist(), (offsets + lengths).tolist(), strict=True)
         return [views[file][start:end] for file, start, end in bounds]
 
@@ -278,6 +278,12 @@ class Split:
 
     def _shorter(self, file: int) -> DatasetError:
         return DatasetError(f"{self.files[file]}: shorter than when it was opened; fetch or convert it again")
+
+
+def _runs(values: Ints) -> Iterator[tuple[int, int, int]]:
+    """Yield each of the values, which are sorted, with its first place and the one behind its last."""
+    starts = np.flatnonzero(np.diff(values, prepend=-1)).tolist()
+    yield from zip(values[starts].tolist(), starts, [*starts[1:], len(values)], strict=True)
 
 
 class ShardSet:

@@ -2,11 +2,12 @@
 
 ::
 
-    CACHE/features/MODEL-KEY/PART.parquet    content_hash, vector (fixed-size list<float>)
+    CACHE/features/MODEL-KEY/PART-FOOTER.parquet    content_hash, vector (fixed-size list<float>)
 
 KEY stands for the network's weights and the preprocessing. Rows are found by the content of their image, so a dataset
 that has grown, or another one with the same photos, asks for its new images only. Parts appear whole or not at all; an
-interrupted run goes on behind the last one.
+interrupted run goes on behind the last one. A part says in its name what size and footer it has, and its pages carry
+checksums: what is damaged is removed, and computed again.
 """
 
 import copy
@@ -27,8 +28,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sagitta.dataset import ShardSet
-from sagitta.errors import ConfigError
+from sagitta.dataset import ShardSet, footer_hash, read_table
+from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
@@ -116,8 +117,10 @@ class FeatureStore:
         parts = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
-                parts.append((path, pq.read_table(path, columns=["content_hash"]).column(0)))
-            except (OSError, pa.ArrowException):
+                if not path.stem.endswith(f"-{footer_hash(path)}"):
+                    raise DatasetError(f"{path}: another size or footer than was written")
+                parts.append((path, read_table(path, ["content_hash"]).column(0)))
+            except DatasetError:
                 path.unlink(missing_ok=True)
         return parts
 
@@ -134,28 +137,46 @@ class FeatureStore:
 
     def add(self, hashes: pa.Array, vectors: Floats) -> None:
         """Write a part of (N,) content hashes and (N, D) vectors."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        sink = pa.BufferOutputStream()
         table = pa.table({"content_hash": hashes, "vector": vectors_array(vectors)})
-        pq.write_table(table, sink, compression="none", use_dictionary=False)
         name = content_hash("".join(hashes.to_pylist()).encode())
-        write_atomic(self.folder / f"{name}.parquet", sink.getvalue().to_pybytes())
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="none", use_dictionary=False, write_page_checksum=True)
+        data = sink.getvalue().to_pybytes()
+        write_atomic(self.folder / f"{name}-{footer_hash(data)}.parquet", data)
         self.__dict__.pop("_parts", None)
 
     def read(self, hashes: pa.Array, out: Floats | None = None) -> Floats:
-        """Return features (N, D) of (N,) content hashes that all are there; into ``out``, if given."""
+        """Return features (N, D) of (N,) content hashes that all are there; into ``out``, if given.
+
+        Raises:
+            DatasetError: some are damaged; they are removed, so that the next call of :func:`extract` computes them.
+        """
         positions, start = self._find(hashes), 0
         for path, part in self._parts:
             wanted = np.flatnonzero((positions >= start) & (positions < start + len(part)))
             if wanted.size:
-                column = pq.read_table(path, columns=["vector"]).column(0).combine_chunks()
-                vectors = column.flatten().to_numpy().reshape(len(part), -1)
+                vectors = self._vectors(path, len(part))
                 if out is None:
                     out = np.empty((len(hashes), vectors.shape[1]), np.float32)
                 out[wanted] = vectors[positions[wanted] - start]
             start += len(part)
         assert out is not None
         return out
+
+    def _vectors(self, path: Path, rows: int) -> Floats:
+        try:
+            column = read_table(path, ["vector"]).column(0).combine_chunks()
+            numbers, width = column.flatten(), column.type.list_size
+            if len(numbers) == rows * width:
+                vectors: Floats = numbers.to_numpy().reshape(rows, width)
+                return vectors
+        except DatasetError:
+            pass
+        path.unlink(missing_ok=True)
+        self.__dict__.pop("_parts", None)
+        raise DatasetError(
+            f"{path}: these features are damaged, and removed now; run the same command again, which computes them"
+        )
 
 
 def vectors_array(vectors: Floats) -> pa.Array:
