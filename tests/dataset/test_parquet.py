@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sagitta.dataset import parquet
-from sagitta.dataset.parquet import RowGroups, as_array, identity, read_column
+from sagitta.dataset.parquet import Chunk, RowGroups, as_array, identity, read_chunks, read_column
+from sagitta.dataset.shards import ShardSet
+from sagitta.errors import DatasetError
 
 
 def test_identity_is_that_of_size_and_footer(tmp_path: Path) -> None:
@@ -29,6 +31,51 @@ def test_a_column_of_several_files(tmp_path: Path) -> None:
     assert numbers.to_pylist() == [1, 2, 3]
     assert paths.to_pylist() == ["a", None, "b"]
     assert read_column(files, "y") is None
+
+
+def test_text_that_is_not_utf_8_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    text = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 1, 2], "<i4")), pa.py_buffer(b"a\xff"))
+    pq.write_table(pa.table({"x": text, "image": [b"", b""], "label": text}), tmp_path / "x.parquet")
+    with pytest.raises(DatasetError, match=r"x.parquet: cannot be read .*UTF8"):
+        read_column([tmp_path / "x.parquet"], "x")
+    with pytest.raises(DatasetError, match=r"x.parquet: cannot be read .*UTF8"):
+        ShardSet.open(tmp_path)
+    column = read_column([tmp_path / "x.parquet"], "x", any_text=True)
+    assert column is not None and column[0].as_py() == "a"
+
+
+def test_chunks_are_what_arrow_says(tmp_path: Path) -> None:
+    path, rng = tmp_path / "x.parquet", np.random.default_rng(0)
+    table = pa.table(
+        {"image": pa.array([{"bytes": rng.bytes(99), "path": "p"}] * 25), "labels": [[1, 2], []] * 12 + [[3]]}
+    )
+    for compression in ("none", "zstd"):
+        pq.write_table(table, path, row_group_size=10, compression=compression)
+        metadata = pq.read_metadata(path)
+        for number, leaf in enumerate(("image.bytes", "image.path", "labels.list.element")):
+            for group, chunk in enumerate(read_chunks(path, leaf)):
+                column = metadata.row_group(group).column(number)
+                assert column.path_in_schema == leaf
+                assert chunk == Chunk(
+                    metadata.row_group(group).num_rows,
+                    column.num_values,
+                    column.dictionary_page_offset or column.data_page_offset,
+                    column.total_compressed_size,
+                    column.total_uncompressed_size,
+                    compression != "none",
+                )
+    with pytest.raises(DatasetError, match="0 columns nothing"):
+        read_chunks(path, "nothing")
+
+
+def test_more_rows_than_bytes_are_believed_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": pa.nulls(5000, pa.binary())}), path)
+    assert path.stat().st_size < 5000
+    assert [chunk.rows for chunk in read_chunks(path, "image")] == [5000]
+    monkeypatch.setattr(parquet, "_FREE_ROWS", 4999)
+    with pytest.raises(DatasetError, match=r"x.parquet: its footer is damaged \(5,000 rows, 5,000 in row groups"):
+        read_chunks(path, "image")
 
 
 @pytest.mark.parametrize("values", [[[1, 2], [3]], [[5], [4], [6]], [["a", None], ["b"]], [[1.5], [None]]])

@@ -1,4 +1,5 @@
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,13 +104,11 @@ def test_one_flipped_bit_in_a_part_never_changes_a_feature(store: FeatureStore) 
         if store.missing(hashes).size:
             ends.append("computed again")
             continue
-        try:
+        ends.append("refused")
+        with suppress(DatasetError):
             assert (store.read(hashes) == vectors).all()
-            ends.append("right")
-        except DatasetError as error:
-            assert str(error).endswith("run the same command again, which computes them")
-            assert store.missing(hashes).size
-            ends.append("refused")
+            ends[-1] = "right"
+        assert bool(store.missing(hashes).size) == (ends[-1] == "refused")  # then it is removed
     assert ends.count("computed again") > 50 and ends.count("refused") > 5
 
 

@@ -201,11 +201,16 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
         yield data
 
 
-def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:
+def read_column(files: Sequence[Path], name: str, *, any_text: bool = False) -> pa.ChunkedArray | None:
     """Return one column of all files, or a struct's leaf as ``image.path``; None where a file has no such column.
 
+    Args:
+        files: in row order.
+        name: of the column or the leaf.
+        any_text: also text that is not UTF-8, on which ``as_py`` fails.
+
     Raises:
-        DatasetError: a file cannot be read.
+        DatasetError: a file cannot be read, or its text is not UTF-8.
     """
     parts: list[pa.ChunkedArray] = []
     column, *leaf = name.split(".")
@@ -217,6 +222,8 @@ def read_column(files: Sequence[Path], name: str) -> pa.ChunkedArray | None:
             values = file.read(columns=[name], use_threads=False).column(0)
             if len(values) != file.metadata.num_rows:
                 raise DatasetError(f"{path}: column {name} is damaged ({len(values)} rows); fetch or convert it again")
+            if not any_text:
+                values.validate(full=True)
             for part in leaf:
                 values = pc.struct_field(values, part)
             parts.append(values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values)

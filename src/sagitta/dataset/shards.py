@@ -177,7 +177,7 @@ class Split:
 
     @cached_property
     def _paths(self) -> pa.ChunkedArray | None:
-        return None if self._layout.path is None else self._read(self._layout.path)
+        return None if self._layout.path is None else self._read(self._layout.path, any_text=True)
 
     @cached_property
     def labels(self) -> Ints | Bools:
@@ -231,8 +231,8 @@ class Split:
         column = self._read(name)
         return None if column is None else as_array(column)
 
-    def _read(self, name: str) -> pa.ChunkedArray | None:
-        column = read_column(self.files, name)
+    def _read(self, name: str, *, any_text: bool = False) -> pa.ChunkedArray | None:
+        column = read_column(self.files, name, any_text=any_text)
         if column is not None and len(column) != len(self):  # else a row would get another one's value
             raise DatasetError(f"{self.files[0]}: {len(column)} rows in column {name}, but {len(self)} images")
         return column
