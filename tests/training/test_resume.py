@@ -22,7 +22,7 @@ from sagitta.settings import Settings, read_values, settings_of
 from sagitta.training import fit
 from sagitta.training.resume import find_last, is_complete, resumable
 
-BEGIN = {"model": "simple-cnn", "image_size": 16, "batch_size": 8}
+BEGIN: dict[str, Any] = {"model": "simple-cnn", "image_size": 16, "batch_size": 8}
 
 
 @pytest.fixture
@@ -163,10 +163,7 @@ def test_more_epochs_follow_the_schedule_of_them_all(images: Path, schedule: str
         callbacks=[Rates("parts")],
     )
     steps = len(rates["whole"])
-    assert (
-        rates["parts"] == rates["whole"][steps // 3 :]
-        and len(set(rates["whole"])) == (steps, 1)[schedule == "constant"]
-    )
+    assert rates["parts"] == rates["whole"][steps // 3 :] and len(set(rates["whole"])) > 1
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.003)
     planned = build_schedule(optimizer, schedule, steps, 0.25)  # type: ignore[arg-type]
     found = [optimizer.param_groups[0]["lr"]]
