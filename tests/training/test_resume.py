@@ -1,5 +1,6 @@
 """How a run is gone on with: what may change, where it stands, what is damaged, and what is left of its log."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -116,7 +117,12 @@ def test_other_data_is_refused_and_the_same_data_elsewhere_taken(
     assert "run: was trained before images, labels or the options of digits changed" in capsys.readouterr().err
     shutil.copytree(images, "moved")
     assert main(["fit", "moved", "--resume", "run", "--epochs", "3"]) == 0
-    assert read_values(run / "config.yaml")["source"] == "moved" and read_record(run)["epochs"] == 3
+    moved = str(Path("moved").absolute())
+    assert read_values(run / "config.yaml")["source"] == moved and read_record(run)["epochs"] == 3
+    Path("elsewhere").mkdir()
+    run.rename("elsewhere/run")
+    with contextlib.chdir("elsewhere"):
+        assert main(["fit", "--resume", "run", "--epochs", "4"]) == 0 and main(["test", "run"]) == 0
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

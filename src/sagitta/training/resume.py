@@ -29,7 +29,15 @@ from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
 from sagitta.loading import ImageData
-from sagitta.run import CONFIG_FILE, LAST_CHECKPOINT, MEMBERS, PREVIOUS_CHECKPOINT, is_first_process, read_record
+from sagitta.run import (
+    CONFIG_FILE,
+    LAST_CHECKPOINT,
+    MEMBERS,
+    PREVIOUS_CHECKPOINT,
+    find_source,
+    is_first_process,
+    read_record,
+)
 from sagitta.settings import Settings, read_values, short_name
 from sagitta.training.watch import say
 
@@ -181,6 +189,23 @@ def interrupted(run: Path, settings: Settings) -> Interrupted:
             f"gone on with: sagitta fit DATA --weights {run}"
         )
     return Interrupted(run, checkpoint, changed)
+
+
+def with_data(run: Path, settings: Settings) -> Settings:
+    """Return settings that find the data from here, and from anywhere if it was given anew.
+
+    Args:
+        run: run directory.
+        settings: the run's own, with some of them changed.
+
+    Raises:
+        ConfigError: the run's data is not where it was.
+    """
+    own = str(read_values(run / CONFIG_FILE)["source"])
+    if settings.source == own:
+        return settings.changed({"source": find_source(run, own)})
+    given = Path(settings.source).expanduser()
+    return settings.changed({"source": str(given.absolute())}) if given.exists() else settings
 
 
 def resumable(run: Path) -> Path:
