@@ -4,6 +4,8 @@ import contextlib
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,3 +279,12 @@ def test_the_log_behind_the_checkpoint_is_cut_and_half_a_row_too(run: Path) -> N
 def test_a_run_without_its_settings_cannot_be_resumed() -> None:
     with pytest.raises(ConfigError, match=r"nowhere: cannot be resumed, config\.yaml is missing"):
         resumable(Path("nowhere"))
+
+
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_left_alone() -> None:
+    """Real processes and SIGKILL, in the mode that has everything at once; bench/kills.py has the others."""
+    script = Path(__file__).parents[2] / "bench" / "kills.py"
+    command = [sys.executable, "-W", "ignore", str(script), "--kills", "1", "--modes", "all", "head first"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "4 kills, 0 of 4 trials not equal" in done.stdout
