@@ -7,7 +7,8 @@ import pytest
 
 from sagitta.conversion import ConvertOptions
 from sagitta.dataset import ShardSet
-from sagitta.evaluation.overlap import Seen, digests_of, keep_seen, overlap_warnings, read_seen, seen_of
+from sagitta.errors import DatasetError
+from sagitta.evaluation.overlap import SEEN_FILE, Seen, digests_of, keep_seen, overlap_warnings, read_seen, seen_of
 from sagitta.loading import ImageData
 from sagitta.run import write_record
 
@@ -53,6 +54,17 @@ def test_a_run_knows_what_its_weights_were_trained_on_before(tmp_path: Path) -> 
     assert found is None
     found = read_seen(tmp_path / "second")
     assert found is not None and found.trained.tolist() == [3, 5, 7, 11] and found.chose.tolist() == [2**64 - 1]
+
+
+def test_a_damaged_record_of_it_is_named(tmp_path: Path) -> None:
+    write_record(tmp_path)
+    keep_seen(tmp_path, Seen(np.array([3, 5], np.uint64), np.array([7], np.uint64)))
+    path = tmp_path / SEEN_FILE
+    data = bytearray(path.read_bytes())
+    data[data.index(np.array([3, 5, 7], np.uint64).tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=f"{SEEN_FILE}: cannot be read .*CRC"):
+        read_seen(tmp_path)
 
 
 def test_what_is_said_of_it() -> None:

@@ -232,14 +232,14 @@ def read_column(files: Sequence[Path], name: str, *, any_text: bool = False) -> 
         return pa.concat_tables(tables, promote_options="permissive").column(0)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Return some columns of a file.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return some columns of a file, or all.
 
     Raises:
         DatasetError: it cannot be read.
     """
     with readable(path), pq.ParquetFile(str(path), page_checksum_verification=True) as file:
-        return file.read(columns=list(columns))
+        return file.read(columns=None if columns is None else list(columns))
 
 
 def as_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:

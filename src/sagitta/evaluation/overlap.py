@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.dataset import Split, plural
+from sagitta.dataset import Split, plural, read_table
 from sagitta.files import write_atomic
 from sagitta.run import run_of
 
@@ -97,16 +97,20 @@ def keep_seen(run: Path, seen: Seen, *before: str | Path | None) -> None:
         {"digest": np.concatenate([whole.trained, whole.chose]), "use": pa.array(uses).dictionary_encode()}
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, use_dictionary=["use"])
+    pq.write_table(table, sink, use_dictionary=["use"], write_page_checksum=True)
     write_atomic(run / SEEN_FILE, sink.getvalue().to_pybytes())
 
 
 def read_seen(path: Path) -> Seen | None:
-    """Return what a run's model, or that of a checkpoint in a run, has seen; None where nobody noted it."""
+    """Return what a run's model, or that of a checkpoint in a run, has seen; None where nobody noted it.
+
+    Raises:
+        DatasetError: what was noted is damaged.
+    """
     run = run_of(path)
     if run is None or not (run / SEEN_FILE).is_file():
         return None
-    table = pq.read_table(run / SEEN_FILE)
+    table = read_table(run / SEEN_FILE)
     digests, uses = table["digest"].to_numpy(), np.array(table["use"].to_pylist())
     return Seen(digests[uses == "trained"], digests[uses == "chose"])
 

@@ -113,7 +113,7 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write the classes and the predictions into a folder."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self.predictions, sink)
+        pq.write_table(self.predictions, sink, write_page_checksum=True)
         write_atomic(folder / PREDICTIONS_FILE, sink.getvalue().to_pybytes())
         write_atomic(folder / CLASSES_FILE, _as_csv(self.classes))
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from sagitta.dataset import read_table
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.members import Model
 from sagitta.evaluation.overlap import digest_column, read_seen
@@ -88,7 +88,7 @@ def _unseen(run: Path) -> pa.Table:
         SagittaError: its data cannot be read.
     """
     if (file := run / OUT_OF_FOLD / PREDICTIONS_FILE).is_file():
-        found = pq.read_table(file)
+        found = read_table(file)
         if "digest" not in found.column_names:
             raise ConfigError(f"{run} did not note which images it judged out of fold; make it again")
         return found.filter(pc.is_valid(found["digest"]))
