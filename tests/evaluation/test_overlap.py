@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sagitta.conversion import ConvertOptions
-from sagitta.dataset import ShardSet
+from sagitta.dataset import ShardSet, read_chunks
 from sagitta.errors import DatasetError
 from sagitta.evaluation.overlap import SEEN_FILE, Seen, digests_of, keep_seen, overlap_warnings, read_seen, seen_of
 from sagitta.loading import ImageData
@@ -61,7 +61,8 @@ def test_a_damaged_record_of_it_is_named(tmp_path: Path) -> None:
     keep_seen(tmp_path, Seen(np.array([3, 5], np.uint64), np.array([7], np.uint64)))
     path = tmp_path / SEEN_FILE
     data = bytearray(path.read_bytes())
-    data[data.index(np.array([3, 5, 7], np.uint64).tobytes())] ^= 1
+    (chunk,) = read_chunks(path, "digest")
+    data[chunk.start + chunk.size - 1] ^= 1
     path.write_bytes(data)
     with pytest.raises(DatasetError, match=f"{SEEN_FILE}: cannot be read .*CRC"):
         read_seen(tmp_path)
