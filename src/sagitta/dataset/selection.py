@@ -1,8 +1,7 @@
 """Rows of some splits as a split of its own: what cross-validation trains and validates on. No image is copied."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,6 @@ class Selection(Split):
         """Take the pages of mapped files out of this process's memory."""
         for split, _ in self._parts:
             split.release()
-
-    def rows_of_files(self) -> Iterator[tuple[Path, range]]:
-        """Refuse: a file holds other rows, too."""
-        raise TypeError(f"split {self.name!r} is a selection of rows, which has no files of its own")
 
     def where(self, row: int) -> str:
         """Return file and row for an error message."""

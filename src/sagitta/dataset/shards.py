@@ -8,9 +8,8 @@ the same bytes, more slowly.
 import hashlib
 import importlib
 import json
-import mmap
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,8 @@ from sagitta.dataset.columns import (
     multi_hot,
 )
 from sagitta.dataset.index import Index, open_index
-from sagitta.dataset.pages import NOT_PLAIN, NULL, length_at
+from sagitta.dataset.mapping import MappedImages
+from sagitta.dataset.pages import NOT_PLAIN, NULL
 from sagitta.dataset.parquet import (
     RowGroups,
     as_array,
@@ -40,7 +40,6 @@ from sagitta.dataset.parquet import (
     read_column,
     read_metadata,
     read_schema,
-    readable,
 )
 from sagitta.dataset.schema import INFO_FILE, DatasetInfo, SplitInfo, is_list, plural
 from sagitta.errors import DatasetError
@@ -50,8 +49,6 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_PREFIX = np.arange(-4, 0)
-"""Where the length before a value lies, from the value's first byte."""
 
 
 class Split:
@@ -81,7 +78,7 @@ class Split:
         self._index = index
         self._ends = np.cumsum(index.rows).tolist()
         self._starts = [0, *self._ends]
-        self._maps: list[memoryview | None] = [None] * len(files)
+        self._images = MappedImages(self.files, index)
         self._row_groups = RowGroups(self.files, layout.image)
 
     def __len__(self) -> int:
@@ -101,12 +98,9 @@ class Split:
         if row < 0:
             raise IndexError(f"row {row}")
         offset = self._index.offsets.item(row)
-        file = bisect_right(self._ends, row)
         if offset >= 0:
-            view, length = self._mapped(file), self._index.lengths.item(row)
-            if length_at(view, offset - 4)[0] != length:
-                raise self._changed(row)
-            return view[offset : offset + length]
+            return self._images.one(row)
+        file = bisect_right(self._ends, row)
         image = None if offset == NULL else self._row_groups.read(file, row - self._starts[file])
         if image is None:
             path = self._given_path(row)
@@ -115,49 +109,18 @@ class Split:
         return memoryview(image)
 
     def images(self, rows: npt.ArrayLike) -> list[memoryview]:
-        """Return the encoded images of (N,) rows; see :meth:`image`.
-
-        What :meth:`image` checks is checked for all at once: without the interpreter's lock, since it may wait for the
-        disk, and each file's size once.
-        """
+        """Return the encoded images of (N,) rows; see :meth:`image`."""
         numbers = np.asarray(rows, np.int64)
         if numbers.size and numbers.min() < 0:
             raise IndexError(f"row {numbers.min()}")
-        offsets, lengths = self._index.offsets[numbers], self._index.lengths[numbers]
-        if (offsets < 0).any():
-            found = {row: self.image(row) for row in np.unique(numbers).tolist()}  # each row group is read once
-            return [found[row] for row in numbers.tolist()]
-        files = np.searchsorted(self._ends, numbers, side="right")
-        order = np.argsort(files, kind="stable")
-        places, stored = offsets[order, None] + _PREFIX, np.empty((len(order), 4), np.uint8)
-        views = {}
-        for file, start, end in _runs(files[order]):
-            view = views[file] = self._mapped(file)
-            np.frombuffer(view, np.uint8).take(places[start:end], out=stored[start:end], mode="clip")
-        if (wrong := np.flatnonzero(stored.view("<u4")[:, 0] != lengths[order])).size:
-            raise self._changed(int(numbers[order[wrong[0]]]))
-        bounds = zip(files.tolist(), offsets.tolist(), (offsets + lengths).tolist(), strict=True)
-        return [views[file][start:end] for file, start, end in bounds]
-
-    def _changed(self, row: int) -> DatasetError:
-        """Return the error for a row that is not where the index says; the index is not used again."""
-        self._index.forget()
-        return DatasetError(
-            f"{self.where(row)}: not as it was when the dataset was first opened (the file is damaged, or was written "
-            "to); fetch or convert it again, and see what `sagitta verify` says"
-        )
+        if (self._index.offsets[numbers] >= 0).all():
+            return self._images.many(numbers)
+        found = {row: self.image(row) for row in np.unique(numbers).tolist()}  # in order: each row group is read once
+        return [found[row] for row in numbers.tolist()]
 
     def release(self) -> None:
         """Take the pages of mapped files out of this process's memory; views stay valid, the page cache keeps them."""
-        for view in self._maps:
-            if view is not None:
-                assert isinstance(view.obj, mmap.mmap)
-                view.obj.madvise(mmap.MADV_DONTNEED)
-
-    def rows_of_files(self) -> Iterator[tuple[Path, range]]:
-        """Yield each file with its rows."""
-        for file, start, end in zip(self.files, self._starts, self._ends, strict=False):
-            yield file, range(start, end)
+        self._images.release()
 
     def where(self, row: int) -> str:
         """Return file and row for an error message."""
@@ -247,43 +210,8 @@ class Split:
 
     def close(self) -> None:
         """Let go of files and memory maps, as soon as no view is left; the next access opens them again."""
-        self._maps = [None] * len(self.files)
+        self._images = MappedImages(self.files, self._index)
         self._row_groups = RowGroups(self.files, self._layout.image)
-
-    def _mapped(self, file: int) -> memoryview:
-        """Return a file's bytes, which are all there now: beyond a file's end is no exception, but a deadly signal."""
-        view = self._maps[file]
-        if view is None:
-            view = self._maps[file] = self._map(file)
-        assert isinstance(view.obj, mmap.mmap)
-        if view.obj.size() < len(view):  # the former is that of the file, as it is now
-            self._maps[file] = None
-            raise self._shorter(file)
-        return view
-
-    def _map(self, file: int) -> memoryview:
-        with readable(self.files[file]), self.files[file].open("rb") as source:
-            try:
-                mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError:  # there is nothing in it
-                raise self._shorter(file) from None
-        start, end = self._starts[file], self._ends[file]
-        offsets, lengths = self._index.offsets[start:end], self._index.lengths[start:end]
-        there = offsets >= 0
-        if not ((offsets >= 4) | (offsets == NOT_PLAIN) | (offsets == NULL)).all():
-            raise self._changed(start)
-        if (lengths[there] > len(mapped) - offsets[there]).any():
-            raise self._shorter(file)
-        return memoryview(mapped)
-
-    def _shorter(self, file: int) -> DatasetError:
-        return DatasetError(f"{self.files[file]}: shorter than when it was opened; fetch or convert it again")
-
-
-def _runs(values: Ints) -> Iterator[tuple[int, int, int]]:
-    """Yield each of the values, which are sorted, with its first place and the one behind its last."""
-    starts = np.flatnonzero(np.diff(values, prepend=-1)).tolist()
-    yield from zip(values[starts].tolist(), starts, [*starts[1:], len(values)], strict=True)
 
 
 class ShardSet:
