@@ -208,7 +208,9 @@ class DatasetInfo:
             )
         missing = version > 1 and "checksum" not in values  # null says that somebody has edited the file
         if missing or values.pop("checksum", None) not in (None, _checksum(values)):
-            raise DatasetError(f"{path}: not as it was written (its checksum differs); convert the source again")
+            raise DatasetError(
+                f"{path}: not as it was written (its checksum differs); remove {root} and convert the source again"
+            )
         del values["format_version"]
         try:
             splits = values["splits"]
