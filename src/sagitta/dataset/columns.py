@@ -19,6 +19,7 @@ from sagitta.errors import DatasetError
 
 Ints = npt.NDArray[np.int64]
 
+_HASHES = 2**16  # made text at a time, so that memory does not grow with the rows
 _MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _LABEL_COLUMNS = ("fine_label", "label", "labels", "class", "class_name", "category", "target")
 _NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
@@ -321,5 +322,6 @@ def fingerprint(class_names: Sequence[str], splits: Mapping[str, tuple[pa.Chunke
         if is_list(labels.type):
             digest.update(list_lengths(labels).astype("<i8").tobytes())
         digest.update(as_array(single_labels(labels)).astype("<i8").tobytes())
-        digest.update("".join(hashes.to_pylist()).encode())
+        for start in range(0, len(hashes), _HASHES):
+            digest.update("".join(hashes[start : start + _HASHES].to_pylist()).encode())
     return digest.hexdigest()
