@@ -20,6 +20,7 @@ from sagitta.dataset.pages import damaged_values
 from sagitta.dataset.parquet import mapped, read_chunks
 from sagitta.dataset.verification import verify
 from sagitta.errors import DatasetError, SagittaError
+from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import open_source
 
 
@@ -93,6 +94,24 @@ def test_a_flipped_label_is_an_error_wherever_it_is_read(root: Path) -> None:
     assert damage(root).startswith(f"{path}, rows 0 to 19: column label is not as it was written")
 
 
+def test_lists_of_labels_are_named_by_their_row_group(root: Path, tmp_path: Path) -> None:
+    images = (root.parent / "several").resolve()
+    images.mkdir()
+    rows = ["path,labels"]
+    for number in range(12):
+        Image.new("L", (4, 4), number * 20).save(images / f"{number}.png")
+        rows.append(f"{number}.png,{'a;b' if number % 3 else 'a'}")
+    (images / "labels.csv").write_text("\n".join(rows))
+    rule = ConvertOptions(workers=1, val=0.0, test=0.0)
+    convert(open_source(str(images), SourceOptions(label_separator=";"), cache=tmp_path), tmp_path / "lists", rule)
+    assert verify(tmp_path / "lists").damage == ()
+    path = tmp_path / "lists" / "train" / "00000.parquet"
+    (chunk,) = read_chunks(path, "label.list.element")
+    assert (chunk.rows, chunk.values) == (12, 20)
+    flip(path, chunk.start + chunk.size - 8)
+    assert damage(tmp_path / "lists").startswith(f"{path}, rows 0 to 11: column label.list.element is not as it was")
+
+
 def test_a_length_before_an_image(root: Path) -> None:
     path = root / "val" / "00000.parquet"
     flip(path, found(path, b"\x89PNG") - 4)
@@ -106,7 +125,7 @@ def test_class_names_counts_and_everything_else_in_the_json(root: Path) -> None:
         flip(path, found(path, word) + 2)
         for read in (verify, ShardSet.open):
             with pytest.raises(DatasetError, match=r"sagitta.json: .*convert the source again"):
-                read(root)  # type: ignore[operator]  # both take a path
+                read(root)
         path.write_bytes(whole)
 
 
@@ -133,7 +152,7 @@ def test_missing_and_shortened_shards_are_all_named(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     result = verify(root)
     assert {line.partition(": ")[0] for line in result.damage} == {str(path), str(root / "val" / "00000.parquet")}
-    assert str(result).endswith("(and 1 more damage)")
+    assert str(result).endswith("(and 1 more place)")
 
 
 def test_any_flipped_bit_is_found_and_its_file_named(root: Path) -> None:
@@ -203,6 +222,14 @@ def test_images_that_somebody_has_compressed_are_verified_too(root: Path) -> Non
     other = pa.array(images, table.schema.field("image").type)
     pq.write_table(table.set_column(0, table.schema.field("image"), other), path, compression="zstd")
     assert damage(root).startswith(f"{path}, row 3: not the image that was converted")
+
+
+def test_of_many_images_the_first_are_named(root: Path) -> None:
+    path = root / "train" / "00000.parquet"
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDAX"))
+    result = verify(root)
+    assert [line.partition(": ")[0] for line in result.damage[:-1]] == [f"{path}, row {row}" for row in range(10)]
+    assert result.damage[-1].startswith(f"{path}: more images than these 10") and "(and 10 more places)" in str(result)
 
 
 def test_what_is_no_converted_dataset(tmp_path: Path) -> None:

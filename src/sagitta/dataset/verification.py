@@ -52,7 +52,7 @@ class Verified:
         """Return it in one line."""
         if not self.damage:
             return f"{self.root}: {plural(self.rows, 'row')} in {plural(self.files, 'file')}, all as they were written"
-        more = f" (and {plural(len(self.damage) - 1, 'more damage', 'more damages')})" if len(self.damage) > 1 else ""
+        more = f" (and {plural(len(self.damage) - 1, 'more place')})" if len(self.damage) > 1 else ""
         return f"{self.damage[0]}{more}"
 
 
@@ -143,13 +143,15 @@ class _Shard:
     def _named(self) -> Iterator[str]:
         """Yield the images and columns that are damaged."""
         columns = list(self._columns())
-        images = list(islice(self._images(), _NAMED))
-        yield from images
+        images = list(islice(self._images(), _NAMED + 1))
+        yield from images[:_NAMED]
+        if len(images) > _NAMED:
+            yield f"{self.path}: more images than these {_NAMED} are not those that were converted; {_REMEDY}"
         for name, first, behind in columns:
             if not (images and name == layout_of([self.path]).image):  # whose rows are named already
                 rows = f"row {first}" if behind == first + 1 else f"rows {first} to {behind - 1}"
                 yield f"{self.path}, {rows}: column {name} is not as it was written; {_REMEDY}"
-        if class_names_of(read_schema(self.path)) != self.class_names:
+        if class_names_of(read_schema(self.path)) not in (None, self.class_names):
             yield f"{self.path}: names other classes than {INFO_FILE}; {_REMEDY}"
 
     def _columns(self) -> Iterator[tuple[str, int, int]]:
