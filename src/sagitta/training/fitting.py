@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,21 +31,20 @@ from sagitta.evaluation import (
 from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
 from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
+from sagitta.ranks import connected, is_first_process, launched, shared
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
     check_free,
-    from_first_process,
-    is_first_process,
     new_run_directory,
     read_metrics,
     read_record,
     save_config,
-    told_to_other_ranks,
     write_record,
 )
 from sagitta.settings import Settings, device_of, short_name
+from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.headfirst import (
@@ -56,6 +55,7 @@ from sagitta.training.headfirst import (
     find_head,
     solve_first,
 )
+from sagitta.training.interruption import EndWhenAsked
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -101,9 +101,9 @@ def fit(
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
-    check_free(out)
-    with quiet():
+    with quiet(), ExitStack() as together:
         trial = check_before_conversion(settings, resume)
+        check_free(out)  # now each process knows its rank
         if member_of is not None and trial.num_devices * trial.num_nodes > 1:
             raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
@@ -111,6 +111,7 @@ def fit(
         data = settings.image_data(verbose=verbose and is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
+        together.enter_context(connected(trial))
         if settings.undecided():
             say(f"recipe: {settings.recipe(data.shards).reason}")
         settings = _measured(settings.resolve(data.shards), data)
@@ -119,20 +120,21 @@ def fit(
         classifier = _classifier(settings, resume)
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
         _check_before_training(settings, data, classifier, trial.num_devices * trial.num_nodes)
-        run = resume or new_run_directory(out, settings.source)
-        with told_to_other_ranks(run):
-            if not resume:
-                save_config(run / CONFIG_FILE, settings.to_yaml())
-            say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            pixels = data.batch_size * math.prod(data.preprocessing.size)
-            with ended_early(member_of or run), threads_for(pixels):
-                if resume:
-                    return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
-                before = check_first_weights(settings.model["weights"], classifier, data)
-                seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
-                keep_seen(run, seen, before)
-                head = solve_first(data, classifier, verbose=is_first_process())
-                return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
+        run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
+        if not resume:
+            save_config(run / CONFIG_FILE, settings.to_yaml())
+        say_beginning(data, classifier, settings.trainer["max_epochs"], run)
+        pixels = data.batch_size * math.prod(data.preprocessing.size)
+        together.enter_context(ended_early(member_of or run))
+        together.enter_context(launched(trial, lambda: going_on(run)))
+        with threads_for(pixels):
+            if resume:
+                return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
+            before = check_first_weights(settings.model["weights"], classifier, data)
+            seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+            keep_seen(run, seen, before)
+            head = solve_first(data, classifier, verbose=is_first_process())
+            return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
 
 
 def resumable(run: Path) -> Path:
@@ -269,7 +271,7 @@ def _measured(settings: Settings, data: ImageData) -> Settings:
             say(line)
             return float(value)
 
-        value = from_first_process(key.rpartition(".")[2], found)
+        value = shared(key, found)
         settings = settings.changed({key: int(value) if key == "data.batch_size" else value})
     return settings
 
@@ -294,7 +296,7 @@ def _train(
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *callbacks, *begin, kept],
+        callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked()],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -336,18 +338,25 @@ def _train(
 
 @contextmanager
 def ended_early(run: Path) -> Iterator[None]:
-    """Say how to go on where a run is interrupted, or cannot be written any more."""
+    """Say how to go on where a run is interrupted, or cannot be written any more; the first process does, for all."""
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends an interrupted program
-        raise KeyboardInterrupt(_going_on(run)) from None
+        with raised():
+            yield
+    except Ended:
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = interruption_of(error).number
+        if not is_first_process():
+            raise Ended(128 + number) from None
+        raise Interrupted(going_on(run), number) from None
     except BrokenPipeError:  # what it says, not what it writes
         raise
     except OSError as error:
-        raise SagittaError(f"{remedy_of(error)}; {_going_on(run)}") from None
+        raise SagittaError(f"{remedy_of(error)}; {going_on(run)}") from None
 
 
-def _going_on(run: Path) -> str:
+def going_on(run: Path) -> str:
+    """Return how to go on with a run that has not come to its end."""
     if (run / MEMBERS).is_dir() or (run / "checkpoints" / LAST_CHECKPOINT).is_file():
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
     return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
