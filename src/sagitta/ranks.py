@@ -188,7 +188,8 @@ def launched(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
             lost = "" if asked else others.failure(_FREE if lost else 0) or lost
             others.end(_SAID if asked else 0)
         if not asked and not is_first_process():
-            time.sleep(_SAID)  # the first process has said it by then, and whoever started this one has ended it
+            # The first process has said it by then, and whoever started this one has ended it.
+            time.sleep(_SAID if others is not None or not lost else 3 * _FREE)
         if lost:
             raise SagittaError(f"{lost}; {advice()}") from None
         raise
