@@ -61,7 +61,7 @@ class _Channel:
         self._store = PrefixStore(f"sagitta-{attempt}-{number}", store)
 
     def tell(self, name: str, value: Any) -> None:
-        self._store.set(name, json.dumps(value))
+        self._store.set(name, json.dumps(value, default=str))
 
     def hear(self, name: str) -> Any:
         try:

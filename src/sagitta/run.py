@@ -43,6 +43,7 @@ from sagitta.ranks import is_first_process
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
+PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
@@ -80,8 +81,7 @@ def check_free(out: Path | None) -> None:
     if not is_first_process():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        begun = (out / MEMBERS).is_dir() and "ensemble" not in read_record(out)
-        resumable = begun or (out / "checkpoints" / LAST_CHECKPOINT).is_file()
+        resumable = (out / CONFIG_FILE).is_file() and not {"ensemble", "probe"} & set(read_record(out))
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or "
             + (f"go on with --resume {out}" if resumable else "remove it")

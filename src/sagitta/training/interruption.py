@@ -1,6 +1,5 @@
 """A training that a signal asks to end: between two steps, on all devices at the same, with what it has done saved."""
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,20 +7,22 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from sagitta.signals import Interrupted, Listener
+from sagitta.training.checkpoints import Checkpoints
 
 
 class EndWhenAsked(Checkpoint):
-    """Ends a training where a signal asked for it, on whichever device: after the step that all have finished.
+    """Ends a training where a signal asked for it, on whichever device: after a step that all have finished.
 
-    Among Lightning's checkpoints it comes after all other callbacks, so that what is saved holds what they did. A
-    second signal ends the training at once.
+    It is the first one from which the run can go on, or the end of the epoch where a validation comes before. A second
+    signal ends the training at once. Among Lightning's checkpoints it comes after all other callbacks, so that what is
+    saved holds what they did.
 
     Args:
-        save: writes what the training goes on from, on every device; called between two steps.
+        kept: writes what the run goes on from.
     """
 
-    def __init__(self, save: Callable[[pl.Trainer], None] | None = None) -> None:
-        self._save = save
+    def __init__(self, kept: Checkpoints) -> None:
+        self._kept = kept
         self._listener: Listener | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -33,21 +34,11 @@ class EndWhenAsked(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and end where that was asked for."""
-        if number := self._asked(trainer):
-            if self._save is not None:
-                self._save(trainer)
+        if (number := self._asked(trainer)) and self._kept.save_inside(trainer, batch_idx + 1):
             raise Interrupted(number=number)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """End where that was asked for; what the training goes on from was saved before the validation."""
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End where that was asked for; the epoch is saved."""
         if number := self._asked(trainer):
             raise Interrupted(number=number)
 
@@ -61,11 +52,11 @@ class EndWhenAsked(Checkpoint):
         return int(trainer.strategy.reduce(torch.tensor(asked, device=trainer.strategy.root_device), reduce_op="max"))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the signals to those who listened before; what was asked for meanwhile holds."""
-        asked = self._asked(trainer)
+        """Leave the signals to those who listened before; what was asked for behind the last epoch holds."""
+        number = self._asked(trainer)
         self._leave()
-        if asked:
-            raise Interrupted(number=asked)
+        if number:
+            raise Interrupted(number=number)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the signals to those who listened before."""
