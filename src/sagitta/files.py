@@ -152,6 +152,9 @@ def _locked(path: Path) -> IO[str]:
         except OSError as error:
             file.close()
             if error.errno in _NO_LOCKS:
+                with suppress(OSError):
+                    path.unlink()
+                    path.parent.rmdir()  # unless there is more in it
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
             raise
         with suppress(FileNotFoundError):
