@@ -39,6 +39,7 @@ from sagitta.errors import ConfigError
 from sagitta.files import check_place, remedy, write_atomic
 from sagitta.pool import usable_cores
 from sagitta.ranks import is_first_process
+from sagitta.sources import BUILTIN
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -184,11 +185,13 @@ def find_source(run: Path, source: str) -> str:
 
     Args:
         run: run directory.
-        source: as its configuration names it, no built-in and nothing on the Hub.
+        source: as its configuration names it; a built-in, or something on the Hub, is no place.
 
     Raises:
         ConfigError: it is not there any more; names the places.
     """
+    if source in BUILTIN or source.startswith("hf://"):
+        return source
     if Path(source).expanduser().is_absolute():
         places = [Path(source).expanduser()]
     else:
@@ -200,7 +203,7 @@ def find_source(run: Path, source: str) -> str:
         if place.exists():
             return source if place == Path(source) or place == Path.cwd() / source else str(place)
     looked = " and ".join(dict.fromkeys(str(place.absolute()) for place in places))
-    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it: sagitta test {run} DATA")
+    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it as DATA")
 
 
 def read_record(run: Path) -> dict[str, Any]:

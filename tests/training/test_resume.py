@@ -1,8 +1,11 @@
 """How a run is gone on with: what may change, where it stands, what is damaged, and what is left of its log."""
 
+import contextlib
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +119,12 @@ def test_other_data_is_refused_and_the_same_data_elsewhere_taken(
     assert "run: was trained before images, labels or the options of digits changed" in capsys.readouterr().err
     shutil.copytree(images, "moved")
     assert main(["fit", "moved", "--resume", "run", "--epochs", "3"]) == 0
-    assert read_values(run / "config.yaml")["source"] == "moved" and read_record(run)["epochs"] == 3
+    moved = str(Path("moved").absolute())
+    assert read_values(run / "config.yaml")["source"] == moved and read_record(run)["epochs"] == 3
+    Path("elsewhere").mkdir()
+    run.rename("elsewhere/run")
+    with contextlib.chdir("elsewhere"):
+        assert main(["fit", "--resume", "run", "--epochs", "4"]) == 0 and main(["test", "run"]) == 0
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,3 +279,12 @@ def test_the_log_behind_the_checkpoint_is_cut_and_half_a_row_too(run: Path) -> N
 def test_a_run_without_its_settings_cannot_be_resumed() -> None:
     with pytest.raises(ConfigError, match=r"nowhere: cannot be resumed, config\.yaml is missing"):
         resumable(Path("nowhere"))
+
+
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_left_alone() -> None:
+    """Real processes and SIGKILL, in the mode that has everything at once; bench/kills.py has the others."""
+    script = Path(__file__).parents[2] / "bench" / "kills.py"
+    command = [sys.executable, "-W", "ignore", str(script), "--kills", "1", "--modes", "all", "head first"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "4 kills, 0 of 4 trials not equal" in done.stdout

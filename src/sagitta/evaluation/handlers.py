@@ -24,7 +24,7 @@ class KeepHandlers(pl.Callback):
             numbers = [getattr(signal, name) for name in names]
             self._before = {number: signal.getsignal(number) for number in numbers}
 
-    def _put_back(self, *_: Any) -> None:
+    def _put_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number, handler in self._before.items():
             if handler is not None:
                 signal.signal(number, handler)

@@ -16,6 +16,7 @@ from .probing import probe_notes as probe_notes
 from .probing import probe_run as probe_run
 from .probing import probe_text as probe_text
 from .resume import resumable as resumable
+from .resume import with_data as with_data
 from .watch import EpochLines as EpochLines
 from .watch import PredictionImages as PredictionImages
 from .watch import Throughput as Throughput

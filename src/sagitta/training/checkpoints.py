@@ -75,7 +75,7 @@ class Checkpoints(Checkpoint):
             return
         name = self._name(trainer.current_epoch, loss)
         with _as_validated(trainer):
-            trainer.save_checkpoint(self.folder / name, weights_only=True)
+            _write(trainer, self.folder / name, weights_only=True)
         self._losses[name] = value
         for worse in sorted(self._losses, key=self._losses.__getitem__)[self.keep :]:
             del self._losses[worse]
@@ -91,6 +91,7 @@ class Checkpoints(Checkpoint):
             self._to_log = None
             behind = (path for path in self.folder.glob(f"{_NAME}*.ckpt") if _epoch_of(path) >= trainer.current_epoch)
             self._dropped += [path.name for path in behind if path.name not in self._losses]
+            self._dropped += [path.name for path in self.folder.glob(f"*{_PARTIAL}")]
             self._remove_dropped(trainer)
 
     def on_train_batch_start(
@@ -163,13 +164,9 @@ class Checkpoints(Checkpoint):
             "step": step,
             "inside": inside,
         }
-        last, previous = self.folder / LAST_CHECKPOINT, self.folder / PREVIOUS_CHECKPOINT
-        trainer.save_checkpoint(partial := last.with_suffix(".partial"), weights_only=False)
+        last = self.folder / LAST_CHECKPOINT
+        _write(trainer, last, before=self.folder / PREVIOUS_CHECKPOINT)
         self._to_log = None
-        if trainer.is_global_zero:
-            if last.exists():
-                last.replace(previous)
-            partial.replace(last)
         self._remove_dropped(trainer)
         self._saved = time.monotonic()
 
@@ -226,6 +223,25 @@ class Checkpoints(Checkpoint):
 
 _NAME = "image-classifier-epoch="
 _AGREED = 16  # batches after which several devices agree whether it is time, which takes its own
+_PARTIAL = ".partial"
+
+
+def _write(trainer: pl.Trainer, path: Path, *, weights_only: bool = False, before: Path | None = None) -> None:
+    """Write a checkpoint under another name and rename it: Lightning moves it there from a folder for temporary files.
+
+    Args:
+        trainer: that trains.
+        path: of the checkpoint.
+        weights_only: leave out what only a training needs.
+        before: how a checkpoint that is there already is called from now on.
+    """
+    partial = path.with_suffix(_PARTIAL)
+    trainer.save_checkpoint(partial, weights_only=weights_only)
+    if trainer.is_global_zero:
+        if before is not None and path.exists():
+            path.replace(before)
+        partial.replace(path)
+    trainer.strategy.barrier()
 
 
 def _epoch_of(path: Path) -> int:

@@ -30,7 +30,14 @@ from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
 from sagitta.loading import ImageData
 from sagitta.ranks import is_first_process, shared
-from sagitta.run import CONFIG_FILE, LAST_CHECKPOINT, MEMBERS, PREVIOUS_CHECKPOINT, read_record
+from sagitta.run import (
+    CONFIG_FILE,
+    LAST_CHECKPOINT,
+    MEMBERS,
+    PREVIOUS_CHECKPOINT,
+    find_source,
+    read_record,
+)
 from sagitta.settings import Settings, read_values, short_name
 from sagitta.training.watch import say
 
@@ -188,6 +195,23 @@ def _interrupted(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, An
             f"gone on with: sagitta fit DATA --weights {run}"
         )
     return changed, None if checkpoint is None else str(checkpoint)
+
+
+def with_data(run: Path, settings: Settings) -> Settings:
+    """Return settings that find the data from here, and from anywhere if it was given anew.
+
+    Args:
+        run: run directory.
+        settings: the run's own, with some of them changed.
+
+    Raises:
+        ConfigError: the run's data is not where it was.
+    """
+    own = str(read_values(run / CONFIG_FILE)["source"])
+    if settings.source == own:
+        return settings.changed({"source": find_source(run, own)})
+    given = Path(settings.source).expanduser()
+    return settings.changed({"source": str(given.absolute())}) if given.exists() else settings
 
 
 def resumable(run: Path) -> Path:
