@@ -14,6 +14,7 @@ import atexit
 import itertools
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -39,7 +40,8 @@ _LEADER = "SAGITTA_LEADER"  # tells a process which one started it
 _CONNECTED = 1800.0  # seconds that the first process is waited for, as torch does
 _LOOKED = 0.2  # seconds between two looks at the others
 _SAID = 2.0  # seconds that the others leave the first process to say what has happened to all
-_FREE = 5.0  # seconds in which a process comes out of what it computes with others by itself
+_SEEN = 5.0  # seconds in which a process that broke a connection is seen to have ended
+_FREE = 10.0  # seconds in which a process comes out by itself of what it computes with others
 _ENDED = 30.0  # seconds that others have to end where this one has come to its end
 
 _stores: dict[tuple[str, int], Any] = {}  # that of each address; it ends with the process
@@ -64,10 +66,28 @@ class _Channel:
         self._store.set(name, json.dumps(value, default=str))
 
     def hear(self, name: str) -> Any:
+        while (value := self._get(name)) is None:  # the store's own waiting would not hear a signal
+            if failure := self.failure():
+                raise SagittaError(failure)
+            time.sleep(_LOOKED)
+        return value
+
+    def fail(self, failure: str) -> None:
+        """Tell all, from any process, that the run cannot go on; the first reason holds."""
+        if not self.failure():
+            with suppress(dist.DistError):
+                self.tell("failure", failure)
+
+    def failure(self) -> str:
+        """Return in words why the run cannot go on; empty where it can."""
         try:
-            while not self._store.check([name]):  # its own waiting would not hear a signal
-                time.sleep(_LOOKED)
-            return json.loads(self._store.get(name))
+            return self._get("failure") or ""
+        except SagittaError as error:
+            return str(error)
+
+    def _get(self, name: str) -> Any:
+        try:
+            return json.loads(self._store.get(name)) if self._store.check([name]) else None
         except dist.DistError:
             raise SagittaError("the first process of this run has ended") from None
 
@@ -110,11 +130,30 @@ def connected(trainer: pl.Trainer) -> Iterator[None]:
         yield
         return
     _end_with_leader()
-    _channel.insert(0, _Channel(_connect(trainer), next(_numbers)))
+    channel = _Channel(_connect(trainer), next(_numbers))
+    _channel.insert(0, channel)
     try:
         yield
+    except Exception:
+        channel.fail(_ended(trainer))
+        raise
     finally:
-        del _channel[0]
+        _channel.remove(channel)
+
+
+def check_alike(name: str, value: str, problem: str) -> None:
+    """Refuse what is not the same in all processes.
+
+    Args:
+        name: of the value, as for :func:`shared`.
+        value: in this process.
+        problem: what to say, in the process where the value is another one than in the first.
+
+    Raises:
+        ConfigError: with ``problem``, and the name of the machine.
+    """
+    if shared(name, lambda: value) != value:
+        raise ConfigError(f"{platform.node()}: {problem}")
 
 
 def _connect(trainer: Any) -> Any:
@@ -177,16 +216,20 @@ def launched(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
     _end_with_leader()
     _words[:] = [advice]
     others = _others(trainer)
-    if others is not None:
-        others.watch(advice)
+    left = threading.Event()
+    channel = _channel[0] if _channel else None
+    threading.Thread(target=_watch, args=(left, others, channel, advice), daemon=True, name="sagitta-ranks").start()
     try:
         yield
     except BaseException as error:
         asked = isinstance(error, KeyboardInterrupt | SystemExit)
         lost = "" if asked else _lost(error)
+        if others is not None and not asked:
+            lost = others.failure(_SEEN if lost else 0) or lost
         if others is not None:
-            lost = "" if asked else others.failure(_FREE if lost else 0) or lost
             others.end(_SAID if asked else 0)
+        if channel is not None and not asked:
+            channel.fail(lost or _ended(trainer))
         if not asked and not is_first_process():
             # The first process has said it by then, and whoever started this one has ended it.
             time.sleep(_SAID if others is not None or not lost else 3 * _FREE)
@@ -195,8 +238,26 @@ def launched(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
         raise
     finally:
         _words.clear()
-        if others is not None:
-            others.leave()
+        left.set()
+
+
+def _watch(
+    left: threading.Event, others: "_Others | None", channel: _Channel | None, advice: Callable[[], str]
+) -> None:
+    """End this process, too, where another one ends before its time and this one cannot notice by itself."""
+    while not left.wait(_LOOKED):
+        failure = (others.failure(0) if others else "") or (channel.failure() if channel else "")
+        if not failure:
+            continue
+        if channel is not None:
+            channel.fail(failure)
+        if not left.wait(_FREE):  # it waits for those that are gone
+            if others is not None:
+                others.end(0)
+            if is_first_process() or (others is not None and others.failure(0)):
+                show(f"sagitta: {failure}; {advice()}", sys.stderr)
+            os._exit(2)
+        return
 
 
 def _lost(error: BaseException) -> str:
@@ -249,27 +310,8 @@ class _Others:
 
     def __init__(self, processes: "dict[int, subprocess.Popen[bytes]]", world: int) -> None:
         self._processes, self._world = processes, world
-        self._left = threading.Event()
         self._failure, self._ended = "", False
         atexit.register(self.end, _ENDED)
-
-    def watch(self, advice: Callable[[], str]) -> None:
-        """End this process, too, where another one ends before its time and this one cannot notice by itself."""
-        self._left = threading.Event()
-        threading.Thread(target=self._watch, args=(self._left, advice), daemon=True, name="sagitta-ranks").start()
-
-    def leave(self) -> None:
-        """Watch no more."""
-        self._left.set()
-
-    def _watch(self, left: threading.Event, advice: Callable[[], str]) -> None:
-        while not left.wait(_LOOKED):
-            if failure := self.failure(0):
-                self.end(0)
-                if not left.wait(_FREE):  # it waits for those that are gone
-                    show(f"sagitta: {failure}; {advice()}", sys.stderr)
-                    os._exit(2)
-                return
 
     def failure(self, patience: float) -> str:
         """Return in words which process has ended before its time, waiting for one to do so; empty for none."""
@@ -293,6 +335,10 @@ class _Others:
         for process in self._processes.values():
             process.kill()
             process.wait()
+
+
+def _ended(trainer: pl.Trainer) -> str:
+    return f"process {trainer.global_rank + 1} of {trainer.world_size} has ended with an error"
 
 
 def _how(code: int) -> str:

@@ -31,7 +31,7 @@ from sagitta.evaluation import (
 from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
 from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
-from sagitta.ranks import connected, is_first_process, launched, shared
+from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -119,6 +119,7 @@ def fit(
         data = settings.image_data(verbose=verbose and is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
+        check_alike("data", data.info.fingerprint, f"{settings.source} has other images or labels here")
         if settings.undecided():
             say(f"recipe: {settings.recipe(data.shards).reason}")
         settings = _measured(settings.resolve(data.shards), data)
@@ -131,6 +132,7 @@ def fit(
         _check_before_training(settings, data, classifier, world)
         going_on = before.prepare(settings) if before is not None else []
         run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
+        check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
         save_config(run / CONFIG_FILE, settings.to_yaml())
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
         pixels = data.batch_size * math.prod(data.preprocessing.size)
