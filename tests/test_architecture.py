@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "sagitta"
 
 PACKAGES = [
     "errors",
+    "signals",
     "files",
     "network",
     "terminal",
@@ -24,6 +25,7 @@ PACKAGES = [
     "sources",
     "conversion",
     "loading",
+    "ranks",
     "run",
     "models",
 ]

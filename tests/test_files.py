@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,32 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
         os.kill(holder.pid, signal.SIGKILL)
     with lock(tmp_path / "lock"):
         pass
+
+
+@pytest.fixture
+def no_locks(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the system refuses locks, as some network file systems do."""
+    (tmp_path / "flock.c").write_text(
+        "#include <errno.h>\nint flock(int file, int how) { errno = ENOSYS; return -1; }\n"
+    )
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("no C compiler, or another loader")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "flock.so", "flock.c"], cwd=tmp_path, check=True)
+    cache = {"SAGITTA_CACHE": str(tmp_path / "cache")}
+    return {**os.environ, **cache, "LD_PRELOAD": str(tmp_path / "flock.so")}
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, no_locks: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "sagitta", "convert", "digits", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=no_locks, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert line.startswith("sagitta: .out.partial/lock: this disk has no locks between processes")
+    assert not (tmp_path / ".out.partial").exists()
+    code = "import pathlib, sagitta.files as f\nwith f.lock(pathlib.Path('lock'), needed=False): print('held')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_locks, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("held\n", "")
 
 
 def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
 """Run directories: never overwritten, readable again, and drawn as sparklines."""
 
-import os
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.run import (
     append_test_log,
     find_checkpoint,
     find_source,
-    from_first_process,
     history,
     new_run_directory,
     new_test_folder,
@@ -20,7 +17,6 @@ from sagitta.run import (
     read_test_log,
     run_of,
     sparkline,
-    told_to_other_ranks,
     write_record,
 )
 
@@ -28,17 +24,11 @@ from sagitta.run import (
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SAGITTA_RUN", raising=False)
 
 
-def test_runs_are_numbered_and_ranks_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = new_run_directory(None, "data/my photos")
-    assert first == Path("runs/my-photos-1")
-    with told_to_other_ranks(first):
-        assert new_run_directory(None, "data/my photos") == Path("runs/my-photos-2")  # a second run in this process
-        monkeypatch.setattr(rank_zero_only, "rank", 1)
-        assert new_run_directory(None, "data/my photos") == first  # what a process that Lightning started sees
-    assert "SAGITTA_RUN" not in os.environ
+def test_runs_are_numbered() -> None:
+    assert new_run_directory(None, "data/my photos") == Path("runs/my-photos-1")
+    assert new_run_directory(None, "data/my photos") == Path("runs/my-photos-2")
 
 
 def test_an_earlier_run_is_never_overwritten(tmp_path: Path) -> None:
@@ -147,14 +137,3 @@ def test_history_shows_series_and_final_values(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("epoch,step,val_loss\n0,9,0.9\n1,19,0.1\n")
     text = history(tmp_path, {"test_acc": 0.98765})
     assert "val_loss  █▁" in text and "test_acc  0.9877" in text
-
-
-def test_other_processes_take_over_what_the_first_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    monkeypatch.setenv("SAGITTA_AUTO_LR", "0.25")
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert from_first_process("lr", lambda: 1.0) == 0.25
-    monkeypatch.delenv("SAGITTA_AUTO_LR")
-    with pytest.raises(ConfigError, match="lr auto: cannot be found under torchrun"):
-        from_first_process("lr", lambda: 1.0)

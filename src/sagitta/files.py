@@ -12,6 +12,7 @@ from typing import IO
 _PATIENCE = 1000
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})  # of flock
 _NAME_BYTES = 16  # of a temporary name: that of the target may leave no room for more
 _REMEDIES = {
     errno.ENOSPC: "no room left on the disk; make room, or name a place on another disk",
@@ -24,6 +25,8 @@ _REMEDIES = {
     errno.ENOTDIR: "a file is where a folder is needed; name another place",
     errno.EISDIR: "a folder, where a file is needed; name the file",
     errno.ENAMETOOLONG: "the name is too long; take a shorter one",
+    errno.ENOLCK: "this disk has no locks between processes (flock), so two could write the same; name a place on "
+    "another disk, or set SAGITTA_CACHE to a folder there for what is cached",
     errno.EMFILE: "too many open files; allow more (ulimit -n)",
 }
 
@@ -106,15 +109,26 @@ def file_hash(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, needed: bool = True) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.
 
     Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
 
+    Args:
+        path: of the file that stands for it.
+        needed: else what it guards is only done twice where the disk has no locks.
+
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be made; ENOLCK where the disk has no locks, as some network file systems.
     """
-    with _locked(path):
+    try:
+        held = _locked(path)
+    except OSError as error:
+        if needed or error.errno != errno.ENOLCK:
+            raise
+        yield
+        return
+    with held:
         yield
 
 
@@ -133,7 +147,16 @@ def _locked(path: Path) -> IO[str]:
             if os.path.lexists(path.parent) and not path.parent.is_dir():  # a file of that name, which stays
                 raise
             continue
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            file.close()
+            if error.errno in _NO_LOCKS:
+                with suppress(OSError):
+                    path.unlink()
+                    path.parent.rmdir()  # unless there is more in it
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

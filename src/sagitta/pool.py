@@ -24,6 +24,7 @@ J = TypeVar("J")  # a job
 R = TypeVar("R")  # its result
 
 _SPIN = {"GOMP_SPINCOUNT": "50000"}  # of those in bench/busy.py the least that loses nothing on a quiet machine
+_LAST = 5.0  # seconds that a worker stays when it is asked to end; whoever it works for is mostly asked, too
 _BAR = 60  # cells of a progress bar with its numbers
 _state: Any = None
 
@@ -192,7 +193,15 @@ def _start_worker(state: object) -> None:
     global _state
     _state = state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the pool
+    signal.signal(signal.SIGTERM, _end_late)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_late(*_: object) -> None:
+    """Leave the parent the time to finish what it has begun, where both were asked to end."""
+    timer = threading.Timer(_LAST, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _end_with_parent() -> None:

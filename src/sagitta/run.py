@@ -25,8 +25,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +38,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from sagitta.errors import ConfigError
 from sagitta.files import check_place, remedy, write_atomic
 from sagitta.pool import usable_cores
+from sagitta.ranks import is_first_process
 from sagitta.sources import BUILTIN
 
 RUN_FILE = "run.json"
@@ -53,8 +53,6 @@ COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 """When they had typed it, by :func:`time.monotonic`, before anything was loaded; None where nobody did."""
-_FOUND = "SAGITTA_AUTO_"  # begins the names of variables that tell them what was measured
-_RUN_VARIABLE = "SAGITTA_RUN"  # tells the processes that Lightning starts which directory the first one made
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 
@@ -62,58 +60,13 @@ _WIDTH = 40
 def new_run_directory(out: Path | None, source: str) -> Path:
     """Make and return the run directory: ``out``, or the first free one of ``runs/NAME-1``, ``runs/NAME-2`` and so on.
 
-    Only the first rank makes it; the others are told by :func:`told_to_other_ranks`.
-
     Raises:
         ConfigError: ``out`` exists and is not an empty folder, or it cannot be made.
     """
-    if _global_rank():
-        return Path(os.environ.get(_RUN_VARIABLE) or out or "runs")
     try:
         return _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
     except OSError as error:
         raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
-
-
-@contextmanager
-def told_to_other_ranks(run: Path) -> Iterator[None]:
-    """Let the processes that Lightning starts meanwhile know which directory the first one made."""
-    before = os.environ.get(_RUN_VARIABLE)
-    os.environ[_RUN_VARIABLE] = str(run)
-    try:
-        yield
-    finally:
-        for name in [name for name in os.environ if name.startswith(_FOUND)]:
-            del os.environ[name]
-        if before is None:
-            del os.environ[_RUN_VARIABLE]
-        else:
-            os.environ[_RUN_VARIABLE] = before
-
-
-def from_first_process(name: str, find: Callable[[], float]) -> float:
-    """Return what ``find`` finds in the first process, in every process that Lightning starts.
-
-    Raises:
-        ConfigError: this process was started beside the first one, so that it cannot know.
-    """
-    variable = f"{_FOUND}{name.upper()}"
-    if not _global_rank():
-        os.environ[variable] = str(value := find())
-        return value
-    if variable not in os.environ:
-        raise ConfigError(f"{name} auto: cannot be found under torchrun or SLURM; find it on one device, then give it")
-    return float(os.environ[variable])
-
-
-def is_first_process() -> bool:
-    """Return whether this process speaks for all of a run: its rank is 0, or it is alone."""
-    return _global_rank() == 0
-
-
-def _global_rank() -> int:
-    """Return the rank that torchrun, SLURM or Lightning's own launcher gave this process; 0 when it is alone."""
-    return int(getattr(rank_zero_only, "rank", None) or 0)
 
 
 def _run_name(source: str) -> str:
@@ -126,7 +79,7 @@ def check_free(out: Path | None) -> None:
     Raises:
         ConfigError: ``out`` exists and is not an empty folder, or nothing can be made there.
     """
-    if _global_rank():
+    if not is_first_process():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         resumable = (out / CONFIG_FILE).is_file() and not {"ensemble", "probe"} & set(read_record(out))

@@ -13,6 +13,7 @@ from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
 from sagitta.pool import spin_little
+from sagitta.signals import interruption_of, raised
 from sagitta.terminal import WholeWords, show
 
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
@@ -34,15 +35,15 @@ _AFTER_INTERRUPTION = {
     "predict": "nothing was written; the same command begins again",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"
-_INTERRUPTED, _UNREAD = 128 + 2, 128 + 13  # as a shell reports the signals INT and PIPE
+_UNREAD = 128 + 13  # as a shell reports the signal PIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0; 2 for an error that a person can mend, told in one line; 130 after Ctrl-C, with a line on how
-        to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
+        The exit code: 0; 2 for an error that a person can mend, told in one line; 130 after Ctrl-C, and 143 after
+        SIGTERM, with a line on how to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
     """
     _mend_streams()
     spin_little()  # before a command loads torch
@@ -77,7 +78,8 @@ def _run(arguments: list[str]) -> int:
     if bad := next((word for word in arguments if not _is_utf8(word)), None):
         return _complain(f"{bad!a}: the name is not valid UTF-8; rename it")
     try:
-        command(rest + arguments[1:])
+        with raised():
+            command(rest + arguments[1:])
     except SagittaError as error:
         return _complain(str(error))
     except BrokenPipeError:
@@ -88,9 +90,10 @@ def _run(arguments: list[str]) -> int:
         return _complain(remedy(error))
     except MemoryError:
         return _complain("out of memory; give a smaller --batch-size or --image-size, or close other programs")
-    except KeyboardInterrupt as interruption:
-        after = str(interruption) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
-        return _complain(f"interrupted; {after}", code=_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        interruption = interruption_of(error)
+        after = str(error) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
+        return _complain(f"{interruption.what}; {after}", code=interruption.code)
     return 0
 
 

@@ -34,7 +34,7 @@ def fit(argv: list[str]) -> None:
     read = [read_values(Path(file)) for file in a.config]
     settings = {name: value for each in [*read, values] for name, value in each.items()}
     options = {name: getattr(a, name) for name in names}
-    from sagitta.run import is_first_process
+    from sagitta.ranks import is_first_process
 
     run = run_fit(a.source, **options, settings=settings, out=a.out, resume=a.resume)
     if not is_first_process() or not run.metrics:  # the others are silent; a fast_dev_run has nothing to show

@@ -41,7 +41,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     a, _ = parser.parse(argv)
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
-    from sagitta.run import is_first_process
+    from sagitta.ranks import is_first_process
 
     if is_first_process():
         show(evaluation.text())

@@ -18,21 +18,23 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
+from sagitta.evaluation.handlers import KeepHandlers
 from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
 from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge, mean_of
 from sagitta.loading import ImageData, Loader
 from sagitta.models import Classifier, limit_threads, reuse_memory
+from sagitta.ranks import is_first_process, launched
 from sagitta.run import (
     CONFIG_FILE,
     append_test_log,
     find_source,
-    is_first_process,
     new_test_folder,
     read_record,
     run_of,
 )
 from sagitta.settings import Settings
+from sagitta.signals import Ended, interruption_of
 
 Purpose = Literal["test", "val"]
 
@@ -66,8 +68,10 @@ def quiet() -> Iterator[None]:
             if not is_first_process():  # which says it for all
                 warnings.simplefilter("ignore")
             yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
+    except Ended:
+        raise
+    except SystemExit as error:
+        raise interruption_of(error) from None
     finally:
         if heard is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, heard)
@@ -84,7 +88,7 @@ def new_trainer(**arguments: Any) -> pl.Trainer:
     limit_threads()
     reuse_memory()
     try:
-        return pl.Trainer(**arguments)
+        return pl.Trainer(**arguments | {"callbacks": [KeepHandlers(), *(arguments.get("callbacks") or [])]})
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, ArithmeticError) as error:
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
 
@@ -178,7 +182,8 @@ def _measure(
             # One process at a time can start those of several devices.
             some = devices if len(model.parts) == 1 else 1
             trainer = quiet_trainer(devices=some, precision=part.precision)
-            found.append(run_test(trainer, part.classifier, data, chosen, seen))
+            with launched(trainer, lambda: "the same command begins again"):
+                found.append(run_test(trainer, part.classifier, data, chosen, seen))
     if len(found) == 1:
         return found[0], data
     orders = [part.classifier.class_names for part in model.parts]

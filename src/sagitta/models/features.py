@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sagitta.dataset import ShardSet, footer_hash, read_table
 from sagitta.errors import ConfigError, DatasetError
-from sagitta.files import content_hash, user_cache, write_atomic
+from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names
@@ -135,6 +136,20 @@ class FeatureStore:
         """Return which of (N,) content hashes have no features yet."""
         return np.flatnonzero(self._find(hashes) < 0)
 
+    @contextmanager
+    def computing(self, hashes: pa.Array) -> Iterator[Ints]:
+        """Yield which of (N,) content hashes have no features yet; of processes that ask for the same, one at a time.
+
+        On a disk without locks all of them compute, and the parts of one replace the same ones of another.
+        """
+        path = self.folder / f"{content_hash(''.join(hashes.to_pylist()).encode())}.lock"
+        with lock(path, needed=False):
+            self.__dict__.pop("_parts", None)
+            try:
+                yield self.missing(hashes)
+            finally:
+                path.unlink(missing_ok=True)
+
     def add(self, hashes: pa.Array, vectors: Floats) -> None:
         """Write a part of (N,) content hashes and (N, D) vectors."""
         table = pa.table({"content_hash": hashes, "vector": vectors_array(vectors)})
@@ -208,20 +223,26 @@ def extract(
         DatasetError: an image cannot be decoded.
     """
     hashes = shards.splits[split].content_hashes
-    rows = store.missing(hashes)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     batch_size = batch_size or inference_batch(device)
     limit_threads()
     reuse_memory()
-    if not rows.size:
+    if not store.missing(hashes).size:
         return
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)
-    body = body.to(device)
+    with store.computing(hashes) as rows:
+        yield from _computed(store, body.to(device), loader, hashes, rows, device)
+
+
+def _computed(
+    store: FeatureStore, body: nn.Module, loader: Loader, hashes: pa.Array, rows: Ints, device: torch.device
+) -> Iterator[int]:
+    """Compute and store the features of some rows of (N,) content hashes, see :func:`extract`."""
     done: list[Floats] = []
     saved = count = 0
     try:
-        for images in _decoded(loader, rows, batch_size):
-            done.append(_forward(body, images.to(device, non_blocking=True), preprocessing))
+        for images in _decoded(loader, rows):
+            done.append(_forward(body, images.to(device, non_blocking=True), loader.preprocessing))
             count += len(images)
             yield len(images)
             if count - saved >= _PART:
@@ -244,9 +265,10 @@ def _forward(body: nn.Module, images: Tensor, preprocessing: Preprocessing) -> F
     return found
 
 
-def _decoded(loader: Loader, rows: Ints, batch_size: int) -> Iterator[Tensor]:
+def _decoded(loader: Loader, rows: Ints) -> Iterator[Tensor]:
     """Yield uint8 images of the rows, in order; one batch a thread is decoded ahead."""
-    batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    size = loader.batch_size
+    batches = (rows[start : start + size] for start in range(0, len(rows), size))
     with ThreadPoolExecutor(loader.threads, "sagitta-features") as pool:
         for images, _ in ahead(lambda some: pool.submit(loader.take, some), batches, loader.threads):
             yield images

@@ -107,27 +107,33 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write what a resumed run goes on from, in the middle of an epoch that takes long."""
-        if not _keeps(trainer) or not self._can_stop(trainer, batch_idx + 1):
+        if trainer.world_size > 1 and (batch_idx + 1) % _AGREED:
             return
-        due = trainer.received_sigterm or time.monotonic() - self._saved >= self.SECONDS
-        if trainer.strategy.broadcast(due):
-            values = {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
-            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
-            logged = (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
-            self._save_last(trainer, values if logged else {}, inside=True)
+        due = time.monotonic() - self._saved >= self.SECONDS
+        if self._can_stop(trainer, batch_idx + 1) and trainer.strategy.broadcast(due):
+            self.save_inside(trainer, batch_idx + 1)
+
+    def save_inside(self, trainer: Any, batches: int) -> bool:
+        """Write ``last.ckpt`` after so many batches of an epoch; returns whether a run can go on from there."""
+        if not self._can_stop(trainer, batches):
+            return False
+        values = {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
+        logged = (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % trainer.log_every_n_steps == 0
+        self._save_last(trainer, values if logged else {}, inside=True)
+        return True
 
     def _can_stop(self, trainer: Any, batches: int) -> bool:
         """Return whether a resumed run could go on after so many batches of the epoch.
 
         Lightning would leave out a validation that follows, and gradients that are not yet applied are in no
-        checkpoint. Several devices have to agree, which takes its time, so they are asked now and then.
+        checkpoint.
         """
         count = batches if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx + 1
         return bool(
-            not trainer.is_last_batch
+            _keeps(trainer)
+            and not trainer.is_last_batch
             and count % trainer.val_check_batch != 0
             and batches % trainer.accumulate_grad_batches == 0
-            and (trainer.world_size == 1 or batches % 16 == 0)
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -216,6 +222,7 @@ class Checkpoints(Checkpoint):
 
 
 _NAME = "image-classifier-epoch="
+_AGREED = 16  # batches after which several devices agree whether it is time, which takes its own
 _PARTIAL = ".partial"
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,21 +31,20 @@ from sagitta.evaluation import (
 from sagitta.files import remedy as remedy_of
 from sagitta.loading import ImageData, Plan
 from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
+from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
     check_free,
-    from_first_process,
-    is_first_process,
     new_run_directory,
     read_metrics,
     read_record,
     save_config,
-    told_to_other_ranks,
     write_record,
 )
 from sagitta.settings import Settings, device_of, short_name
+from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
 from sagitta.training.headfirst import (
@@ -56,6 +55,7 @@ from sagitta.training.headfirst import (
     find_head,
     solve_first,
 )
+from sagitta.training.interruption import EndWhenAsked
 from sagitta.training.resume import interrupted, is_begun
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
@@ -102,8 +102,9 @@ def fit(
     Raises:
         SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
-    check_free(out)
-    with quiet():
+    with quiet(), ExitStack() as together:
+        together.enter_context(connected(_trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))))
+        check_free(out)  # each process knows its rank now
         before = None if resume is None else interrupted(resume, settings)
         if before is not None and before.is_finished:
             say(f"{resume}: is finished, nothing is left to do; a larger --epochs goes on with it")
@@ -118,6 +119,7 @@ def fit(
         data = settings.image_data(verbose=verbose and is_first_process() and not told)
         data.prepare_data()
         data.setup("fit")
+        check_alike("data", data.info.fingerprint, f"{settings.source} has other images or labels here")
         if settings.undecided():
             say(f"recipe: {settings.recipe(data.shards).reason}")
         settings = _measured(settings.resolve(data.shards), data)
@@ -129,19 +131,21 @@ def fit(
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
         _check_before_training(settings, data, classifier, world)
         going_on = before.prepare(settings) if before is not None else []
-        run = resume or new_run_directory(out, settings.source)
-        with told_to_other_ranks(run):
-            save_config(run / CONFIG_FILE, settings.to_yaml())
-            say_beginning(data, classifier, settings.trainer["max_epochs"], run)
-            pixels = data.batch_size * math.prod(data.preprocessing.size)
-            with ended_early(member_of or run), threads_for(pixels):
-                if checkpoint is not None:
-                    return _train(settings, data, classifier, run, checkpoint, callbacks=[*callbacks, *going_on])
-                first = check_first_weights(settings.model["weights"], classifier, data)
-                seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
-                keep_seen(run, seen, first)
-                head = solve_first(data, classifier, verbose=is_first_process())
-                return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
+        run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
+        check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
+        save_config(run / CONFIG_FILE, settings.to_yaml())
+        say_beginning(data, classifier, settings.trainer["max_epochs"], run)
+        pixels = data.batch_size * math.prod(data.preprocessing.size)
+        together.enter_context(ended_early(member_of or run))
+        together.enter_context(launched(trial, lambda: _how_to_go_on(run)))
+        with threads_for(pixels):
+            if checkpoint is not None:
+                return _train(settings, data, classifier, run, checkpoint, callbacks=[*callbacks, *going_on])
+            first = check_first_weights(settings.model["weights"], classifier, data)
+            seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
+            keep_seen(run, seen, first)
+            head = solve_first(data, classifier, verbose=is_first_process())
+            return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
 
 
 def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.Trainer:
@@ -263,7 +267,7 @@ def _measured(settings: Settings, data: ImageData) -> Settings:
             say(line)
             return float(value)
 
-        value = from_first_process(key.rpartition(".")[2], found)
+        value = shared(key, found)
         settings = settings.changed({key: int(value) if key == "data.batch_size" else value})
     return settings
 
@@ -288,7 +292,7 @@ def _train(
     steps = len(data.shards.splits["train"]) // data.batch_size
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *callbacks, *begin, kept],
+        callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked(kept)],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -330,18 +334,24 @@ def _train(
 
 @contextmanager
 def ended_early(run: Path) -> Iterator[None]:
-    """Say how to go on where a run is interrupted, or cannot be written any more."""
+    """Say how to go on where a run is interrupted, or cannot be written any more; the first process does, for all."""
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # the second is how Lightning ends an interrupted program
-        raise KeyboardInterrupt(_going_on(run)) from None
+        with raised():
+            yield
+    except Ended:
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = interruption_of(error).number
+        if not is_first_process():
+            raise Ended(128 + number) from None
+        raise Interrupted(_how_to_go_on(run), number) from None
     except BrokenPipeError:  # what it says, not what it writes
         raise
     except OSError as error:
-        raise SagittaError(f"{remedy_of(error)}; {_going_on(run)}") from None
+        raise SagittaError(f"{remedy_of(error)}; {_how_to_go_on(run)}") from None
 
 
-def _going_on(run: Path) -> str:
+def _how_to_go_on(run: Path) -> str:
     if is_begun(run):
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
     return f"there is no checkpoint yet; it begins anew with: sagitta fit --resume {run}"

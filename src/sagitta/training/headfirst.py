@@ -25,7 +25,8 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation import Digests, digests_of, keep_seen, read_seen, seen_of
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, load_classifier, split_head
-from sagitta.run import CONFIG_FILE, is_first_process, read_record, run_of, write_record
+from sagitta.ranks import is_first_process
+from sagitta.run import CONFIG_FILE, read_record, run_of, write_record
 from sagitta.settings import Settings
 from sagitta.training.head import estimate
 from sagitta.training.solving import check_labelled, rows_to_fit, solve, write_checkpoint

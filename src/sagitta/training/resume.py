@@ -29,13 +29,13 @@ from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
 from sagitta.loading import ImageData
+from sagitta.ranks import is_first_process, shared
 from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
     PREVIOUS_CHECKPOINT,
     find_source,
-    is_first_process,
     read_record,
 )
 from sagitta.settings import Settings, read_values, short_name
@@ -158,7 +158,7 @@ def _plan_anew(trainer: pl.Trainer, pl_module: Any) -> None:
 
 
 def interrupted(run: Path, settings: Settings) -> Interrupted:
-    """Return how a run can be gone on with.
+    """Return how a run can be gone on with: as the first process finds it, before it writes its configuration.
 
     Args:
         run: run directory.
@@ -167,6 +167,12 @@ def interrupted(run: Path, settings: Settings) -> Interrupted:
     Raises:
         ConfigError: settings changed that cannot; or all checkpoints are damaged.
     """
+    changed, checkpoint = shared("interrupted", lambda: _interrupted(run, settings))
+    return Interrupted(run, None if checkpoint is None else Path(checkpoint), changed)
+
+
+def _interrupted(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], str | None]:
+    """Return what has changed, and the checkpoint, of :func:`interrupted`."""
     before, now = Settings.of(read_values(run / CONFIG_FILE)).values(), settings.values()
     changed = {key: (before.get(key), now[key]) for key in now if now[key] != before.get(key)}
     for key, (was, wanted) in changed.items():
@@ -188,7 +194,7 @@ def interrupted(run: Path, settings: Settings) -> Interrupted:
             f"{run}: cannot be resumed, it came to its end without checkpoints/{LAST_CHECKPOINT}; its weights can be "
             f"gone on with: sagitta fit DATA --weights {run}"
         )
-    return Interrupted(run, checkpoint, changed)
+    return changed, None if checkpoint is None else str(checkpoint)
 
 
 def with_data(run: Path, settings: Settings) -> Settings:

@@ -88,10 +88,14 @@ def solve(
     splits = [*fitted, *others]
     total = sum(len(store.missing(data.shards.splits[name].content_hashes)) for name in splits)
     fast = prepare(body) if total else body
+    computed = 0  # by this process; another one may be faster
 
     def every() -> Generator[int, None, None]:
+        nonlocal computed
         for name in splits:
-            yield from extract(store, fast, data.shards, name, preprocessing, batch_size)
+            for count in extract(store, fast, data.shards, name, preprocessing, batch_size):
+                computed += count
+                yield count
 
     with closing(every()) as counts:  # whatever happens, what is computed is saved
         follow(classifier.name, counts, total, show=verbose)
@@ -116,7 +120,7 @@ def solve(
         labels[head.judged],
         [paths[row] for row in head.judged.tolist()],
         0 if head.folds == 1 else len(labels) - len(head.judged),
-        total,
+        computed,
         extracted - began,
         time.perf_counter() - extracted,
     )

@@ -1,0 +1,107 @@
+"""However a run of several processes ends, all of them end, within seconds, and one line says how to go on."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+from tests.distributed.processes import SAGITTA, TWO, Begun, begin
+
+ROOT = Path(__file__).parent.parent.parent
+FIT = ("fit", "data", "--model", "simple-cnn", "--epochs", 300, "--patience", 0, "--out")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "sagitta")
+SECONDS = 40  # for a machine that has much else to do; alone it takes less than ten
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
+    folder = tmp_path_factory.mktemp("ends")
+    sagitta_process("convert", "digits", "data", cwd=folder)
+    return folder
+
+
+def first(begun: Begun, number: int) -> None:
+    os.kill(begun.process.pid, number)
+
+
+def second(begun: Begun, number: int) -> None:
+    (pid,) = (pid for pid, rank in begun.members().items() if rank == 1)
+    os.kill(pid, number)
+
+
+def both(begun: Begun, number: int) -> None:
+    """As a terminal does with Ctrl-C, and a scheduler at the end of a job."""
+    for pid in begun.members():
+        os.kill(pid, number)
+
+
+@pytest.mark.parametrize(
+    ("whom", "number", "expected", "words"),
+    [
+        (first, signal.SIGTERM, 143, "ended by SIGTERM; "),
+        (second, signal.SIGTERM, 143, "ended by SIGTERM; "),
+        (both, signal.SIGINT, 130, "interrupted; "),
+        (second, signal.SIGKILL, 2, "process 2 of 2 was ended by SIGKILL; "),
+        (first, signal.SIGKILL, -9, "the first process of this machine has ended; "),
+    ],
+)
+def test_two_processes_end_together(
+    work: Path, whom: Callable[[Begun, int], None], number: int, expected: int, words: str
+) -> None:
+    out = f"{whom.__name__}-{number}"
+    begun = begin((*SAGITTA, *FIT, out, *TWO), work, work / "cache")
+    try:
+        begun.says("epoch   2/300")
+        whom(begun, number)
+        code, (line,) = begun.ended(SECONDS)
+    finally:
+        begun.end()
+    assert (code, line) == (
+        expected,
+        f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume {out}",
+    )
+    assert "Traceback" not in begun.text() and (work / out / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("callback", "words", "tracebacks"),
+    [("One", "process 2 of 2 has ended with an error (exit code 1); ", 1), ("All", "all have failed", 0)],
+)
+def test_an_error_is_told_once(work: Path, callback: str, words: str, tracebacks: int) -> None:
+    arguments = ("--trainer.callbacks+", f"tests.distributed.failing.{callback}")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    begun = begin((*SAGITTA, *FIT, callback, *TWO, *arguments), work, work / "cache", {"PYTHONPATH": path})
+    try:
+        code, (line,) = begun.ended(120)
+    finally:
+        begun.end()
+    assert code == 2 and line.startswith(f"sagitta: {words}")
+    assert begun.text().count("Traceback") == tracebacks
+
+
+@pytest.mark.parametrize(
+    ("whom", "number", "words"),
+    [
+        (first, signal.SIGTERM, "ended by SIGTERM; "),
+        (second, signal.SIGKILL, "another process of this run has ended, which may say why; "),
+    ],
+)
+def test_under_torchrun(work: Path, whom: Callable[[Begun, int], None], number: int, words: str) -> None:
+    """Its own process says what it has to say, too; those of the run say one line, and the run is one directory."""
+    (folder := work / f"torchrun-{number}").mkdir()
+    (folder / "data").symlink_to(work / "data")
+    begun = begin((*TORCHRUN, *FIT[:-1], *TWO), folder, work / "cache")
+    try:
+        begun.says("epoch   2/300")
+        whom(begun, number)
+        code, (line,) = begun.ended(SECONDS)
+    finally:
+        begun.end()
+    assert (
+        code == 1 and line == f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume runs/data-1"
+    )
+    assert [path.name for path in (folder / "runs").iterdir()] == ["data-1"]
