@@ -32,6 +32,8 @@ _REMEDIES = {
 def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     """Yield a temporary name; what is written there is synced and becomes ``target``, whole or not at all.
 
+    What processes that were killed meanwhile left of the same target is removed.
+
     Args:
         target: the file to make or to replace; its folder is made if need be.
         folder: where the temporary file lies, on the same disk; by default beside ``target``.
@@ -40,9 +42,14 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
         OSError: it cannot be written (no room, no permission), and names ``target``, which is then unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (folder or target.parent) / f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}.{os.getpid()}.tmp"
+    stem = f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}"
+    temporary = (folder or target.parent) / f"{stem}.{os.getpid()}.tmp"
     try:
-        yield temporary
+        with temporary.open("wb") as held:
+            _try_lock(held)  # as long as this process lives: whoever else wants the target sees that it does
+            for other in temporary.parent.glob(f"{stem}.*.tmp"):
+                _remove_left(other, temporary)
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -54,6 +61,24 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Lock an open file if nobody else does, as far as this file system knows locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_left(other: Path, own: Path) -> None:
+    """Remove a temporary file whose writer is dead."""
+    with suppress(OSError):
+        if other != own:
+            with other.open("rb") as file:
+                if _try_lock(file):
+                    other.unlink()
 
 
 def check_place(target: Path) -> None:
@@ -106,19 +131,20 @@ def file_hash(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.
 
     Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
 
     Raises:
         OSError: the file cannot be made.
+        BlockingIOError: somebody else holds it, and ``wait`` is false.
     """
-    with _locked(path):
+    with _locked(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
         yield
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path, how: int) -> IO[str]:
     missing = 0
     while True:
         # The holder may remove file and folder when it has finished, so either may go at any moment.
@@ -133,7 +159,11 @@ def _locked(path: Path) -> IO[str]:
             if os.path.lexists(path.parent) and not path.parent.is_dir():  # a file of that name, which stays
                 raise
             continue
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, how)
+        except OSError:
+            file.close()
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

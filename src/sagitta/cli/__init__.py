@@ -3,8 +3,11 @@
 import argparse
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from importlib.metadata import version
 
@@ -33,7 +36,12 @@ _AFTER_INTERRUPTION = {
     "predict": "nothing was written; the same command begins again",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"
-_INTERRUPTED, _UNREAD = 128 + 2, 128 + 13  # as a shell reports the signals INT and PIPE
+_HEEDS_TERMINATION = {"convert"}  # of the others, those that train have Lightning's way
+_INTERRUPTED, _UNREAD, _TERMINATED = 128 + 2, 128 + 13, 128 + 15  # as a shell reports the signals INT, PIPE, TERM
+
+
+class _Termination(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it kills."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for an error that a person can mend, told in one line; 130 after Ctrl-C, with a line on how
-        to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
+        to go on, and 143 after SIGTERM; 141 where a pipe's reader ended before the command did, as ``head`` does.
     """
     _mend_streams()
     spin_little()  # before a command loads torch
@@ -76,7 +84,8 @@ def _run(arguments: list[str]) -> int:
     if bad := next((word for word in arguments if not _is_utf8(word)), None):
         return _complain(f"{bad!a}: the name is not valid UTF-8; rename it")
     try:
-        command(rest + arguments[1:])
+        with _heeding_termination(arguments[0]):
+            command(rest + arguments[1:])
     except SagittaError as error:
         return _complain(str(error))
     except BrokenPipeError:
@@ -89,8 +98,27 @@ def _run(arguments: list[str]) -> int:
         return _complain("out of memory; give a smaller --batch-size or --image-size, or close other programs")
     except KeyboardInterrupt as interruption:
         after = str(interruption) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
+        if isinstance(interruption, _Termination):
+            return _complain(f"terminated; {after}", code=_TERMINATED)
         return _complain(f"interrupted; {after}", code=_INTERRUPTED)
     return 0
+
+
+@contextmanager
+def _heeding_termination(command: str) -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: what it has begun is ended, and it says how to go on."""
+    if command not in _HEEDS_TERMINATION or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    raise _Termination
 
 
 def _is_utf8(word: str) -> bool:

@@ -367,7 +367,7 @@ def refusal(data: Bytes) -> Iterator[None]:
     with muted():
         try:
             yield
-        except ImageError:
+        except (ImageError, MemoryError):  # of the machine: it says nothing about the image
             raise
         except Exception as error:
             raise ImageError(_reason(data, error)) from error
