@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,11 +61,11 @@ def test_what_a_killed_writer_left_goes_when_the_file_is_written_again_and_that_
     tmp_path: Path,
 ) -> None:
     target, command = tmp_path / "file", [sys.executable, "-c", _WRITES]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (
-        subprocess.Popen([*command, target], **pipes) as killed,
-        subprocess.Popen([*command, target], **pipes) as living,
-        subprocess.Popen([*command, tmp_path / "other"], **pipes) as another,
+        subprocess.Popen([*command, str(target)], **pipes) as killed,
+        subprocess.Popen([*command, str(target)], **pipes) as living,
+        subprocess.Popen([*command, str(tmp_path / "other")], **pipes) as another,
     ):
         for process in (killed, living, another):
             assert process.stdout and process.stdout.readline() == b"written\n"

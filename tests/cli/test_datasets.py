@@ -24,7 +24,7 @@ def many(photo_folder: Path) -> Path:
 def started(folder: Path, cwd: Path, *before: str, **options: Any) -> subprocess.Popen[str]:
     command = [*before, sys.executable, "-m", "sagitta", "convert", str(folder), "out", "--workers", "2"]
     environment = {**os.environ, "SAGITTA_CACHE": str(cwd / "cache")}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **options)
 
 
