@@ -347,10 +347,17 @@ def run(target: str, seed: int, numbers: range, keep: Path) -> Counter[str]:
     while numbers:
         command = [sys.executable, __file__, target, "--seed", str(seed), "--keep", str(keep), "--child"]
         command += ["--first", str(numbers.start), "--count", str(len(numbers))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with (
+            tempfile.TemporaryFile("w+") as said,  # not a pipe, which would be full one day
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
+        ):
             at, ending = _follow(process, target, numbers, verdicts)
+            said.seek(0)
+            told = " | ".join(said.read().splitlines()[-12:])
+        if not ending and process.returncode:  # before anything was tried
+            raise SystemExit(told)
         if ending:
-            print(f"{target} {at}: {ending}", flush=True)
+            print(f"{target} {at}: {ending}: {told}", flush=True)
             verdicts[ending.split()[0]] += 1
         numbers = range(at + 1, numbers.stop)
     return verdicts
@@ -358,7 +365,7 @@ def run(target: str, seed: int, numbers: range, keep: Path) -> Counter[str]:
 
 def _follow(process: "subprocess.Popen[bytes]", target: str, numbers: range, verdicts: Counter[str]) -> tuple[int, str]:
     """Count a child's verdicts; returns the last mutant, and how it ended the child, if it did."""
-    assert process.stdout and process.stderr
+    assert process.stdout
     at, begun, rest = numbers.start - 1, False, b""
     while True:
         if not select.select([process.stdout], [], [], SECONDS)[0]:
@@ -376,10 +383,7 @@ def _follow(process: "subprocess.Popen[bytes]", target: str, numbers: range, ver
                     print(f"{target} {at}: {verdict}", flush=True)
     if process.wait() == 0:
         return numbers.stop - 1, ""
-    told = process.stderr.read().decode(errors="replace")
-    if not begun or process.returncode == 1:  # before anything was tried
-        raise SystemExit(told)
-    return at, f"crash {process.returncode}: {' | '.join(told.splitlines()[-12:])}"
+    return at, f"crash {process.returncode}" if begun and process.returncode != 1 else ""
 
 
 def main() -> int:
