@@ -98,6 +98,7 @@ def test_every_test_file_mirrors_a_module() -> None:
         "architecture.py",
         "docs.py",
         "examples.py",
+        "fuzz.py",
         "cli/cli.py",
     }
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,50 @@ def test_a_disk_without_locks_is_named(tmp_path: Path, no_locks: dict[str, str])
     code = "import pathlib, sagitta.files as f\nwith f.lock(pathlib.Path('lock'), needed=False): print('held')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_locks, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("held\n", "")
+
+
+_WRITES = """
+import pathlib, sys
+from sagitta.files import new_file
+with new_file(pathlib.Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_left_goes_when_the_file_is_written_again_and_that_of_a_living_one_stays(
+    tmp_path: Path,
+) -> None:
+    target, command = tmp_path / "file", [sys.executable, "-c", _WRITES]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with (
+        subprocess.Popen([*command, str(target)], **pipes) as killed,
+        subprocess.Popen([*command, str(target)], **pipes) as living,
+        subprocess.Popen([*command, str(tmp_path / "other")], **pipes) as another,
+    ):
+        for process in (killed, living, another):
+            assert process.stdout and process.stdout.readline() == b"written\n"
+        killed.kill()
+        killed.wait()
+        another.kill()
+        another.wait()
+        write_atomic(target, "whole")
+        left = [path.name.split(".")[2] for path in tmp_path.glob(".*.tmp")]
+        assert sorted(left) == sorted([str(living.pid), str(another.pid)])
+        assert living.stdin
+        living.stdin.close()
+        assert living.wait() == 0
+    assert target.read_text() == "half"  # the last one wins, whole
+    write_atomic(tmp_path / "other", "whole")
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_who_does_not_want_to_wait_is_told(tmp_path: Path) -> None:
+    with lock(tmp_path / "lock"), pytest.raises(BlockingIOError), lock(tmp_path / "lock", wait=False):
+        pass
+    with lock(tmp_path / "lock", wait=False):
+        pass
 
 
 def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _REMEDIES = {
 def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     """Yield a temporary name; what is written there is synced and becomes ``target``, whole or not at all.
 
+    What processes that were killed meanwhile left of the same target is removed.
+
     Args:
         target: the file to make or to replace; its folder is made if need be.
         folder: where the temporary file lies, on the same disk; by default beside ``target``.
@@ -43,9 +45,14 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
         OSError: it cannot be written (no room, no permission), and names ``target``, which is then unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (folder or target.parent) / f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}.{os.getpid()}.tmp"
+    stem = f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}"
+    temporary = (folder or target.parent) / f"{stem}.{os.getpid()}.tmp"
     try:
-        yield temporary
+        with temporary.open("wb") as held:
+            _try_lock(held)  # as long as this process lives: whoever else wants the target sees that it does
+            for other in temporary.parent.glob(f"{stem}.*.tmp"):
+                _remove_left(other, temporary)
+            yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -57,6 +64,24 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Lock an open file if nobody else does, as far as this file system knows locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_left(other: Path, own: Path) -> None:
+    """Remove a temporary file whose writer is dead."""
+    with suppress(OSError):
+        if other != own:
+            with other.open("rb") as file:
+                if _try_lock(file):
+                    other.unlink()
 
 
 def check_place(target: Path) -> None:
@@ -109,20 +134,22 @@ def file_hash(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path, *, needed: bool = True) -> Iterator[None]:
+def lock(path: Path, *, wait: bool = True, needed: bool = True) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.
 
     Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
 
     Args:
         path: of the file that stands for it.
+        wait: for whoever holds it.
         needed: else what it guards is only done twice where the disk has no locks.
 
     Raises:
         OSError: the file cannot be made; ENOLCK where the disk has no locks, as some network file systems.
+        BlockingIOError: somebody else holds it, and ``wait`` is false.
     """
     try:
-        held = _locked(path)
+        held = _locked(path, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if needed or error.errno != errno.ENOLCK:
             raise
@@ -132,7 +159,7 @@ def lock(path: Path, *, needed: bool = True) -> Iterator[None]:
         yield
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path, how: int) -> IO[str]:
     missing = 0
     while True:
         # The holder may remove file and folder when it has finished, so either may go at any moment.
@@ -148,7 +175,7 @@ def _locked(path: Path) -> IO[str]:
                 raise
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
         except OSError as error:
             file.close()
             if error.errno in _NO_LOCKS:

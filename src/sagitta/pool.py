@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapp
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
@@ -103,21 +104,29 @@ class Pool(Generic[S]):
         self._state = state
         self._workers = workers
         self._executor: ProcessPoolExecutor | None = None
+        self._others: set[BaseProcess] = set()
 
     def __enter__(self) -> Self:
         if not self._serial:
+            self._others = set(multiprocessing.active_children())
             context = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (self._state,))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._executor is None:
+            return
+        with _blocked(signal.SIGINT, signal.SIGTERM):  # a second one would leave the executor half ended, for ever
+            if kind is not None and issubclass(kind, KeyboardInterrupt):  # nobody waits for what is under way
+                for process in set(multiprocessing.active_children()) - self._others:
+                    process.terminate()
             self._executor.shutdown(cancel_futures=True)
 
     def submit(self, function: Callable[[S, J], R], job: J) -> "Future[R]":
         """Return what will hold ``function(state, job)``; in this process it is called now."""
         if self._executor is not None:
-            with nullcontext() if self._script else _hidden_main():
+            # Processes that are started inherit what is blocked: Ctrl-C would end them with a traceback each.
+            with _blocked(signal.SIGINT), nullcontext() if self._script else _hidden_main():
                 return self._executor.submit(_call, function, job)
         future: Future[R] = Future()
         try:
@@ -136,9 +145,8 @@ class Pool(Generic[S]):
             for job in jobs:
                 yield function(self._state, job)
             return
-        futures = [self.submit(function, job) for job in jobs]
         try:
-            for future in futures:
+            for future in [self.submit(function, job) for job in jobs]:  # which may fail, too
                 yield future.result()
         except BrokenProcessPool:
             raise SagittaError(
@@ -187,6 +195,16 @@ def _begun(submit: Callable[[J], "Future[R]"], jobs: Iterable[J]) -> Generator["
         failed: Future[R] = Future()
         failed.set_exception(error)
         yield failed
+
+
+@contextmanager
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals to this thread come afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(state: object) -> None:

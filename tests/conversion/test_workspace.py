@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.conversion.workspace import RESULT, work_folder
+from sagitta.conversion.workspace import RESULT, remove_left, work_folder
 from sagitta.errors import DatasetError, SourceError
-from sagitta.files import new_file
+from sagitta.files import lock, new_file
 
 
 def fill(folder: Path, text: str) -> None:
@@ -76,3 +76,20 @@ def test_one_works_and_the_others_wait(tmp_path: Path) -> None:
         thread.join()
     assert sorted(outcomes) == ["done", *["exists"] * 7]
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_what_a_kill_behind_the_last_rename_leaves_is_removed_unless_somebody_is_at_it(tmp_path: Path) -> None:
+    out, left = tmp_path / "out", tmp_path / ".out.partial"
+    (left / "scan").mkdir(parents=True)
+    (left / "scan" / "00000.arrow").write_text("part")
+    remove_left(out)  # of an unfinished one, which goes on
+    assert (left / "scan").exists()
+    out.mkdir()
+    with lock(left / "lock"):
+        remove_left(out)
+        assert (left / "scan").exists()
+    remove_left(out)
+    assert list(tmp_path.iterdir()) == [out]
+    left.mkdir()  # killed between the removal of the lock and that of the folder
+    remove_left(out)
+    assert list(tmp_path.iterdir()) == [out]

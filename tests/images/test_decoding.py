@@ -289,7 +289,8 @@ def test_odd_images_agree_with_the_manifest(data_dir: Path) -> None:
                 results.append("ok")
             except ImageError as error:
                 results.append("refused" if re.fullmatch(r"\w.{3,250}", str(error)) else repr(error))
-        assert results == ["ok" if row["pil_result"] == "ok" else "refused"] * 2, row["file"]
+        fine = row["pil_result"] == "ok" and not row["odd"].startswith("bad zTXt")  # three quarters of it are missing
+        assert results == ["ok" if fine else "refused"] * 2, row["file"]
         assert time.monotonic() - started < 10, row["file"]
 
 
@@ -460,6 +461,49 @@ def test_restart_markers_are_lossless_and_keep_metadata(photos: dict[str, Pixels
         for key in ("exif", "icc_profile", "comment", "jfif"):
             assert after.info[key] == before.info[key]
         assert len(marked) < 1.02 * len(jpeg(photos["china"], optimize=True)) + len(profile) + 1000
+
+
+def segments(data: bytes) -> list[bytes]:
+    """Return a JPEG's application segments and comments, in their order."""
+    found, at = [], 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        found += [data[at:end]] if data[at + 1] >= 0xE0 else []
+        at = end
+    return found
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("order", ["JE", "EJ", "E", "", "CEXJ"])
+def test_restart_markers_keep_metadata_in_its_order(photos: dict[str, Pixels], order: str, progressive: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = jpeg(photos["china"], exif=exif, progressive=progressive, dpi=(72, 300))
+    jfif, camera = segments(plain)
+    own = {"J": jfif, "E": camera, "C": b"\xff\xfe\0\7hello", "X": b"\xff\xeb\0\6own!"}
+    head = b"".join(own[letter] for letter in order)
+    data = plain[:2] + head + plain[2 + len(jfif) + len(camera) :]
+    marked = add_restart_markers(data)
+    assert b"\xff\xd0" in marked and b"".join(segments(marked)) == head
+    before, after = (Image.open(io.BytesIO(file)) for file in (data, marked))
+    assert np.array_equal(np.asarray(before), np.asarray(after))
+    assert {**before.info, "progressive": None, "progression": None} == {
+        **after.info,
+        "progressive": None,
+        "progression": None,
+    }
+
+
+@pytest.mark.usefixtures("core")
+@pytest.mark.parametrize("progressive", [False, True])
+def test_restart_markers_leave_a_file_alone_where_something_follows_the_picture(
+    photos: dict[str, Pixels], progressive: bool
+) -> None:
+    data = jpeg(photos["china"], progressive=progressive)
+    for rest in (b"\0", b"\xff\xd9", b"a video", jpeg(photos["flower"])):
+        assert add_restart_markers(data + rest) == data + rest
+    assert add_restart_markers(data) != data
 
 
 @pytest.mark.usefixtures("core")

@@ -80,3 +80,18 @@ for data in (damaged, many.getvalue()):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr.startswith("now\n") and "More samples per pixel" in result.stderr and "ZIP" in result.stderr
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_tifffile_says_nothing_about_a_damaged_file() -> None:
+    code = """
+import io
+import numpy as np, tifffile
+from sagitta.images import Reduction, reduce
+file = io.BytesIO()
+tifffile.imwrite(file, np.zeros((4, 4, 13), np.uint16), photometric="minisblack", planarconfig="contig")
+damaged = file.getvalue().replace(bytes((0x17, 1)), bytes((0x77, 0x77)), 1)  # the tag of the strips' lengths
+reduce(damaged, Reduction(None, (1,)))
+tifffile.TiffFile(io.BytesIO(damaged)).pages.first.dataoffsets
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.count("missing data ByteCounts tag") == 1  # what is read beside us

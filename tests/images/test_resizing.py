@@ -31,6 +31,26 @@ def test_any_window_is_that_of_the_whole(shape: tuple[int, int, int], bicubic: b
         np.testing.assert_array_equal(part, whole[y:, x:])
 
 
+@pytest.mark.parametrize(
+    ("shape", "how", "pixels"),
+    [
+        ((40, 9), "bilinear", [[133, 130, 139, 128], [130, 136, 128, 132], [141, 148, 137, 121]]),  # down first
+        ((9, 40), "bicubic", [[133, 147, 132], [103, 127, 139], [126, 137, 145], [127, 136, 143]]),  # across first
+        ((20, 20), "bicubic", [[109, 126, 135, 153], [142, 115, 135, 138], [134, 148, 118, 115]]),  # across first
+    ],
+)
+def test_pillows_own_order_of_passes_is_still_that_which_defines_the_pixels(
+    shape: tuple[int, int], how: str, pixels: list[list[int]]
+) -> None:
+    """In the other order some values differ by one, here too: then `pillow` in pyproject.toml must not allow it."""
+    source = ((np.arange(shape[0] * shape[1]) ** 2 * 37) % 251).astype(np.uint8).reshape(shape)
+    size = (len(pixels[0]), len(pixels))
+    assert np.asarray(Image.fromarray(source).resize(size, Image.Resampling[how.upper()])).tolist() == pixels
+    whole = ((0, 0, shape[1], shape[0]), size[::-1], (0, 0, *size[::-1]))
+    ours = resize_window(source[..., None], *whole, bicubic=how == "bicubic")
+    assert ours[..., 0].tolist() == pixels
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_batches_are_the_same_with_and_without_the_whole(

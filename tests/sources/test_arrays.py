@@ -3,6 +3,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +66,10 @@ def test_idx_files_become_grey_png(open_files: Open, packed: bool) -> None:
         ({"t10k-images-idx3-ubyte": idx(np.arange(3))}, r"t10k-images-idx3-ubyte: not an idx file of 3 dimensions"),
         ({"t10k-images-idx3-ubyte": b""}, r"not an idx file"),
         ({"train-images-idx3-ubyte": gzip.compress(idx(TRAIN))[:-9]}, r"train-images-idx3-ubyte: damaged gzip file"),
+        (
+            {"t10k-images-idx3-ubyte": gzip.compress(idx(TEST) + bytes(9))},
+            r"61 or more bytes of data where \[3, 5, 4\]",
+        ),
     ],
 )
 def test_damaged_idx_files_are_named(open_folder: Open, files: dict[str, bytes | None], message: str) -> None:
@@ -140,6 +146,38 @@ def test_a_malicious_pickle_is_refused_and_not_run(
 def test_damaged_cifar_batches_are_named(open_folder: Open, batch: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_folder({"batches.meta": pickle.dumps({b"label_names": [b"a"]}), "test_batch": batch})
+
+
+_BOMBS = """
+import gzip, io, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+from sagitta.errors import SourceError
+from sagitta.sources import arrays
+packed = io.BytesIO()
+with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
+    file.write(bytes((0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2)))
+    for _ in range(2**11):
+        file.write(bytes(2**20))
+for read in (
+    lambda: arrays._parse_idx("images", packed.getvalue(), 3),
+    lambda: arrays._parse_idx("claims", bytes((0, 0, 8, 3)) + b"\\xff" * 12, 3),
+    lambda: arrays.read_pickle("batch", b"\\x80\\x02]r" + (2**30).to_bytes(4, "little") + b"h\\0."),
+):
+    try:
+        read()
+    except SourceError as error:
+        print(str(error).split(";")[0])
+"""
+
+
+def test_what_a_damaged_file_asks_for_is_not_taken() -> None:
+    """Two gigabytes packed into two megabytes, and a place in a pickle's memo that would take eight."""
+    told = subprocess.run([sys.executable, "-c", _BOMBS], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "images: 5 or more bytes of data where [1, 2, 2] needs 4",
+        "claims: 0 bytes of data where [4294967295, 4294967295, 4294967295] needs 79228162458924105385300197375",
+        "batch: not a CIFAR batch, refused (Memo value not found at index 0)",
+    ]
 
 
 @settings(max_examples=200, deadline=None)

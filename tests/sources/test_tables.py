@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sagitta.errors import SourceError
@@ -37,10 +38,28 @@ def read(name: str, data: str | bytes) -> dict[str, list[object]]:
         ("t.jsonl", '{"f": "a1", "m": {"k": 1}}\n{"f": "a2"}\n', {"f": ["a1", "a2"], "m.k": ["1", None]}),
         ("t.json", '[{"f": "a1", "l": ["x", "y"]}, {"f": "a2", "l": []}]', {"f": ["a1", "a2"], "l": [["x", "y"], []]}),
         ("t.csv", "id,label\na1,é\n".encode("utf-16"), {"id": ["a1"], "label": ["é"]}),
+        ("t.csv", "id,label\ra1,cat\ra2,dog\r", {"id": ["a1", "a2"], "label": ["cat", "dog"]}),
     ],
 )  # fmt: skip
 def test_columns_of_every_format(name: str, data: str | bytes, expected: dict[str, list[object]]) -> None:
     assert read(name, data) == expected
+
+
+def parquet(columns: dict[str, list[str]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="none", use_dictionary=False)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+WRITTEN = parquet({"id": ["a1", "a2"], "label": ["cat", "dog"]})
+
+
+def test_a_parquet_head_that_is_no_text_is_not_looked_at(tmp_path: Path) -> None:
+    for data, seen in ((WRITTEN, True), (WRITTEN.replace(b"cat", b"c\xe9t"), False)):
+        (tmp_path / "t.parquet").write_bytes(data)
+        tree = Tree("here", dict, FolderReader(str(tmp_path)), str(tmp_path))
+        assert (head(tree, "t.parquet", named) is not None) == seen
 
 
 @pytest.mark.parametrize(
@@ -52,6 +71,8 @@ def test_columns_of_every_format(name: str, data: str | bytes, expected: dict[st
         ("t.json", "[1, 2]", "JSON without objects"),
         ("t.json", "{", "neither JSON nor JSON lines"),
         ("t.parquet", b"PAR1", "cannot be read as a table"),
+        ("t.parquet", WRITTEN.replace(b"cat", b"c\xe9t"), r"cannot be read as a table .*Invalid UTF8"),
+        ("t.parquet", WRITTEN[:10] + b"\xff" * 9 + WRITTEN[19:], r"cannot be read as a table \(.*\)[^\n]*$"),
     ],
 )
 def test_what_cannot_be_read_is_said(name: str, data: str | bytes, message: str) -> None:

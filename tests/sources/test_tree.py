@@ -103,6 +103,44 @@ def test_a_damaged_zip_member_is_one_bad_image(tmp_path: Path) -> None:
     assert source.reader.read("dog/1.png") == image(2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "at", "new"),
+    [
+        ("tar.bz2", 30, b"\xff" * 60),
+        ("tar.gz", 60, b"\xff" * 60),
+        ("tar.xz", 60, b"\xff" * 60),
+        ("zip", b"PK\1\2", b"PK\1\2\x14\0\xdb\0"),  # needs version 21.9
+        ("zip", b"PK\1\2", b"PK\1\2\x14\0\x14\0\0\x08\0\0\0\0\0\0" + bytes(12) + b"\xff\xff"),
+    ],
+)
+def test_a_damaged_archive_is_named(tmp_path: Path, kind: str, at: int | bytes, new: bytes) -> None:
+    location = pack(write_files(tmp_path / "given", FILES), kind)
+    data = location.read_bytes()
+    start = data.index(at) if isinstance(at, bytes) else at
+    location.write_bytes(data[:start] + new + data[start + len(new) :])
+    with pytest.raises(SourceError, match=r"given\.[a-z0-9.]+: (damaged archive|neither|not )"):
+        open_source(str(location), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["", ".", "//"])
+def test_a_member_without_a_name_is_not_seen(tmp_path: Path, kind: str, name: str) -> None:
+    location = tmp_path / f"given.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(location, "w") as archive:
+            archive.writestr("cat/1.png", image(1))
+            archive.writestr("xy", b"data")
+        location.write_bytes(location.read_bytes().replace(b"xy", name.ljust(2, "\0").encode()))
+    else:
+        with tarfile.open(location, "w") as tar:
+            for each in ("cat/1.png", name):
+                member = tarfile.TarInfo(each)
+                member.size = 4
+                tar.addfile(member, io.BytesIO(b"data"))
+    tree = archive_tree("here", location, tmp_path)
+    assert tree is not None and list(tree.sizes) == ["cat/1.png"]
+
+
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     root = write_files(tmp_path / "given", FILES)
     (root / "cat/loop").symlink_to(root)

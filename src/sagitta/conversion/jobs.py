@@ -4,6 +4,7 @@ Each is a function of (task, job) that leaves its result in a file, or returns i
 name only when it is whole and on the disk, so whatever is there need not be made again.
 """
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sagitta.conversion.workspace import RESULT
 from sagitta.dataset import Reader, footer_hash, image_schema, is_list
-from sagitta.errors import ImageError, SourceError
+from sagitta.errors import ImageError, SagittaError, SourceError
 from sagitta.files import content_hash, file_hash, new_file
 from sagitta.images import (
     DEFAULT_QUALITY,
@@ -53,6 +54,11 @@ SCAN = pa.schema(
 """What a scan finds out about each row."""
 
 
+_GONE = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ESHUTDOWN,
+})  # fmt: skip
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _LOSS = ("reduced", "lowest", "highest")
 _GROUP_BYTES, _GROUP_ROWS = 12 * 2**20, 4096  # about 100 photos, or thousands of thumbnails
 
@@ -135,7 +141,11 @@ def scan(task: Task, job: ScanJob) -> int:
 
 
 def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
-    """Return the row of ``SCAN`` for one image."""
+    """Return the row of ``SCAN`` for one image.
+
+    Raises:
+        SagittaError: the source or the machine fails, which says nothing about the image.
+    """
     if size > MAX_BYTES:
         return {"reason": f"{size:,} bytes, more than {MAX_BYTES:,}"}
     try:
@@ -147,7 +157,11 @@ def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
     except ImageError as error:
         return {"reason": str(error)}
     except OSError as error:
+        if error.errno in _SHORT or (error.errno in _GONE and size):  # a link that leads nowhere has no size
+            raise _failed(path, error) from None
         return {"reason": f"cannot be read: {error.strerror or error}"}
+    except MemoryError:
+        raise SagittaError(f"{path}: out of memory; run the same command again, with fewer workers") from None
     source_hash, kept = content_hash(data), stored is data
     row = {"source_hash": source_hash, "content_hash": source_hash if kept else content_hash(stored)}
     return {**row, "size": len(stored), **vars(header), **lost, "stored": None if kept else stored}
@@ -245,8 +259,19 @@ def _stored(task: Task, rows: pa.Table) -> Iterator[bytes]:
 def _read_again(reader: Reader, path: str) -> bytes:
     try:
         return reader.read(path)
-    except (OSError, ImageError) as error:
-        raise SourceError(f"{path} can no longer be read ({error}); mend it and run the same command again") from None
+    except OSError as error:
+        raise _failed(path, error) from None
+    except ImageError as error:
+        raise SourceError(f"{path} has changed since it was scanned ({error}); run the same command again") from None
+
+
+def _failed(path: str, error: OSError) -> SagittaError:
+    """Return what to say of a file that was listed, perhaps scanned, and cannot be read now."""
+    reason = error.strerror or error
+    return SagittaError(
+        f"{path}: listed, but it cannot be read now ({reason}); is its disk there? What is finished is kept: run the "
+        "same command again"
+    )
 
 
 def _unchanged(path: str, data: bytes, wanted: str) -> bytes:

@@ -42,7 +42,7 @@ from sagitta.conversion.jobs import (
 )
 from sagitta.conversion.options import ConvertOptions, conversion_key
 from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, for_training, strata
-from sagitta.conversion.workspace import RESULT, exists_already, work_folder
+from sagitta.conversion.workspace import RESULT, exists_already, remove_left, work_folder
 from sagitta.dataset import (
     INFO_FILE,
     QUARANTINE_FILE,
@@ -60,7 +60,7 @@ from sagitta.dataset import (
     warning_line,
 )
 from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
-from sagitta.files import file_hash, new_file
+from sagitta.files import file_hash, new_file, remedy
 from sagitta.images import GREY_MODES, Reduction, add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
 from sagitta.terminal import show
@@ -90,9 +90,11 @@ def convert(
         ConfigError: the shares of the splits do not fit, or restart markers lack the native core.
         SourceError: no image can be read, there are too few classes or images, training lacks a class, a group is in
             several given splits, an image cannot be decoded and ``on_bad`` is ``"fail"``, or a file changed meanwhile.
-        SagittaError: the disk is full or a worker died; the same call goes on from there.
+        SagittaError: the disk is full or refuses, a file or disk of the source is gone, or a worker died; the same call
+            goes on from there.
     """
     if out.exists():
+        remove_left(out)
         raise exists_already(out)
     if options.restart_markers:
         add_restart_markers(b"")  # where that cannot be done, it is said before anything is written
@@ -131,8 +133,10 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
         except DatasetError:
             if not out.exists():  # else another process was faster
                 raise
-    elif progress:
-        _say(DatasetInfo.read(out), known=source.warnings)
+    else:
+        remove_left(out)
+        if progress:
+            _say(DatasetInfo.read(out), known=source.warnings)
     return out
 
 
@@ -149,7 +153,7 @@ def _say(info: DatasetInfo, known: Sequence[str]) -> None:
 
 @contextmanager
 def _advice(source: Source, out: Path) -> Iterator[None]:
-    """Name the source in its errors, and turn a full disk into an error that says how to go on."""
+    """Name the source in its errors, and turn what the system refuses into an error that says how to go on."""
     try:
         yield
     except SourceError as error:
@@ -157,8 +161,10 @@ def _advice(source: Source, out: Path) -> Iterator[None]:
             raise
         raise SourceError(f"{source.location}: {error}") from None
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno is None:
             raise
+        if error.errno not in _NO_ROOM:
+            raise SagittaError(remedy(OSError(error.errno, error.strerror, str(out)))) from None
         raise SagittaError(
             f"{out}: no room left on the disk; what is finished is kept: make room and run the same command again"
         ) from None

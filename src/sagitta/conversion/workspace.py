@@ -25,7 +25,7 @@ def work_folder(out: Path, key: str) -> Iterator[Path]:
     Raises:
         DatasetError: ``out`` exists.
     """
-    folder = out.with_name(f".{out.name}.partial")
+    folder = _folder(out)
     with lock(folder / "lock"):
         try:
             if out.exists():
@@ -37,6 +37,19 @@ def work_folder(out: Path, key: str) -> Iterator[Path]:
             _remove(folder)
             raise
         _remove(folder)
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
+def remove_left(out: Path) -> None:
+    """Remove the work folder of a finished ``out``, whose process was killed before it did; not while one is at it."""
+    folder = _folder(out)
+    if folder.is_dir():
+        with suppress(OSError), lock(folder / "lock", wait=False):
+            if out.exists():
+                _remove(folder)
 
 
 def exists_already(out: Path) -> DatasetError:

@@ -15,7 +15,8 @@ CMYK, YCCK                      Pillow's conversion, with Adobe's inversion wher
 LAB, YCbCr, HSV                 converted to RGB
 F, two or more than four bands  refused; :mod:`sagitta.images.reduction` reads them by a range and bands
 ICC profiles                    ignored, as by every trainer in this field; so are gain maps
-truncated or damaged            refused exactly where Pillow refuses
+truncated or damaged            refused exactly where Pillow refuses, but for a PNG of which only metadata behind
+                                the pixels are damaged: what follows whole pixels is not asked for
 more than MAX_PIXELS            refused before memory is taken
 ==============================  ====================================================================
 
@@ -41,6 +42,7 @@ from sagitta.images import native
 from sagitta.images.foreign import foreign
 from sagitta.images.losses import UNTAGGED, Loss, is_untagged, losses, seen
 from sagitta.images.muting import mute_pillow, muted
+from sagitta.images.png import load
 from sagitta.images.resizing import resize_window
 from sagitta.images.tiff import misread, unread
 
@@ -143,7 +145,7 @@ def verify(data: Bytes) -> ImageHeader:
         size, mode, lost = image.size, image.mode, losses(image, data)
         if image.format in _JPEG_FORMATS:
             image.draft("L", (1, 1))
-        _load(image)
+        load(image, data)
         _flatten(image)
         return _header(image, size, mode, seen(image, lost))
 
@@ -164,7 +166,7 @@ def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pi
     """
     with refusal(data):
         image = opened(data)
-        _load(image)
+        load(image, data)
         upright = _upright(image, oriented(image) if orientation is None else orientation)
         return _array(upright, channels).copy()
 
@@ -247,7 +249,7 @@ def _decode_job(data: Bytes, job: np.void, shape: tuple[int, ...], filter: Filte
         if profile == "fast" and image.format in _JPEG_FORMATS:
             box = _reduce(image, box, orientation, (width, height))
         region = (floor(box[0]), floor(box[1]), ceil(box[2]), ceil(box[3]))
-        _load(image)
+        load(image, data)
         crop = _upright(image, orientation).crop(region)
         within = (box[0] - region[0], box[1] - region[1], box[2] - region[0], box[3] - region[1])
         if height * width > _MOST_RESIZED:
@@ -298,13 +300,6 @@ def opened(data: Bytes) -> ImageFile.ImageFile:
     if is_untagged(image, data):
         image.info[UNTAGGED] = True
     return image
-
-
-def _load(image: Image.Image) -> None:
-    try:
-        image.load()
-    except SyntaxError:  # the pixels of a PNG are there, but metadata behind them is damaged
-        image.load()
 
 
 @cache
@@ -372,7 +367,7 @@ def refusal(data: Bytes) -> Iterator[None]:
     with muted():
         try:
             yield
-        except ImageError:
+        except (ImageError, MemoryError):  # of the machine: it says nothing about the image
             raise
         except Exception as error:
             raise ImageError(_reason(data, error)) from error

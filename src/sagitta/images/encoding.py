@@ -47,9 +47,9 @@ def add_restart_markers(data: Bytes) -> bytes:
 
     Tiles are as narrow as an even division of each row of blocks allows; the file grows by about 1 %.
 
-    Lossless: the coefficients are read back and compared, and metadata is kept. A progressive file becomes sequential,
-    which also decodes faster. What is no grey, YCbCr or RGB JPEG, is damaged, or holds a second picture, is returned
-    as it is.
+    Lossless: the coefficients are read back and compared, and metadata is kept, byte for byte and in its order. A
+    progressive file becomes sequential, which also decodes faster. What is no grey, YCbCr or RGB JPEG, is damaged,
+    holds a second picture, or anything behind the end of the first, is returned as it is.
 
     Raises:
         ConfigError: the native core is not there.

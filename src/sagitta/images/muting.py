@@ -95,5 +95,10 @@ def mute_pillow() -> None:
             logger.addFilter(_said)  # once, however often it is added
 
 
+def mute_logger(name: str) -> None:
+    """Give the filter to a logger of another library that decodes for us."""
+    logging.getLogger(name).addFilter(_said)
+
+
 def _said(_record: logging.LogRecord) -> bool:
     return not getattr(_thread, "muted", False)

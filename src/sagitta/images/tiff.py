@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import ImageFile, TiffImagePlugin
 
 from sagitta.errors import ImageError
+from sagitta.images.muting import mute_logger
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _SAMPLES = 254, 256, 257, 258, 262, 277
 _PLANES, _EXTRA, _FORMAT, _DEPTH, _RAW = 284, 338, 339, 32997, 50706
@@ -160,6 +161,7 @@ def read_samples(data: bytes | memoryview) -> npt.NDArray[Any]:
         raise ImageError(f"{page.width}x{page.height} pixels, {page.words()}: more than {_MOST_BYTES:,} bytes")
     import tifffile
 
+    mute_logger("tifffile")  # it says what it finds odd
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         found = file.pages.first
         samples = found.asarray()

@@ -26,6 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 _IDX_IMAGES = re.compile(r"(?P<before>.*?)images?(?P<between>[-.])idx3(?P<after>[-.]ubyte(?:\.gz)?)$", re.IGNORECASE)
 _CIFAR10 = re.compile(r"(?:data_batch_\d+|test_batch)$")
 _CIFAR100 = ("train", "test")
+_MOST_PACKED = 1032  # bytes that deflate packs into one, at best
 
 
 class ArrayReader:
@@ -124,19 +125,22 @@ def _idx_labels(tree: Tree, images: re.Match[str]) -> Pixels:
 
 def _parse_idx(name: str, data: bytes, dimensions: int) -> Pixels:
     """Return the array of an idx file of unsigned bytes, packed with gzip or not."""
+    file = gzip.GzipFile(fileobj=io.BytesIO(data)) if data[:2] == b"\x1f\x8b" else io.BytesIO(data)
     try:
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        head = file.read(4 + 4 * dimensions)
+        if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
+            raise SourceError(f"{name}: not an idx file of {dimensions} dimensions of bytes; get it again")
+        shape = [int(length) for length in np.frombuffer(head, ">u4", dimensions, offset=4)]
+        # Not more than is asked for, however much is packed; and one byte, to see that there is no more.
+        pixels = file.read(min(math.prod(shape) + 1, len(data) * _MOST_PACKED))
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{name}: damaged gzip file ({error}); get it again") from error
-    start = 4 + 4 * dimensions
-    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < start:
-        raise SourceError(f"{name}: not an idx file of {dimensions} dimensions of bytes; get it again")
-    shape = [int(length) for length in np.frombuffer(data, ">u4", dimensions, offset=4)]
-    if len(data) - start != math.prod(shape):
+    if len(pixels) != math.prod(shape):
+        more = " or more" if len(pixels) > math.prod(shape) else ""
         raise SourceError(
-            f"{name}: {len(data) - start} bytes of data where {shape} needs {math.prod(shape)}; get it again"
+            f"{name}: {len(pixels)}{more} bytes of data where {shape} needs {math.prod(shape)}; get it again"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
 def cifar(tree: Tree, _options: SourceOptions) -> Source | None:
@@ -205,7 +209,9 @@ class _Inert:
         self.state = state
 
 
-class _InertUnpickler(pickle.Unpickler):
+class _InertUnpickler(pickle._Unpickler):
+    """In Python, not in C, which before 3.14 takes as much memory as a damaged memo index asks for."""
+
     _NAMES = frozenset(
         {
             ("numpy.core.multiarray", "_reconstruct"),
@@ -233,4 +239,5 @@ def read_pickle(name: str, data: bytes) -> Any:
     try:
         return _InertUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise SourceError(f"{name}: not a CIFAR batch, refused ({error}); get it from the original source") from error
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{name}: not a CIFAR batch, refused ({reason}); get it from the original source") from error

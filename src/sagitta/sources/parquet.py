@@ -53,7 +53,8 @@ class ParquetReader:
         """Return the stored bytes of the image.
 
         Raises:
-            ImageError: the row holds no bytes, or its file or row group cannot be read.
+            ImageError: the row holds no bytes, or its row group cannot be read.
+            OSError: the file is gone.
         """
         found = _ROW.match(path)
         if found is None:
@@ -64,6 +65,7 @@ class ParquetReader:
         try:
             image = self._held[1].read(0, row)
         except DatasetError as error:
+            Path(self._root, name).stat()  # gone is not damaged
             raise ImageError(str(error)) from error
         return self._beside(name, row, path[found.end() + 1 :]) if image is None else image
 

@@ -44,7 +44,9 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
     """
     try:
         if suffix(name) == ".parquet":
-            return pq.read_table(pa.BufferReader(data))
+            table = pq.read_table(pa.BufferReader(data))
+            table.validate(full=True)  # text that is no UTF-8, lists of wrong lengths
+            return table
         text = _decoded(where, data)
         if suffix(name) in _JSON:
             return _from_records(records(where, text))
@@ -52,7 +54,8 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
             return _from_rows(where, lines, named)
         return _from_csv(text, named)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise SourceError(f"{where}: cannot be read as a table ({error}); save it as UTF-8 CSV") from error
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{where}: cannot be read as a table ({reason}); save it as UTF-8 CSV") from error
 
 
 def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
@@ -74,7 +77,7 @@ def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
     if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text, named)) is not None:
         cells, titled = lines[:_ROWS], False
     else:
-        rows = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         try:
             cells, titled = [row for row in itertools.islice(rows, _ROWS) if row], True
         except csv.Error:
@@ -112,7 +115,10 @@ def _parquet_head(path: Path) -> pa.Table | None:
     try:
         with pq.ParquetFile(str(path)) as file:
             batch = next(file.iter_batches(_ROWS), None)
-            return None if batch is None else pa.Table.from_batches([batch])
+            if batch is None:
+                return None
+            batch.validate(full=True)
+            return pa.Table.from_batches([batch])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
         return None
 
@@ -147,7 +153,7 @@ def _delimiter(text: str) -> str:
 def _from_csv(text: str, named: Named) -> pa.Table:
     delimiter = _delimiter(text)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    rows = csv.reader(io.StringIO(text[:65536]), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter)
     sample = [row for row in itertools.islice(rows, _ROWS) if row]
     if not sample:
         raise pa.ArrowInvalid("empty")

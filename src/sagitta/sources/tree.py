@@ -11,6 +11,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -33,6 +34,11 @@ _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFi
     b"BZ": bz2.open,
     b"\xfd7": lzma.open,
 }
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error,
+    RuntimeError, ValueError, OverflowError,  # an unknown method or version, a name of another encoding, a wild offset
+)  # fmt: skip
+"""What reading a damaged archive raises, beside OSError."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class ZipReader:
         """
         try:
             return _opened_zip(self.file, os.getpid()).read(self.members[path])
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise ImageError(f"{self.file} does not give this file: {error}") from error
 
 
@@ -196,7 +202,11 @@ def archive_tree(location: str, file: Path, cache: Path) -> Tree | None:
             return tar_tree(location, _uncompressed(file, cache))
         if zipfile.is_zipfile(file):
             return _zip_tree(location, file)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except OSError as error:
+        if error.errno is not None:  # of the disk; bz2 and gzip have none
+            raise
+        raise SourceError(f"{location}: damaged archive ({error}); get it again") from error
+    except _DAMAGE as error:
         raise SourceError(f"{location}: damaged archive ({error}); get it again") from error
     return None
 
@@ -213,7 +223,8 @@ def tar_tree(location: str, file: Path) -> Tree:
         with tarfile.open(file, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else a million members take a gigabyte
-                name = _clean(member.name)
+                if not (name := _clean(member.name)):
+                    continue
                 if member.isreg() and not _is_junk(name):
                     members[name] = (member.offset_data, member.size)
                 elif member.islnk() and _clean(member.linkname) in members:
@@ -228,7 +239,8 @@ def tar_tree(location: str, file: Path) -> Tree:
 
 def _zip_tree(location: str, file: Path) -> Tree:
     with zipfile.ZipFile(file) as opened:
-        listed = {name: info for info in opened.infolist() if not _is_junk(name := _clean(info.filename))}
+        named = ((_clean(info.filename), info) for info in opened.infolist())
+        listed = {name: info for name, info in named if name and not _is_junk(name)}
     infos = {name: info for name, info in listed.items() if not info.is_dir()}
     folders = [name for name, info in listed.items() if info.is_dir()]
     sizes = {name: info.file_size for name, info in infos.items()} | _empty(folders, infos)

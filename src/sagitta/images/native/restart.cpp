@@ -71,6 +71,9 @@ bool read_coefficients(Reader& reader, Bytes file, bool with_markers) {
     return is_fully_refined(reader.info);
 }
 
+// What lies behind EOI means something to somebody: a video, a depth map, a camera's own notes.
+bool ends_with_picture(const jpeg_decompress_struct& info) { return info.src->bytes_in_buffer == 0; }
+
 // A second picture behind the first is found by offsets, which would no longer be right.
 bool has_second_picture(const jpeg_decompress_struct& info) {
     for (auto* marker = info.marker_list; marker; marker = marker->next) {
@@ -94,11 +97,11 @@ bool write(Writer& writer, Reader& reader) {
     writer.info.dest = &writer.target;
     jpeg_copy_critical_parameters(&reader.info, &writer.info);
     writer.info.optimize_coding = TRUE;
+    // All are written below, as they were and in their order: EXIF may come before JFIF, or without it.
+    writer.info.write_JFIF_header = writer.info.write_Adobe_marker = FALSE;
     writer.info.restart_interval = tile_columns(reader.info);
     jpeg_write_coefficients(&writer.info, reader.coefficients);
     for (auto* marker = reader.info.marker_list; marker; marker = marker->next) {
-        if (writer.info.write_JFIF_header && is_marker(marker, JPEG_APP0, "JFIF", 5)) continue;
-        if (writer.info.write_Adobe_marker && is_marker(marker, JPEG_APP0 + 14, "Adobe", 5)) continue;
         jpeg_write_marker(&writer.info, marker->marker, marker->data, marker->data_length);
     }
     jpeg_finish_compress(&writer.info);
@@ -141,7 +144,7 @@ bool add_restart_markers(Bytes file, std::vector<uint8_t>& out) {
     Reader reader;
     Writer writer(out);
     return read_coefficients(reader, file, true) && reader.info.num_components <= 3 &&
-           !has_second_picture(reader.info) && write(writer, reader) &&
+           ends_with_picture(reader.info) && !has_second_picture(reader.info) && write(writer, reader) &&
            same_coefficients(reader, {out.data(), out.size()});
 }
 
