@@ -29,7 +29,7 @@ from sagitta.evaluation import (
     seen_of,
 )
 from sagitta.files import remedy as remedy_of
-from sagitta.loading import ImageData, Plan
+from sagitta.loading import ImageData
 from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
 from sagitta.run import (
     CONFIG_FILE,
@@ -48,6 +48,15 @@ from sagitta.run import (
 from sagitta.settings import Settings, device_of, short_name
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
+from sagitta.training.divergence import DivergenceError, StopDiverged, anomalies_named
+from sagitta.training.flags import (
+    check_batches,
+    check_flags,
+    check_words,
+    determinism_named,
+    profiler_in,
+    train_batches,
+)
 from sagitta.training.headfirst import (
     REFITTED,
     KeepHead,
@@ -59,6 +68,8 @@ from sagitta.training.headfirst import (
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
+PROFILE = "profile"
+"""Folder of a run for what ``--trainer.profiler`` finds out."""
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
@@ -125,7 +136,7 @@ def fit(
                 save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
             pixels = data.batch_size * math.prod(data.preprocessing.size)
-            with ended_early(member_of or run), threads_for(pixels):
+            with ended_early(member_of or run), _diverged(run, member_of or run), threads_for(pixels):
                 if resume:
                     return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
                 before = check_first_weights(settings.model["weights"], classifier, data)
@@ -153,6 +164,7 @@ def resumable(run: Path) -> Path:
 def check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trainer:
     """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
     _check_numbers(settings, resume)
+    check_words(settings)
     _check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
@@ -169,6 +181,7 @@ def check_before_conversion(settings: Settings, resume: Path | None) -> pl.Train
         settings, callbacks=[*_callbacks(settings), Checkpoints(Path(), settings.keep)], logger=CSVLogger(".")
     )
     _check_devices(settings, trainer)
+    check_flags(settings, trainer)
     return trainer
 
 
@@ -178,9 +191,15 @@ def _check_numbers(settings: Settings, resume: Path | None) -> None:
     No epoch at all leaves a solved head, where there are first weights.
     """
     first = resume is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
-    for key in ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.limit_val_batches"):
+    for key in _COUNTS:
         if settings.get(key) == 0 and not (first and key == "trainer.max_epochs"):
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
+
+
+_COUNTS = tuple(
+    f"trainer.{name}"
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval")
+)
 
 
 def _check_loggers(settings: Settings) -> None:
@@ -226,13 +245,7 @@ def check_splits(settings: Settings, data: ImageData) -> None:
 def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
     """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
     check_splits(settings, data)
-    batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
-    interval = settings.trainer["val_check_interval"]
-    if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
-        raise ConfigError(
-            f"--trainer.val_check_interval {interval}: an epoch has {batches} batches; take at most that, or a share "
-            "of the epoch such as 0.5"
-        )
+    check_batches(settings, data, world)
     dry_run(classifier, data.batch_size)
 
 
@@ -291,14 +304,15 @@ def _train(
             "--epochs 0: is for a solved head alone, and none is solved here: the weights are random or bring a head "
             "that fits, or no class has two images; give at least 1"
         )
-    steps = len(data.shards.splits["train"]) // data.batch_size
+    every = settings.trainer["log_every_n_steps"]
     trainer = _trainer(
         settings,
         callbacks=[*_callbacks(settings), *callbacks, *begin, kept],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
-        log_every_n_steps=settings.trainer["log_every_n_steps"] or max(1, min(50, steps // 4)),
+        log_every_n_steps=max(1, min(50, train_batches(settings, data) // 4)) if every is None else every,
+        profiler=profiler_in(run / PROFILE, settings.trainer_arguments()["profiler"]),
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
@@ -306,12 +320,16 @@ def _train(
         if settings.trainer["max_epochs"] == 0:
             begin[0].keep(trainer, classifier)
         else:
-            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+            with anomalies_named(trainer), determinism_named():
+                trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+    if reports := sorted((run / PROFILE).glob("*")):
+        say(f"profile: {', '.join(map(str, reports))}")
     if settings.trainer["fast_dev_run"]:
+        say("fast_dev_run: training and validation pass; nothing is kept of them, and nothing was tested")
         return Fitted(run, {}, None)
     best = Path(kept.best_model_path) if kept.best_model_path else None
     path = best or run / "checkpoints" / LAST_CHECKPOINT
@@ -345,6 +363,15 @@ def ended_early(run: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise SagittaError(f"{remedy_of(error)}; {_going_on(run)}") from None
+
+
+@contextmanager
+def _diverged(run: Path, whole: Path) -> Iterator[None]:
+    """Say how to go on where a training diverges, a member with the run that it belongs to."""
+    try:
+        yield
+    except DivergenceError as error:
+        raise DivergenceError(error.reason, run, _going_on(whole)) from None
 
 
 def _going_on(run: Path) -> str:
@@ -390,6 +417,7 @@ def validated(run: Path) -> dict[str, float]:
 
 def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
     yield StepSeed(settings.seed)
+    yield StopDiverged()
     yield PredictionImages()
     yield EpochLines()
     yield Throughput()
