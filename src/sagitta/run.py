@@ -39,10 +39,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from sagitta.errors import ConfigError
 from sagitta.files import check_place, remedy, write_atomic
 from sagitta.pool import usable_cores
+from sagitta.sources import BUILTIN
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
+PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
@@ -127,8 +129,7 @@ def check_free(out: Path | None) -> None:
     if _global_rank():
         return
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        begun = (out / MEMBERS).is_dir() and "ensemble" not in read_record(out)
-        resumable = begun or (out / "checkpoints" / LAST_CHECKPOINT).is_file()
+        resumable = (out / CONFIG_FILE).is_file() and not {"ensemble", "probe"} & set(read_record(out))
         raise ConfigError(
             f"{out}: exists already, and a run is never overwritten; name another --out, or "
             + (f"go on with --resume {out}" if resumable else "remove it")
@@ -231,11 +232,13 @@ def find_source(run: Path, source: str) -> str:
 
     Args:
         run: run directory.
-        source: as its configuration names it, no built-in and nothing on the Hub.
+        source: as its configuration names it; a built-in, or something on the Hub, is no place.
 
     Raises:
         ConfigError: it is not there any more; names the places.
     """
+    if source in BUILTIN or source.startswith("hf://"):
+        return source
     if Path(source).expanduser().is_absolute():
         places = [Path(source).expanduser()]
     else:
@@ -247,7 +250,7 @@ def find_source(run: Path, source: str) -> str:
         if place.exists():
             return source if place == Path(source) or place == Path.cwd() / source else str(place)
     looked = " and ".join(dict.fromkeys(str(place.absolute()) for place in places))
-    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it: sagitta test {run} DATA")
+    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it as DATA")
 
 
 def read_record(run: Path) -> dict[str, Any]:

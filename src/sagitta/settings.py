@@ -221,11 +221,11 @@ class Settings:
         Raises:
             ConfigError: as :meth:`of` does.
         """
-        return Settings.of(self._values() | dict(changes))
+        return Settings.of(self.values() | dict(changes))
 
     def get(self, key: str) -> Any:
         """Return one value by its dotted name."""
-        return self._values().get(key)
+        return self.values().get(key)
 
     def to_yaml(self) -> str:
         """Return the text of ``config.yaml``.
@@ -237,11 +237,12 @@ class Settings:
 
         parser = _parser()
         try:
-            return str(parser.dump(parser.parse_object(_nested(self._values()))))
+            return str(parser.dump(parser.parse_object(_nested(self.values()))))
         except (ValueError, YAMLError) as error:
             raise ConfigError(f"config.yaml cannot hold these settings: {' '.join(str(error).split())}") from None
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """Return every value by its dotted name."""
         return _flat(vars(self))
 
     # What they become.
@@ -266,7 +267,7 @@ class Settings:
 
     def _instances(self) -> "Namespace":
         parser = _parser()
-        instances: Namespace = parser.instantiate(parser.parse_object(_nested(self._values())))
+        instances: Namespace = parser.instantiate(parser.parse_object(_nested(self.values())))
         return instances
 
     def recipe(self, dataset: "ShardSet") -> "Recipe":
@@ -295,7 +296,7 @@ class Settings:
         """Return the names of the settings that are left to the recipe; what is to be measured is not among them."""
         trainer = self.trainer
         ends = trainer["max_steps"] != -1 or trainer["max_time"] is not None
-        values = self._values()
+        values = self.values()
         undecided = [key for key in _BY_RECIPE if values.get(key) is None]
         return [
             *(["model.name"] if self.model["name"] == "auto" else []),

@@ -197,7 +197,7 @@ def fit(
     """
     began = monotonic()
     from sagitta.training import fit as fit_settings
-    from sagitta.training import fit_folds, fit_in_time, resumable
+    from sagitta.training import fit_folds, fit_in_time, resumable, with_data
 
     given = {
         "model": model,
@@ -237,6 +237,8 @@ def fit(
     run = None if resume is None else _path(resume)
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
+    if run is not None:
+        chosen = with_data(run, chosen)
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")

@@ -25,4 +25,5 @@ def test_an_interrupted_fit_says_how_to_go_on(tmp_path: Path) -> None:
     (line,) = [line for line in errors.splitlines() if line.startswith("sagitta: ")]
     assert line.startswith("sagitta: interrupted; ") and line.endswith("sagitta fit --resume run")
     assert "Traceback" not in errors
-    assert sagitta("fit", "--resume", "run", "--epochs", 1, cwd=tmp_path).returncode in (0, 2)
+    refused = sagitta("fit", "--resume", "run", "--epochs", 1, cwd=tmp_path)
+    assert refused.returncode == 2 and "--epochs 1: run has" in refused.stderr

@@ -108,7 +108,10 @@ def test_too_high_a_rate_is_one_line(photo_folder: Path, capsys: pytest.CaptureF
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("sagitta: epoch 1") and "try " in line and "a lower --lr (it was " in line
     assert ("--precision 32-true" in line) == ("bf16-true" in more)
-    assert line.endswith("remove run, and the same command begins again") and not kept(Path("run"))
+    assert line.endswith("it begins anew with: sagitta fit --resume run") and not kept(Path("run"))
+    assert main(["fit", "--resume", "run", "--lr", "1e-3", "--epochs", "1"]) == 0 and all(
+        map(finite, kept(Path("run")))
+    )
 
 
 def test_a_checkpoint_of_other_tools_that_is_not_finite_is_told_when_it_is_tested(photo_folder: Path) -> None:

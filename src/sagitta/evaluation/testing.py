@@ -33,7 +33,6 @@ from sagitta.run import (
     run_of,
 )
 from sagitta.settings import Settings
-from sagitta.sources import BUILTIN
 
 Purpose = Literal["test", "val"]
 
@@ -201,8 +200,7 @@ def _data_settings(
     if source is not None:
         return Settings.of({"source": source, "data.convert.purpose": purpose} | _pixels_of(classifier))
     assert own is not None and run is not None
-    named = own.source in BUILTIN or own.source.startswith("hf://")
-    return own if named else own.changed({"source": find_source(run, own.source)})
+    return own.changed({"source": find_source(run, own.source)})
 
 
 @dataclass(frozen=True)

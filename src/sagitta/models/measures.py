@@ -1,12 +1,12 @@
 """What is measured of an epoch: sums while fitting, all predictions where those are needed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from sagitta.models.metrics import Predictions
 from sagitta.models.task import Task
@@ -86,6 +86,25 @@ class Measures(nn.Module):
             return logged | dict(summed.items())
         self.predictions.update(probabilities, labels)
         return logged
+
+    def unfinished(self) -> dict[str, dict[str, Tensor]]:
+        """Return the sums of a training epoch that is not over, by metric, over all devices; called on each of them."""
+        states = {}
+        for name, metric in self._of_training().items():
+            with metric.sync_context():
+                states[name] = {key: torch.as_tensor(value).clone() for key, value in metric.metric_state.items()}
+        return states
+
+    def resume(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take up such sums, on one device for them all."""
+        for name, metric in self._of_training().items():
+            for key, value in states[name].items():
+                setattr(metric, key, value.to(metric.device))
+
+    def _of_training(self) -> dict[str, Metric]:
+        summed: Any = self.summed["train_metrics"]
+        loss: Any = self.losses["train_loss"]
+        return {"train_loss": loss} | dict(summed.items())
 
     def gather(self) -> tuple[Tensor, Tensor] | None:
         """Return the probabilities (N, classes) and labels that were kept since the last call, rank by rank, if any."""

@@ -4,7 +4,6 @@ from .ensembling import ensemble as ensemble
 from .ensembling import ensemble_text as ensemble_text
 from .fitting import Fitted as Fitted
 from .fitting import fit as fit
-from .fitting import resumable as resumable
 from .folds import fit_folds as fit_folds
 from .folds import folds_text as folds_text
 from .head import Head as Head
@@ -16,6 +15,8 @@ from .probing import probe as probe
 from .probing import probe_notes as probe_notes
 from .probing import probe_run as probe_run
 from .probing import probe_text as probe_text
+from .resume import resumable as resumable
+from .resume import with_data as with_data
 from .watch import EpochLines as EpochLines
 from .watch import PredictionImages as PredictionImages
 from .watch import Throughput as Throughput

@@ -1,5 +1,6 @@
-"""What a run keeps of its weights: those of the best epochs, and whatever is needed to go on from the last one."""
+"""What a run keeps of its weights: those of the best epochs, and whatever is needed to go on from where it stood."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +12,29 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sagitta.errors import ConfigError
-from sagitta.models import SMOOTHED
-from sagitta.run import LAST_CHECKPOINT
+from sagitta.models import SMOOTHED, Classifier
+from sagitta.run import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
 
 class Checkpoints(Checkpoint):
-    """Keeps the weights of the epochs with the lowest loss on ``val``, and one checkpoint to go on from.
+    """Keeps the weights of the epochs with the lowest loss on ``val``, and what a run goes on from.
 
     ::
 
         image-classifier-epoch=05-val_loss=0.08.ckpt    weights as they were validated, and what they are for
-        last.ckpt                                       the last finished epoch, with the optimizer and all else
+        last.ckpt                                       where the training stands, with the optimizer and all else
+        previous.ckpt                                   the one before it, until the training has ended
+
+    ``last.ckpt`` is written after every epoch and inside of long ones: at most an epoch or ``SECONDS`` of work are
+    lost, whichever is less. Each file is there as a whole or not at all, and what a checkpoint calls the best files is
+    kept until the next one is written.
 
     The loss is that of smoothed labels where training smooths them, see :data:`sagitta.models.SMOOTHED`; else, and
     where a run of version 0.1.0 is resumed, ``val_loss``.
 
     Lightning's ``ModelCheckpoint`` writes the optimizer's state beside the best weights, too, which makes them three
-    times as large; of averaged weights it would leave out the average; and it forgets the best where a run has moved.
+    times as large; of averaged weights it would leave out the average; it forgets the best where a run has moved; and
+    what has been measured of an epoch does not survive it.
 
     Args:
         folder: of the checkpoints.
@@ -37,12 +44,19 @@ class Checkpoints(Checkpoint):
         ConfigError: ``keep`` is below 1.
     """
 
+    SECONDS = 300.0
+    """From one checkpoint inside an epoch to the next."""
+
     def __init__(self, folder: Path, keep: int = 1) -> None:
         if keep < 1:
             raise ConfigError(f"--keep {keep}: must be at least 1; the best weights are those that are tested")
         self.folder, self.keep = folder.absolute(), keep
         self._losses: dict[str, float] = {}  # of the files that are kept
+        self._dropped: list[str] = []  # files that were, and will go when the next checkpoint to go on from is there
         self._criterion: str | None = None
+        self._saved = time.monotonic()
+        self._unfinished: dict[str, Any] | None = None  # what was measured of an epoch that is resumed
+        self._to_log: dict[str, Any] | None = None  # what Lightning logs only after a checkpoint is written
 
     @property
     def best_model_path(self) -> str:
@@ -61,21 +75,119 @@ class Checkpoints(Checkpoint):
             return
         name = self._name(trainer.current_epoch, loss)
         with _as_validated(trainer):
-            trainer.save_checkpoint(self.folder / name, weights_only=True)
+            _write(trainer, self.folder / name, weights_only=True)
         self._losses[name] = value
         for worse in sorted(self._losses, key=self._losses.__getitem__)[self.keep :]:
             del self._losses[worse]
-            trainer.strategy.remove_checkpoint(self.folder / worse)
+            self._dropped.append(worse)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the log of a resumed run, and remove what it has of a time behind its checkpoint."""
+        self._saved = time.monotonic()
+        if self._to_log is not None:
+            values, step = self._to_log["values"], self._to_log["step"]
+            for logger in trainer.loggers if values else ():
+                logger.log_metrics(values, step)
+            self._to_log = None
+            behind = (path for path in self.folder.glob(f"{_NAME}*.ckpt") if _epoch_of(path) >= trainer.current_epoch)
+            self._dropped += [path.name for path in behind if path.name not in self._losses]
+            self._dropped += [path.name for path in self.folder.glob(f"*{_PARTIAL}")]
+            self._remove_dropped(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take up what had been measured of the epoch before it was interrupted; on the first rank, for them all."""
+        if self._unfinished is not None:
+            if trainer.is_global_zero and isinstance(pl_module, Classifier) and pl_module.measures is not None:
+                pl_module.measures.resume(self._unfinished)
+            self._unfinished = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write what a resumed run goes on from, in the middle of an epoch that takes long."""
+        if not _keeps(trainer) or not self._can_stop(trainer, batch_idx + 1):
+            return
+        due = trainer.received_sigterm or time.monotonic() - self._saved >= self.SECONDS
+        if trainer.strategy.broadcast(due):
+            values = {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
+            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
+            logged = every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+            self._save_last(trainer, values if logged else {}, inside=True)
+
+    def _can_stop(self, trainer: Any, batches: int) -> bool:
+        """Return whether a resumed run could go on after so many batches of the epoch.
+
+        Lightning would leave out a validation that follows, and gradients that are not yet applied are in no
+        checkpoint. Several devices have to agree, which takes its time, so they are asked now and then.
+        """
+        count = batches if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx + 1
+        return bool(
+            not trainer.is_last_batch
+            and count % trainer.val_check_batch != 0
+            and batches % trainer.accumulate_grad_batches == 0
+            and (trainer.world_size == 1 or batches % 16 == 0)
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what a resumed run goes on from."""
+        metrics = trainer.callback_metrics  # on every rank: sums over all devices are made when they are read
         if _keeps(trainer):
-            trainer.save_checkpoint(self.folder / LAST_CHECKPOINT, weights_only=False)
+            values = {name: value for name, value in metrics.items() if _of_epoch(name)}
+            self._save_last(trainer, values, inside=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the checkpoint before the last one: it was for the case that writing the last one is interrupted."""
+        trainer.strategy.remove_checkpoint(self.folder / PREVIOUS_CHECKPOINT)
+
+    def _save_last(self, trainer: pl.Trainer, values: Mapping[str, Any], *, inside: bool) -> None:
+        """Write ``last.ckpt``, with the log up to it on the disk.
+
+        Args:
+            trainer: that trains.
+            values: what Lightning is about to log of this step.
+            inside: of an epoch.
+        """
+        for logger in trainer.loggers:
+            logger.save()
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - (not inside)
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        self._to_log = {
+            "values": known | {"epoch": trainer.current_epoch} if known else {},
+            "step": step,
+            "inside": inside,
+        }
+        last = self.folder / LAST_CHECKPOINT
+        _write(trainer, last, before=self.folder / PREVIOUS_CHECKPOINT)
+        self._to_log = None
+        self._remove_dropped(trainer)
+        self._saved = time.monotonic()
+
+    def _remove_dropped(self, trainer: pl.Trainer) -> None:
+        """Remove what is not among the best any more, now that no checkpoint calls it so."""
+        for name in self._dropped:
+            trainer.strategy.remove_checkpoint(self.folder / name)
+        self._dropped = []
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what was measured of an unfinished epoch, which Lightning forgets."""
+        if self._to_log is not None and self._to_log["inside"] and isinstance(pl_module, Classifier):
+            assert pl_module.measures is not None
+            checkpoint["measured"] = pl_module.measures.unfinished()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember what was measured of an unfinished epoch."""
+        self._unfinished = checkpoint.get("measured")
 
     def _name(self, epoch: int, loss: float) -> str:
         """Return a name that no other kept file has; one that a killed run left behind is replaced."""
-        name, number = f"image-classifier-epoch={epoch:02d}-val_loss={loss:.2f}", 0
-        while (found := f"{name}-v{number}.ckpt" if number else f"{name}.ckpt") in self._losses:
+        name, number = f"{_NAME}{epoch:02d}-val_loss={loss:.2f}", 0
+        while (found := f"{name}-v{number}.ckpt" if number else f"{name}.ckpt") in {*self._losses, *self._dropped}:
             number += 1
         return found
 
@@ -86,7 +198,12 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names of the best files and their losses; no path, since a run may move."""
-        return {"best_k_models": dict(self._losses), "criterion": self._criterion}
+        return {
+            "best_k_models": dict(self._losses),
+            "dropped": list(self._dropped),
+            "criterion": self._criterion,
+            "to_log": self._to_log,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Know the best files again, as far as they are still there."""
@@ -94,6 +211,39 @@ class Checkpoints(Checkpoint):
         there = [name for name in sorted(losses, key=losses.__getitem__) if (self.folder / name).is_file()]
         self._losses = {name: losses[name] for name in there[: self.keep]}
         self._criterion = state_dict.get("criterion", "val_loss")
+        self._dropped = list(state_dict.get("dropped", ()))
+        self._to_log = state_dict.get("to_log")
+
+
+_NAME = "image-classifier-epoch="
+_PARTIAL = ".partial"
+
+
+def _write(trainer: pl.Trainer, path: Path, *, weights_only: bool = False, before: Path | None = None) -> None:
+    """Write a checkpoint under another name and rename it: Lightning moves it there from a folder for temporary files.
+
+    Args:
+        trainer: that trains.
+        path: of the checkpoint.
+        weights_only: leave out what only a training needs.
+        before: how a checkpoint that is there already is called from now on.
+    """
+    partial = path.with_suffix(_PARTIAL)
+    trainer.save_checkpoint(partial, weights_only=weights_only)
+    if trainer.is_global_zero:
+        if before is not None and path.exists():
+            path.replace(before)
+        partial.replace(path)
+    trainer.strategy.barrier()
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.name.removeprefix(_NAME).partition("-")[0])
+
+
+def _of_epoch(name: str) -> bool:
+    """Return whether a metric is one of a whole epoch of training."""
+    return name.startswith("train_") and not name.endswith("_step")
 
 
 def _keeps(trainer: Any) -> bool:

@@ -47,7 +47,6 @@ from sagitta.run import (
     write_record,
 )
 from sagitta.settings import Settings
-from sagitta.sources import BUILTIN
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted
 
@@ -216,9 +215,8 @@ def _configure(run: Path, first: Path) -> None:
         return
     settings = Settings.read(first / CONFIG_FILE, {"data.folds": None, "data.fold": None})
     source = settings.source
-    if not (source in BUILTIN or source.startswith("hf://")):
-        with suppress(ConfigError):  # it is not there any more: whoever tests the run names it
-            source = find_source(first, source)
+    with suppress(ConfigError):  # it is not there any more: whoever tests the run names it
+        source = find_source(first, source)
     save_config(run / CONFIG_FILE, settings.changed({"source": source}).to_yaml())
 
 

@@ -65,6 +65,7 @@ from sagitta.training.headfirst import (
     find_head,
     solve_first,
 )
+from sagitta.training.resume import interrupted, is_begun
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -114,8 +115,14 @@ def fit(
     """
     check_free(out)
     with quiet():
-        trial = check_before_conversion(settings, resume)
-        if member_of is not None and trial.num_devices * trial.num_nodes > 1:
+        before = None if resume is None else interrupted(resume, settings)
+        if before is not None and before.is_finished:
+            say(f"{resume}: is finished, nothing is left to do; a larger --epochs goes on with it")
+            return Fitted(before.run, read_record(before.run)["result"], None)
+        checkpoint = None if before is None else before.checkpoint
+        trial = check_before_conversion(settings, checkpoint)
+        world = trial.num_devices * trial.num_nodes
+        if member_of is not None and world > 1:
             raise ConfigError("--folds: each member is trained on one device; give --devices 1")
         say_core()
         told = member_of is not None and any((member_of / MEMBERS).iterdir())  # by an earlier member
@@ -126,49 +133,36 @@ def fit(
             say(f"recipe: {settings.recipe(data.shards).reason}")
         settings = _measured(settings.resolve(data.shards), data)
         settings.apply_to(data)
+        if before is not None:
+            before.check(data, world)
         pl.seed_everything(settings.seed, verbose=False)
-        classifier = _classifier(settings, resume)
+        classifier = _classifier(settings, checkpoint)
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
-        _check_before_training(settings, data, classifier, trial.num_devices * trial.num_nodes)
+        _check_before_training(settings, data, classifier, world)
+        going_on = before.prepare(settings) if before is not None else []
         run = resume or new_run_directory(out, settings.source)
         with told_to_other_ranks(run):
-            if not resume:
-                save_config(run / CONFIG_FILE, settings.to_yaml())
+            save_config(run / CONFIG_FILE, settings.to_yaml())
             say_beginning(data, classifier, settings.trainer["max_epochs"], run)
             pixels = data.batch_size * math.prod(data.preprocessing.size)
             with ended_early(member_of or run), _diverged(run, member_of or run), threads_for(pixels):
-                if resume:
-                    return _train(settings, data, classifier, run, run / "checkpoints" / LAST_CHECKPOINT)
-                before = check_first_weights(settings.model["weights"], classifier, data)
+                if checkpoint is not None:
+                    return _train(settings, data, classifier, run, checkpoint, callbacks=[*callbacks, *going_on])
+                first = check_first_weights(settings.model["weights"], classifier, data)
                 seen = seen_of(data.shards.splits, trained=("train",), chose=("val",))
-                keep_seen(run, seen, before)
+                keep_seen(run, seen, first)
                 head = solve_first(data, classifier, verbose=is_first_process())
                 return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
 
 
-def resumable(run: Path) -> Path:
-    """Return the configuration of a run that can be resumed.
-
-    Raises:
-        ConfigError: something that is needed for it is missing.
-    """
-    if "ensemble" in read_record(run):
-        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
-    needed_files = [run / CONFIG_FILE, *([] if (run / MEMBERS).is_dir() else [run / "checkpoints" / LAST_CHECKPOINT])]
-    for needed in needed_files:
-        if not needed.is_file():
-            raise ConfigError(f"{run}: cannot be resumed, {needed.relative_to(run)} is missing")
-    return run / CONFIG_FILE
-
-
-def check_before_conversion(settings: Settings, resume: Path | None) -> pl.Trainer:
+def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.Trainer:
     """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
-    _check_numbers(settings, resume)
+    _check_numbers(settings, checkpoint)
     check_words(settings)
     _check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
-    if resume is None:
+    if checkpoint is None:
         name, weights = settings.model["name"], settings.model["weights"]
         if weights is not None and settings.model["pretrained"]:
             raise ConfigError("pretrained and weights: give one of the two")
@@ -185,12 +179,12 @@ def check_before_conversion(settings: Settings, resume: Path | None) -> pl.Train
     return trainer
 
 
-def _check_numbers(settings: Settings, resume: Path | None) -> None:
+def _check_numbers(settings: Settings, checkpoint: Path | None) -> None:
     """Refuse what Lightning would take, and fail on after a whole training, or at its end.
 
     No epoch at all leaves a solved head, where there are first weights.
     """
-    first = resume is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
+    first = checkpoint is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
     for key in _COUNTS:
         if settings.get(key) == 0 and not (first and key == "trainer.max_epochs"):
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
@@ -249,11 +243,11 @@ def _check_before_training(settings: Settings, data: ImageData, classifier: Clas
     dry_run(classifier, data.batch_size)
 
 
-def _classifier(settings: Settings, resume: Path | None) -> Classifier:
-    if resume is None:
+def _classifier(settings: Settings, checkpoint: Path | None) -> Classifier:
+    if checkpoint is None:
         return Classifier(**settings.model, seed=settings.seed)
     # Its weights come from the checkpoint, so the file that it began with may have gone.
-    before = load_classifier(resume / "checkpoints" / LAST_CHECKPOINT)
+    before = load_classifier(checkpoint)
     return Classifier(
         **{**settings.model, "pretrained": False, "weights": None},
         seed=settings.seed,
@@ -375,9 +369,9 @@ def _diverged(run: Path, whole: Path) -> Iterator[None]:
 
 
 def _going_on(run: Path) -> str:
-    if (run / MEMBERS).is_dir() or (run / "checkpoints" / LAST_CHECKPOINT).is_file():
+    if is_begun(run):
         return f"the epochs that are finished are kept: sagitta fit --resume {run}"
-    return f"there is nothing to go on from yet: remove {run}, and the same command begins again"
+    return f"there is no checkpoint yet; it begins anew with: sagitta fit --resume {run}"
 
 
 def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arguments: Any) -> pl.Trainer:

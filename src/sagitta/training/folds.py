@@ -38,7 +38,6 @@ from sagitta.loading import ImageData
 from sagitta.models import Estimate
 from sagitta.run import (
     CONFIG_FILE,
-    LAST_CHECKPOINT,
     MEMBERS,
     OUT_OF_FOLD,
     check_free,
@@ -118,7 +117,7 @@ def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
     """Train a member, or go on with it where it was interrupted, unless it is finished."""
     if "best_checkpoint" in read_record(place):
         return
-    begun = (place / CONFIG_FILE).is_file() and (place / "checkpoints" / LAST_CHECKPOINT).is_file()
+    begun = (place / CONFIG_FILE).is_file()
     if not begun:
         shutil.rmtree(place, ignore_errors=True)
     say(f"fold {fold} of {settings.data['folds']}")

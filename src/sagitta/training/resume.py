@@ -1,0 +1,296 @@
+"""Going on with a run that was interrupted: from which checkpoint, with which settings changed, and with which log.
+
+What may change is what does not make another training of it:
+
+=============================================  =========================================================================
+``source``, ``data.convert``, ``data.layout``  the rows have to be the same; they may have moved
+``data.folds``, ``data.image_size``, ``seed``  fixed
+``data.batch_size``, ``trainer.devices``       may change together: images a step, over all devices, are fixed
+``model.name``, ``weights``, ``optimizer``     fixed, and whether there is an average (``ema``)
+everything else                                taken over: epochs, learning rate and schedule as if they had been
+                                               planned like that from the beginning, from the next step on
+=============================================  =========================================================================
+"""
+
+import csv
+import io
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from sagitta.dataset import plural
+from sagitta.errors import ConfigError
+from sagitta.files import write_atomic
+from sagitta.loading import ImageData
+from sagitta.run import (
+    CONFIG_FILE,
+    LAST_CHECKPOINT,
+    MEMBERS,
+    PREVIOUS_CHECKPOINT,
+    find_source,
+    is_first_process,
+    read_record,
+)
+from sagitta.settings import Settings, read_values, short_name
+from sagitta.training.watch import say
+
+_FIXED = {
+    "seed": "order and crops follow it",
+    "data.folds": "rows are divided by it",
+    "data.fold": "rows are divided by it",
+    "data.image_size": "the network has learned at it",
+    "data.profile": "the network has learned its pixels",
+    "model.name": "the weights are of it",
+    "model.pretrained": "the weights have begun",
+    "model.weights": "the weights have begun",
+    "model.tune": "the optimizer's state is of it",
+    "model.optimizer": "the optimizer's state is of it",
+}
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run to go on with.
+
+    Attributes:
+        run: its directory.
+        checkpoint: where it stands; None where it was interrupted before the first one, and begins anew.
+        changed: what is set otherwise than before: values before and now, by dotted names.
+    """
+
+    run: Path
+    checkpoint: Path | None
+    changed: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end, and nothing is asked for that could change it."""
+        return not self.changed and "best_checkpoint" in read_record(self.run)
+
+    def check(self, data: ImageData, world: int) -> None:
+        """Refuse other data, or another number of images a step, than the run began with.
+
+        Args:
+            data: set up.
+            world: number of devices.
+        """
+        if self.checkpoint is None:
+            return
+        state = _read(self.checkpoint).get(type(data).__name__, {})
+        if state.get("fingerprint") not in (None, data.info.fingerprint):
+            raise ConfigError(
+                f"{self.run}: was trained before images, labels or the options of {data.source} changed; begin "
+                "another run"
+            )
+        before = state.get("train_loader", {}).get("global_batch")
+        if before not in (None, now := data.batch_size * world):
+            raise ConfigError(
+                f"{self.run}: has {before} images a step, not {now} ({data.batch_size} on {plural(world, 'device')}); "
+                + (
+                    f"give --batch-size {before // world}"
+                    if before % world == 0
+                    else "resume on as many devices as before"
+                )
+            )
+
+    def prepare(self, settings: Settings) -> list[pl.Callback]:
+        """Say where the training goes on, cut its log behind that, and return what has to happen when it starts."""
+        if self.checkpoint is None:
+            say(f"resume: {self.run} was interrupted before its first checkpoint; it begins anew")
+            if is_first_process():
+                for name in ("checkpoints", "lightning_logs", "predictions"):
+                    shutil.rmtree(self.run / name, ignore_errors=True)
+            return []
+        found = _read(self.checkpoint)
+        epoch, inside = _position(found)
+        if (limit := settings.trainer["max_epochs"]) not in (None, -1) and limit < epoch:
+            raise ConfigError(
+                f"--epochs {limit}: {self.run} has {plural(epoch, 'epoch')} behind it; give at least that"
+            )
+        changes = "".join(
+            f"; {short_name(key)} {_shown(now)} instead of {_shown(before)}"
+            for key, (before, now) in self.changed.items()
+        )
+        say(f"resume: goes on {'inside' if inside else 'after'} epoch {epoch + inside}{changes}")
+        if is_first_process():
+            _cut_logs(self.run, found["loops"]["fit_loop"]["epoch_loop.state_dict"].get("_batches_that_stepped"))
+        return [_Continued(settings)]
+
+
+class _Continued(pl.Callback):
+    """Lets a resumed training follow its settings where the checkpoint holds those from before.
+
+    Each device does so whether anything has changed or not: it makes no difference then, and one that reads the
+    configuration after another has written it cannot know.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.patience = settings.patience
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Plan the schedule anew, and end at once what early stopping had ended."""
+        _plan_anew(trainer, pl_module)
+        for number, stopping in enumerate(trainer.early_stopping_callbacks):
+            if number == 0 and self.patience:  # ours, which stands before a person's own
+                stopping.patience = self.patience
+            if stopping.wait_count >= stopping.patience:
+                trainer.should_stop = True
+                say(f"resume: early stopping had ended the training; --patience above {stopping.patience} goes on")
+
+
+def _plan_anew(trainer: pl.Trainer, pl_module: Any) -> None:
+    """Have optimizer and schedule as they would be here had the training begun with its present settings."""
+    optimizer, config = trainer.optimizers[0], trainer.lr_scheduler_configs[0]
+    fresh = pl_module.configure_optimizers()
+    position, schedule = config.scheduler.last_epoch, fresh["lr_scheduler"]["scheduler"]
+    for group, planned in zip(optimizer.param_groups, fresh["optimizer"].param_groups, strict=True):
+        group.update({name: value for name, value in planned.items() if name != "params"})
+    schedule.optimizer, schedule.last_epoch, schedule._step_count = optimizer, position - 1, position
+    schedule.step()
+    config.scheduler = schedule
+
+
+def interrupted(run: Path, settings: Settings) -> Interrupted:
+    """Return how a run can be gone on with.
+
+    Args:
+        run: run directory.
+        settings: the run's own, with some of them changed.
+
+    Raises:
+        ConfigError: settings changed that cannot; or all checkpoints are damaged.
+    """
+    before, now = Settings.of(read_values(run / CONFIG_FILE)).values(), settings.values()
+    changed = {key: (before.get(key), now[key]) for key in now if now[key] != before.get(key)}
+    for key, (was, wanted) in changed.items():
+        if key in _FIXED or key.startswith(("data.convert.", "data.layout.")):
+            why = _FIXED.get(key, "the rows follow it")
+            raise ConfigError(
+                f"{short_name(key)} {_shown(wanted)}: {run} began with {_shown(was)}, and {why}; leave it out, or "
+                "begin another run"
+            )
+        if key == "ema" and not (was and wanted):
+            raise ConfigError(
+                f"--ema {_shown(wanted)}: {run} began {'with' if was else 'without'} an average; leave it out"
+            )
+    changed.pop("source", None)  # what counts is in it
+    changed.pop("data.threads", None)  # changes no result
+    checkpoint = find_last(run)
+    if checkpoint is None and "best_checkpoint" in read_record(run):
+        raise ConfigError(
+            f"{run}: cannot be resumed, it came to its end without checkpoints/{LAST_CHECKPOINT}; its weights can be "
+            f"gone on with: sagitta fit DATA --weights {run}"
+        )
+    return Interrupted(run, checkpoint, changed)
+
+
+def with_data(run: Path, settings: Settings) -> Settings:
+    """Return settings that find the data from here, and from anywhere if it was given anew.
+
+    Args:
+        run: run directory.
+        settings: the run's own, with some of them changed.
+
+    Raises:
+        ConfigError: the run's data is not where it was.
+    """
+    own = str(read_values(run / CONFIG_FILE)["source"])
+    if settings.source == own:
+        return settings.changed({"source": find_source(run, own)})
+    given = Path(settings.source).expanduser()
+    return settings.changed({"source": str(given.absolute())}) if given.exists() else settings
+
+
+def resumable(run: Path) -> Path:
+    """Return the configuration of a run that can be resumed.
+
+    Raises:
+        ConfigError: there is no such run, or it is made of others.
+    """
+    if "ensemble" in read_record(run):
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
+    if not (run / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run}: cannot be resumed, {CONFIG_FILE} is missing")
+    return run / CONFIG_FILE
+
+
+def find_last(run: Path) -> Path | None:
+    """Return the checkpoint to go on from, the one before it where the last is damaged; None where there is none.
+
+    Raises:
+        ConfigError: there are some, and all of them are damaged.
+    """
+    folder = run / "checkpoints"
+    # Version 0.1.0 kept an older one as last.ckpt beside last-v1.ckpt.
+    older = sorted(folder.glob("last-v*.ckpt"), key=lambda path: int(path.stem[6:]), reverse=True)
+    there = [path for path in (*older, folder / LAST_CHECKPOINT, folder / PREVIOUS_CHECKPOINT) if path.is_file()]
+    for number, path in enumerate(there):
+        if is_complete(path):
+            if number:
+                say(f"warning: {there[0]} is damaged; the run goes on from {path.name}, which was written before it")
+            return path
+    if there:
+        raise ConfigError(
+            f"{there[0]}: damaged, and so is every other one to go on from; remove {folder}, and the run begins anew"
+        )
+    return None
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is as it was written: it is a ZIP archive, with a CRC-32 of each file in it.
+
+    Torch itself does not look at these when it reads one.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            if archive.testzip() is not None:
+                return False
+        _read(checkpoint)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+def is_begun(run: Path) -> bool:
+    """Return whether there is something to go on from: a checkpoint, or members."""
+    folder = run / "checkpoints"
+    return (run / MEMBERS).is_dir() or any((folder / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return found
+
+
+def _position(checkpoint: Mapping[str, Any]) -> tuple[int, bool]:
+    """Return how many epochs are finished, and whether another has begun."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return progress["processed"], progress["started"] > progress["processed"]
+
+
+def _cut_logs(run: Path, step: int | None) -> None:
+    """Remove what was logged of steps that will be made again: ``step`` is the first of them."""
+    for path in (run / "lightning_logs").glob("version_*/metrics.csv"):
+        with path.open(newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, None)
+            if step is None or header is None or "step" not in header:
+                continue
+            column, read = header.index("step"), list(rows)
+        # A row may be half written.
+        kept = [row for row in read if len(row) == len(header) and row[column].isdigit() and int(row[column]) < step]
+        if len(kept) < len(read):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([header, *kept])
+            write_atomic(path, text.getvalue())
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
