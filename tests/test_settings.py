@@ -1,6 +1,8 @@
 """One resolution of settings: checked when made, decided by the recipe for the true situation, the same in YAML."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,18 @@ def test_a_time_has_its_unit() -> None:
             seconds_of(text)
     with pytest.raises(ConfigError, match="did you mean 600m, or 600s"):
         Settings.of({"source": "photos", "time": 600})
+
+
+def test_one_batch_is_not_all_of_them_whatever_was_imported_before() -> None:
+    """``Optional[Union[int, float]]`` is ``Union[float, int]`` behind whoever says that first, as scikit-learn does."""
+    program = (
+        "from typing import Optional, Union\n"
+        "Optional[Union[float, int]]\n"
+        "from sagitta.settings import Settings\n"
+        "names = [f'limit_{stage}_batches' for stage in ('train', 'val', 'test')] + ['overfit_batches']\n"
+        "for one in (1, '1', 1.0, '1.0'):\n"
+        "    given = Settings.of({'source': 'digits', **{f'trainer.{name}': one for name in names}})\n"
+        "    print(*(f'{given.trainer[name]!r} {given.trainer_arguments()[name]!r}' for name in names))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] * 16 + ["1.0"] * 16

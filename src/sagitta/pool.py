@@ -1,5 +1,6 @@
 """Work spread over cores and processes, each holding one state; results in order, some ahead; a bar with the rate."""
 
+import atexit
 import math
 import multiprocessing
 import os
@@ -7,11 +8,12 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +30,7 @@ _SPIN = {"GOMP_SPINCOUNT": "50000"}  # of those in bench/busy.py the least that 
 _LAST = 5.0  # seconds that a worker stays when it is asked to end; whoever it works for is mostly asked, too
 _BAR = 60  # cells of a progress bar with its numbers
 _state: Any = None
+_open: "weakref.WeakSet[Generator[Any, None, None]]" = weakref.WeakSet()
 
 
 def usable_cores(groups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:
@@ -205,6 +208,22 @@ def _blocked(*signals: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def closed_at_exit(generator: Generator[R, None, None]) -> Generator[R, None, None]:
+    """Return a generator that the end of the program closes, if nobody has done it before.
+
+    Else the interpreter would close it when the modules that its threads and processes end with are gone already.
+    """
+    _open.add(generator)
+    return generator
+
+
+@atexit.register
+def _close_all() -> None:
+    for generator in list(_open):
+        with suppress(ValueError):  # a thread that ends with the program is in the middle of it
+            generator.close()
 
 
 def _start_worker(state: object) -> None:

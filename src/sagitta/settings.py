@@ -106,6 +106,10 @@ _BY_RECIPE = {
 """Setting -> field of the recipe that decides it where nobody has."""
 
 
+_LIMITED = {"train": "an epoch of training", "val": "a validation", "test": "a test", "predict": "a prediction"}
+"""Stages whose batches a flag limits. Its type is declared here: Lightning's ``Optional[Union[int, float]]`` becomes
+``Union[float, int]``, and one batch all of them, where a module that says so was imported before: scikit-learn does."""
+
 _NO_END = float("inf")
 _LIMITS = {
     "seed": (0, 2**32 - 1),
@@ -452,7 +456,14 @@ def _parser() -> "ArgumentParser":
         type=float | Literal["auto"] | None,
         help="highest learning rate, that of the head; auto: by a range test (Smith 2017)",
     )
-    parser.add_class_arguments(pl.Trainer, "trainer", skip={"logger", "default_root_dir"}, instantiate=False)
+    outside = {"logger", "default_root_dir", *(f"limit_{name}_batches" for name in _LIMITED)}
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=outside, instantiate=False)
+    for name, split in _LIMITED.items():
+        parser.add_argument(
+            f"--trainer.limit_{name}_batches",
+            type=int | float | None,
+            help=f"so many batches of {split}, or such a share: 1 is one batch, 1.0 all of them",
+        )
     return parser
 
 
@@ -553,8 +564,12 @@ def _explained(message: str, given: Values) -> ConfigError:
     if key := re.search(r'Parser key "([\w.]+)"', message):
         kinds = [_KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", message) if kind in _KINDS]
         choices = [choice for found in re.findall(r"typing\.Literal\[(.*?)\]", message) for choice in found.split(", ")]
+        if found := re.search(r"Problem with given class_path '([\w.]+)':\s+(.+?)\s+- ", message):
+            return ConfigError(f"{short_name(key[1])} {found[1]}: {found[2]}")
+        if "Expected a dot import path string" in message:
+            kinds = ["the import path of a class, such as lightning.pytorch.callbacks.Timer"]
         wanted = list(dict.fromkeys([*kinds, *(choice.strip("'\"") for choice in choices)]))
         if wanted:
-            value = " ".join(str(given.get(key[1], "this value")).split())
+            value = " ".join(str(given.get(key[1], given.get(f"{key[1]}+", "this value"))).split())
             return ConfigError(f"{short_name(key[1])} {value}: must be {' or '.join(wanted)}")
     return ConfigError(f"{' '.join(message.split())}; see sagitta fit --help")

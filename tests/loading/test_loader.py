@@ -1,6 +1,8 @@
 """The same batches whatever the threads and ranks; state by delivered samples; errors at the batch, with the row."""
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -249,3 +251,56 @@ def test_the_order_is_the_plans(digits: Path) -> None:
     rows = len(loader.shards.splits["train"])
     expected = loader.shards.splits["train"].labels[Plan(rows, 50, seed=7).batch_rows(0, 3)]
     assert list(loader)[3][1].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_rows_of_a_batch_are_known_and_can_be_the_same_every_epoch(digits: Path, balanced: bool) -> None:
+    loader = Loader(digits, batch_size=50, balanced=balanced, augmentation=Augmentation(shift=0.25))
+    labels = loader.shards.splits["train"].labels
+
+    def epoch() -> list[Batch]:
+        batches = list(loader)
+        rows = [loader.rows_of(loader.state_dict()["epoch"] - 1, number) for number in range(len(loader))]
+        assert all((labels[some] == batch[1].numpy()).all() for some, batch in zip(rows, batches, strict=True))
+        return batches
+
+    usual = [epoch(), epoch()]
+    assert any((left[1] != right[1]).any() for left, right in zip(*usual, strict=True))
+    loader.same_rows = True
+    for batch, first in zip(epoch(), usual[0], strict=True):
+        assert torch.equal(batch[1], first[1]) and not torch.equal(batch[0], first[0])  # augmented anew
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_iterator_that_is_left_when_the_program_ends_says_nothing(photos_dataset: Path, threads: int) -> None:
+    """Kept where it outlives the modules that its threads end with."""
+    program = (
+        "import os, sys\n"
+        "from sagitta import Loader\n"
+        "from sagitta.loading import FilePixels, Preprocessing\n"
+        f"loader = Loader({str(photos_dataset)!r}, batch_size=4, threads={threads})\n"
+        "files = FilePixels([sys.argv[1]] * 8, loader.preprocessing, 2)\n"
+        "os.kept = iter(loader), iter(files)\n"
+        "for each in os.kept: next(each)\n"
+    )
+    photo = str(photos_dataset.parent / "photos" / "china" / "000.jpg")
+    done = subprocess.run([sys.executable, "-c", program, photo], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_fifty_epochs_take_no_more_than_ten(photos_dataset: Path) -> None:
+    """Memory, descriptors, threads and shared memory."""
+
+    def held() -> tuple[int, int, int, int]:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return open_files(), threading.active_count(), len(list(Path("/dev/shm").glob("torch*"))), pages * 4096
+
+    loader = Loader(photos_dataset, batch_size=4, threads=2, augmentation=Augmentation(auto="trivial"))
+    for epoch in range(50):
+        for _ in loader:
+            pass
+        if epoch == 9:
+            before = held()
+    after = held()
+    assert after[:3] == before[:3]
+    assert after[3] - before[3] < 16 * 2**20

@@ -1,5 +1,6 @@
-import gc
+import mmap
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,10 +10,22 @@ from sagitta.loading import memory
 SHAPE = (64, 3, 128, 128)
 
 
+class Counted(memory.Blocks):
+    """Counts the blocks that it has had to make."""
+
+    made = 0
+
+    def _new(self, size: int) -> mmap.mmap:
+        self.made += 1
+        return super()._new(size)
+
+
 @pytest.fixture(autouse=True)
-def nothing_free() -> None:
-    gc.collect()
-    memory._free.clear()
+def blocks(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """Of this test alone."""
+    blocks = Counted()
+    monkeypatch.setattr(memory, "_blocks", blocks)
+    return blocks
 
 
 def test_memory_is_used_again_when_nobody_looks_at_it_any_more() -> None:
@@ -51,3 +64,42 @@ def test_small_ones_are_ordinary_tensors() -> None:
     gone = weakref.ref(small)
     del small
     assert gone() is None
+
+
+def test_sizes_that_do_not_come_again_are_given_back(blocks: Counted) -> None:
+    """Of 40 batch sizes, each with bytes and floats, no more stays than three times what was in use at one time."""
+    most = 0
+    for count in range(64, 144, 2):
+        for _ in range(3):
+            images = memory.empty((count, 128, 128, 3), torch.uint8)
+            batch = memory.empty((count, 3, 128, 128), torch.float32)
+            most = max(most, images.nbytes + batch.nbytes)
+            del images, batch
+        assert blocks.mapped <= 3 * most
+
+
+def test_sizes_that_come_in_turns_all_find_their_memory_again(blocks: Counted) -> None:
+    """Also where much of one is in use while the other is free."""
+
+    def turn() -> None:
+        several = [memory.empty((64, 128, 128, 3), torch.uint8) for _ in range(6)]
+        while several:
+            del several[0]
+            batch = memory.empty(SHAPE, torch.float32)
+            del batch
+
+    turn()
+    made = blocks.made
+    for _ in range(5):
+        turn()
+    assert blocks.made == made
+
+
+def test_many_threads_share_it_and_no_two_have_the_same(blocks: Counted) -> None:
+    def fill(number: int) -> bool:
+        array = memory.empty((3 * 2**20 + number % 4 * 4096,), torch.uint8).fill_(number % 251)
+        return bool((array == number % 251).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(fill, range(200)))
+    assert blocks.mapped <= 3 * 8 * 2**22

@@ -1,14 +1,19 @@
 """Fitting through the command line: recipes, weights from a file or a run, what a resumed run needs."""
 
+import gc
 import json
 import shutil
+import threading
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
 from sagitta.cli import main
 from sagitta.models.networks import build_network
+from sagitta.settings import settings_of
+from sagitta.training.fitting import fit
 
 
 @pytest.fixture
@@ -57,3 +62,29 @@ def test_what_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], argum
     assert main(["fit", "digits", "--epochs", "1", "--out", "run", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+class Held(pl.Callback):
+    """Descriptors, threads, shared memory and bytes that the process holds after some epochs."""
+
+    def __init__(self) -> None:
+        self.after: dict[int, tuple[int, int, int, int]] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        files, shared = (
+            len(list(Path(name).glob(what))) for name, what in (("/proc/self/fd", "*"), ("/dev/shm", "torch*"))
+        )
+        self.after[trainer.current_epoch] = files, threading.active_count(), shared, pages * 4096
+
+
+@pytest.mark.usefixtures("work")
+def test_fifty_epochs_take_no_more_than_ten() -> None:
+    held = Held()
+    options = {"epochs": 50, "patience": 0, "ema": 0.9, "mixup": 0.2, "batch_size": 16, "model": "resnet20"}
+    how = {"trainer.limit_train_batches": 1, "trainer.limit_val_batches": 1, "data.augmentation.auto": "trivial"}
+    fit(settings_of("digits", options, how), Path("run"), callbacks=[held], verbose=False)
+    before, after = held.after[9], held.after[49]
+    assert after[:3] == before[:3]
+    assert after[3] - before[3] < 32 * 2**20

@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import plural
-from sagitta.errors import ConfigError
+from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.handlers import KeepHandlers
 from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
@@ -320,6 +320,9 @@ def evaluate_predictions(
         data: that the loader is of.
         chosen: of it.
         seen: what the model was trained on, where it is known.
+
+    Raises:
+        SagittaError: a prediction is not finite.
     """
     assert classifier.evaluated is not None
     probabilities, labels = (tensor.float().cpu().numpy() for tensor in classifier.evaluated)
@@ -329,6 +332,13 @@ def evaluate_predictions(
     rows = np.concatenate([loader.evaluated_rows(rank, world, batches) for rank in range(world)])
     order = np.argsort(rows, kind="stable")
     rows, probabilities, labels = rows[order], probabilities[order], labels[order]
+    if not (finite := np.isfinite(probabilities).all(axis=1)).all():
+        first = loader.paths(rows[~finite][:1])[0]
+        raise SagittaError(
+            f"the model's outputs are not finite for {plural(int((~finite).sum()), 'image')} of {len(rows):,}, such as "
+            f"{first}: its training diverged, or its precision is too low; take another checkpoint of the run, or fit "
+            "again with a lower --lr"
+        )
     names, thresholds = classifier.class_names, classifier.thresholds
     prefix = chosen.prefix
     judged = judge(classifier.task, probabilities, labels, loader.paths(rows), names, logged, prefix, thresholds)

@@ -274,8 +274,13 @@ class ImageData(pl.LightningDataModule):
             self._shards = folded(shards, self.folds, self.fold, self.seed) if self.folds and self.fold else shards
 
     def train_dataloader(self) -> Loader:
-        """Return shuffled, augmented batches; the tail batch is dropped."""
+        """Return shuffled, augmented batches; the tail batch is dropped.
+
+        With the Trainer's ``overfit_batches`` every epoch has the same ones; Lightning takes so many of ``val``, too.
+        """
         loader = self._loader("train")
+        trainer: Any = self.trainer
+        loader.same_rows = trainer is not None and trainer.overfit_batches > 0
         if self.trainer is not None:  # a loader made anew in mid-run goes on with that epoch's order
             loader.set_epoch(self.trainer.current_epoch)
         if self._position is not None:
@@ -312,9 +317,13 @@ class ImageData(pl.LightningDataModule):
             self._shards.close()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalise uint8 images on the device they are on; anything else passes unchanged."""
+        """Normalise uint8 images on the device they are on, in the Trainer's precision; anything else is unchanged.
+
+        Lightning has the precision's plugin convert a batch before it is transferred, when images are bytes.
+        """
         if isinstance(batch, list | tuple) and isinstance(batch[0], Tensor) and batch[0].dtype == torch.uint8:
-            return self.preprocessing.normalize(batch[0]), *batch[1:]
+            images = self.preprocessing.normalize(batch[0])
+            return images if self.trainer is None else self.trainer.precision_plugin.convert_input(images), *batch[1:]
         return batch
 
     def state_dict(self) -> dict[str, Any]:

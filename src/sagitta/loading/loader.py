@@ -24,7 +24,7 @@ from sagitta.loading.pixels import CachedPixels, EncodedPixels, Reading
 from sagitta.loading.plan import Balanced, Plan
 from sagitta.loading.preprocessing import THUMBNAIL, Preprocessing
 from sagitta.loading.transforms import OwnTransform, Transform
-from sagitta.pool import ahead, usable_cores
+from sagitta.pool import ahead, closed_at_exit, usable_cores
 
 Batch = tuple[Tensor, Tensor]
 Ints = npt.NDArray[np.int64]
@@ -64,6 +64,7 @@ class Loader:
 
     Attributes:
         pixels: where the images come from; loaders that read alike may share it.
+        same_rows: every epoch has the rows of the first one in their order, augmented anew.
 
     Raises:
         ConfigError: the batch size is below 1, ``class_names`` lacks a class of the dataset, or ``transform`` cannot be
@@ -111,6 +112,7 @@ class Loader:
         self._balanced = Balanced(rows.labels, seed) if balanced and self.train else None
         self._augmentation = augmentation.resolve(self.preprocessing.channels) if self.train else None
         self.pixels = self._open_pixels(torch.device(device if self._own is None else "cpu"))
+        self.same_rows = False
         self._epoch = 0
         self._delivered = 0  # batches of this epoch that the consumer has been given
         self._resumed = False
@@ -131,6 +133,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch, or the rest of a resumed one."""
+        return closed_at_exit(self._iterate())
+
+    def _iterate(self) -> Generator[Batch, None, None]:
         plan = self._plan()
         if self._delivered and not self._resumed:
             self._epoch, self._delivered = self._epoch + 1, 0
@@ -179,6 +184,12 @@ class Loader:
             images = self.preprocessing.normalize(images)
         return images, _targets(self._labels[rows])
 
+    def rows_of(self, epoch: int, number: int) -> Ints:
+        """Return the rows of one of this rank's batches of an epoch, in their order."""
+        rank, world = _rank_and_world()
+        order = self._order(epoch)
+        return self._keys(self._plan().batch_rows(order, number, rank, world), order) % self._rows
+
     def evaluated_rows(self, rank: int, world: int, batches: int) -> Ints:
         """Return the rows of an evaluation's first batches in the order in which one of ``world`` ranks gets them."""
         plan = Plan(self._rows, self.batch_size * world, shuffle=False, drop_last=False)
@@ -207,7 +218,8 @@ class Loader:
         All batches under way take ``_PREFETCH_BYTES`` at most, or are one.
         """
         rank, world = _rank_and_world()
-        rows = (plan.batch_rows(epoch, number, rank, world) for number in range(start, plan.batches(world)))
+        order = self._order(epoch)
+        rows = (plan.batch_rows(order, number, rank, world) for number in range(start, plan.batches(world)))
         if self.threads == 0:
             for some in rows:
                 yield self._load(some, epoch)
@@ -227,7 +239,7 @@ class Loader:
         return max(1, min(self.threads, self._most_batches()))
 
     def _load(self, rows: Ints, epoch: int) -> tuple[Tensor, Ints]:
-        keys = rows if self._balanced is None else self._balanced.keys(rows, epoch)
+        keys = self._keys(rows, self._order(epoch))
         images = self.pixels.batch(keys, epoch)
         if self._augmentation is not None:
             images = change_pixels(
@@ -239,6 +251,13 @@ class Loader:
                 preprocessing=self.preprocessing,
             )
         return (images if self._own else self._finish(images)), keys
+
+    def _order(self, epoch: int) -> int:
+        """Return the epoch whose order and classes an epoch has."""
+        return 0 if self.same_rows else epoch
+
+    def _keys(self, rows: Ints, order: int) -> Ints:
+        return rows if self._balanced is None else self._balanced.keys(rows, order)
 
     def _finish(self, images: Tensor) -> Tensor:
         """Return images as they are wanted: bytes normalised, or as they are; floats as they are."""

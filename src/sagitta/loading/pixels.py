@@ -8,7 +8,7 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ from sagitta.loading import memory
 from sagitta.loading.augmentation import Augmentation, Ints, eval_jobs, flips, train_jobs
 from sagitta.loading.draws import Stream, uniform
 from sagitta.loading.preprocessing import Preprocessing
-from sagitta.pool import ahead, usable_cores
+from sagitta.pool import ahead, closed_at_exit, usable_cores
 
 _MAPPED_BYTES = 32 * 2**20
 _CHUNK = 4096  # rows decoded at a time for the cache
@@ -278,6 +278,9 @@ class FilePixels(Pixels):
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield (B, C, H, W) float32 in the order of the files; memory is that of a few batches."""
+        return closed_at_exit(self._iterate())
+
+    def _iterate(self) -> Generator[Tensor, None, None]:
         numbers = range(len(self._files))
         keys = (np.array(numbers[start : start + self._batch_size]) for start in numbers[:: self._batch_size])
         with ThreadPoolExecutor(_FILES_AHEAD, "sagitta-files") as pool:  # one reads while the other decodes

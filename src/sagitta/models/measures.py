@@ -1,7 +1,8 @@
 """What is measured of an epoch: sums while fitting, all predictions where those are needed."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,24 @@ class Measures(nn.Module):
         self.task = task
         summed = {f"{stage}_metrics": task.metrics(num_classes, stage) for stage in ("train", "val")}
         self.summed = nn.ModuleDict({name: metrics for name, metrics in summed.items() if metrics is not None})
-        # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images.
-        self.losses = nn.ModuleDict({name: MeanMetric() for name in ("train_loss", "val_loss", "test_loss", SMOOTHED)})
+        # Not Lightning's own mean: over ranks with unequal batches that one is not the mean over images. And not
+        # torchmetrics' usual one: that leaves out batches whose loss is not a number.
+        names = ("train_loss", "val_loss", "test_loss", SMOOTHED)
+        self.losses = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in names})
         self.predictions = Predictions()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go to another device, but never to another precision: in bfloat16 a sum of rows would end at 256."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
+        self._widen()
+        return self
+
+    def _widen(self) -> None:
+        """Have float32 again: what moves a metric, as every log of Lightning does, gives it torch's default, too."""
+        for mean in self.losses.values():
+            assert isinstance(mean, MeanMetric)
+            if mean.dtype != torch.float32:
+                mean.set_dtype(torch.float32)
 
     def update(
         self,
@@ -55,6 +71,7 @@ class Measures(nn.Module):
             fitting: the stage is part of a fit.
             smoothed: mean over the batch of the loss on smoothed labels, if that is wanted, too.
         """
+        self._widen()
         mean_loss: Any = self.losses[f"{stage}_loss"]
         mean_loss.update(loss.detach(), len(labels))
         logged = {"train_loss_epoch" if stage == "train" else f"{stage}_loss": mean_loss}

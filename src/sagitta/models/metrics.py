@@ -210,7 +210,8 @@ class _OneLabel:
         self._own = np.take_along_axis(probabilities, labels[:, None], axis=1)
         self.losses = _loss(self._own[:, 0])
         self.right = self._predicted == labels
-        self._bins = np.clip(np.ceil(self._confidence * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
+        sure = np.nan_to_num(self._confidence)  # what is no number is told by whoever has the images' names
+        self._bins = np.clip(np.ceil(sure * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
 
     def shares(self) -> dict[str, int]:
         """Return how many rows are right, ``acc``, and of more than ten classes have the label among five, ``top5``."""

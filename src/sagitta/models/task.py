@@ -7,7 +7,7 @@ predictions. Labels are int64 (B,) of the one, and float or bool (B, classes) of
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,10 +43,10 @@ class Task(Protocol):
     """For messages: ``one label`` or ``several labels``."""
 
     def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-        """Return the mean loss of logits (B, classes).
+        """Return the mean loss of logits (B, classes), in float32 at least: sums and logarithms of 16 bits mean little.
 
         Args:
-            logits: of the network.
+            logits: of the network, in any precision.
             labels: or shares of them, (B, classes), as MixUp makes them.
             weight: of each class, (classes,).
             smoothing: share of each target that is spread.
@@ -114,7 +114,8 @@ class SingleLabel:
 
     def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy."""
-        return F.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
+        logits = _at_least_float32(logits)
+        return F.cross_entropy(logits, _like(logits, labels), _like(logits, weight), label_smoothing=smoothing)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the softmax."""
@@ -174,7 +175,9 @@ class MultiLabel:
 
     def loss(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         """Return the binary cross-entropy, the mean over images and labels."""
-        return F.binary_cross_entropy_with_logits(logits, labels + smoothing * (0.5 - labels), weight)
+        logits = _at_least_float32(logits)
+        labels = _like(logits, labels)
+        return F.binary_cross_entropy_with_logits(logits, labels + smoothing * (0.5 - labels), _like(logits, weight))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the sigmoid."""
@@ -228,6 +231,19 @@ class MultiLabel:
         """Return which names each row has (N, classes)."""
         found: Bools = np.array([[name in row for name in names] for row in map(set, labels)], np.bool_)
         return found.reshape(-1, len(names))
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@overload
+def _like(logits: Tensor, other: Tensor) -> Tensor: ...
+@overload
+def _like(logits: Tensor, other: None) -> None: ...
+def _like(logits: Tensor, other: Tensor | None) -> Tensor | None:
+    """Return shares or weights in the precision of logits; labels that are whole numbers stay."""
+    return other.to(logits.dtype) if other is not None and other.is_floating_point() else other
 
 
 def _log_mean(logarithms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

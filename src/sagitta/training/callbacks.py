@@ -56,14 +56,19 @@ class WeightEMA(WeightAveraging):
             if not mean.is_floating_point():  # BatchNorm's counters
                 return value
             weight = torch.clamp((1 + updates) / (10 + updates), max=decay)
-            return torch.lerp(value, mean, weight.to(mean.dtype))
+            return torch.lerp(value.to(mean.dtype), mean, weight.to(mean.dtype))
 
         super().__init__(avg_fn=average)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin an average with the model's own weights when a fit begins; forget it for everything else."""
+        """Begin an average with the model's own weights when a fit begins; forget it for everything else.
+
+        It has float32 at least, whatever the precision: weights of 16 bits would not move by a thousandth.
+        """
         self._average_model = None
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and trainer.precision == "64-true":  # the weights become so later
+            self._average_model.double()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

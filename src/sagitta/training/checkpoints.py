@@ -118,7 +118,8 @@ class Checkpoints(Checkpoint):
         if not self._can_stop(trainer, batches):
             return False
         values = {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
-        logged = (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % trainer.log_every_n_steps == 0
+        every = trainer.log_every_n_steps
+        logged = every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
         self._save_last(trainer, values if logged else {}, inside=True)
         return True
 

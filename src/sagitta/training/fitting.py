@@ -29,7 +29,7 @@ from sagitta.evaluation import (
     seen_of,
 )
 from sagitta.files import remedy as remedy_of
-from sagitta.loading import ImageData, Plan
+from sagitta.loading import ImageData
 from sagitta.models import SMOOTHED, Classifier, check_network, dry_run, load_classifier, open_weights, threads_for
 from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
 from sagitta.run import (
@@ -47,6 +47,15 @@ from sagitta.settings import Settings, device_of, short_name
 from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
+from sagitta.training.divergence import DivergenceError, StopDiverged, anomalies_named
+from sagitta.training.flags import (
+    check_batches,
+    check_flags,
+    check_words,
+    determinism_named,
+    profiler_in,
+    train_batches,
+)
 from sagitta.training.headfirst import (
     REFITTED,
     KeepHead,
@@ -56,10 +65,12 @@ from sagitta.training.headfirst import (
     solve_first,
 )
 from sagitta.training.interruption import EndWhenAsked
-from sagitta.training.resume import interrupted, is_begun
+from sagitta.training.resume import continuation, is_begun
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
+PROFILE = "profile"
+"""Folder of a run for what ``--trainer.profiler`` finds out."""
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
@@ -105,7 +116,7 @@ def fit(
     with quiet(), ExitStack() as together:
         together.enter_context(connected(_trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))))
         check_free(out)  # each process knows its rank now
-        before = None if resume is None else interrupted(resume, settings)
+        before = None if resume is None else continuation(resume, settings)
         if before is not None and before.is_finished:
             say(f"{resume}: is finished, nothing is left to do; a larger --epochs goes on with it")
             return Fitted(before.run, read_record(before.run)["result"], None)
@@ -137,6 +148,7 @@ def fit(
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
         pixels = data.batch_size * math.prod(data.preprocessing.size)
         together.enter_context(ended_early(member_of or run))
+        together.enter_context(_diverged(run, member_of or run))
         together.enter_context(launched(trial, lambda: _how_to_go_on(run)))
         with threads_for(pixels):
             if checkpoint is not None:
@@ -151,6 +163,7 @@ def fit(
 def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.Trainer:
     """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
     _check_numbers(settings, checkpoint)
+    check_words(settings)
     _check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
@@ -167,6 +180,7 @@ def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.T
         settings, callbacks=[*_callbacks(settings), Checkpoints(Path(), settings.keep)], logger=CSVLogger(".")
     )
     _check_devices(settings, trainer)
+    check_flags(settings, trainer)
     return trainer
 
 
@@ -176,9 +190,15 @@ def _check_numbers(settings: Settings, checkpoint: Path | None) -> None:
     No epoch at all leaves a solved head, where there are first weights.
     """
     first = checkpoint is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
-    for key in ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.limit_val_batches"):
+    for key in _COUNTS:
         if settings.get(key) == 0 and not (first and key == "trainer.max_epochs"):
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
+
+
+_COUNTS = tuple(
+    f"trainer.{name}"
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval")
+)
 
 
 def _check_loggers(settings: Settings) -> None:
@@ -224,13 +244,7 @@ def check_splits(settings: Settings, data: ImageData) -> None:
 def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:
     """Refuse what is known to fail now that data and model are there, on ``world`` devices."""
     check_splits(settings, data)
-    batches = Plan(len(data.shards.splits["train"]), data.batch_size * world).batches(world)
-    interval = settings.trainer["val_check_interval"]
-    if isinstance(interval, int) and interval > batches and settings.trainer["check_val_every_n_epoch"] is not None:
-        raise ConfigError(
-            f"--trainer.val_check_interval {interval}: an epoch has {batches} batches; take at most that, or a share "
-            "of the epoch such as 0.5"
-        )
+    check_batches(settings, data, world)
     dry_run(classifier, data.batch_size)
 
 
@@ -289,14 +303,15 @@ def _train(
             "--epochs 0: is for a solved head alone, and none is solved here: the weights are random or bring a head "
             "that fits, or no class has two images; give at least 1"
         )
-    steps = len(data.shards.splits["train"]) // data.batch_size
+    every = settings.trainer["log_every_n_steps"]
     trainer = _trainer(
         settings,
         callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked(kept)],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
-        log_every_n_steps=settings.trainer["log_every_n_steps"] or max(1, min(50, steps // 4)),
+        log_every_n_steps=max(1, min(50, train_batches(settings, data) // 4)) if every is None else every,
+        profiler=profiler_in(run / PROFILE, settings.trainer_arguments()["profiler"]),
     )
     if checkpoint is None:  # else it stands there, and a resume that is refused changes nothing
         write_record(run, seed=settings.seed, dataset=data.answers())
@@ -304,12 +319,16 @@ def _train(
         if settings.trainer["max_epochs"] == 0:
             begin[0].keep(trainer, classifier)
         else:
-            trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+            with anomalies_named(trainer), determinism_named():
+                trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:
         if not any(run.rglob("*.ckpt")):
             shutil.rmtree(run)
         raise ConfigError(f"the Trainer refuses: {' '.join(str(error).split())}") from None
+    if reports := sorted((run / PROFILE).glob("*")):
+        say(f"profile: {', '.join(map(str, reports))}")
     if settings.trainer["fast_dev_run"]:
+        say("fast_dev_run: training and validation pass; nothing is kept of them, and nothing was tested")
         return Fitted(run, {}, None)
     best = Path(kept.best_model_path) if kept.best_model_path else None
     path = best or run / "checkpoints" / LAST_CHECKPOINT
@@ -349,6 +368,15 @@ def ended_early(run: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise SagittaError(f"{remedy_of(error)}; {_how_to_go_on(run)}") from None
+
+
+@contextmanager
+def _diverged(run: Path, whole: Path) -> Iterator[None]:
+    """Say how to go on where a training diverges, a member with the run that it belongs to."""
+    try:
+        yield
+    except DivergenceError as error:
+        raise DivergenceError(error.reason, run, _how_to_go_on(whole)) from None
 
 
 def _how_to_go_on(run: Path) -> str:
@@ -394,6 +422,7 @@ def validated(run: Path) -> dict[str, float]:
 
 def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
     yield StepSeed(settings.seed)
+    yield StopDiverged()
     yield PredictionImages()
     yield EpochLines()
     yield Throughput()

@@ -264,7 +264,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 def _mixed(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     return {
-        name: torch.lerp(first[name], tensor, share) if tensor.is_floating_point() else tensor
+        name: torch.lerp(first[name], tensor.to(first[name].dtype), share) if tensor.is_floating_point() else tensor
         for name, tensor in last.items()
     }
 
@@ -288,6 +288,6 @@ def _losses(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> tup
     losses = -probabilities[torch.arange(len(labels)), labels].clamp(min=1e-30).log().numpy()
     mean = float(losses.mean())
     if (weights := classifier.loss_weights) is not None:
-        losses *= weights.cpu()[labels].numpy()
+        losses *= weights.float().cpu()[labels].numpy()
     values = classifier.task.values(probabilities, labels, classifier.thresholds)
     return losses, {"val_loss": mean} | {f"val_{name}": value for name, value in values.items()}

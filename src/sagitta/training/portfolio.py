@@ -14,6 +14,7 @@ From scratch there is the recipe, with as many epochs as fit. What becomes the r
 """
 
 import itertools
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -33,6 +34,7 @@ from sagitta.models import Classifier, FeatureStore, Floats, Ints, dry_run, extr
 from sagitta.run import BEGAN, check_free, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
+from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit, validated
 from sagitta.training.head import estimate
 from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
@@ -47,6 +49,8 @@ _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained 
 _BATCHES = 8  # by which the pace of features is measured
 _TRIAL = 0.05  # share of the time that a trial may take
 _REST = 0.1  # likewise of what comes behind the features, where there is nothing else
+
+_NO_EPOCH: dict[str, Any] = {"trainer.max_epochs": 0}
 
 _CLASHING = {
     "trainer.max_epochs": None,
@@ -140,12 +144,30 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
         chosen = made if best is None else best.made
         changes, deadline = _plan(chosen, best, clock)
         before = clock.left
-        fitted = fit(chosen.settings.changed(changes), out, callbacks=[deadline], verbose=False)
+        fitted = _fit(chosen.settings, changes, out, deadline, solved=best is not None)
     tried = _tried(fitted.run, heads, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
     if clock.left < 0:
         say(f"time:  {-clock.left:.0f} s more than the {given} that were given")
     return fitted
+
+
+def _fit(
+    settings: Settings, changes: Mapping[str, Any], out: Path | None, deadline: Deadline, *, solved: bool
+) -> Fitted:
+    """Return the fit by the plan; where that diverges, what is there without it: a solved head.
+
+    Raises:
+        DivergenceError: there is none.
+    """
+    try:
+        return fit(settings.changed(changes), out, callbacks=[deadline], verbose=False)
+    except DivergenceError as error:
+        if not solved or error.run is None:
+            raise
+        say(f"time:  fine-tuning diverged, so the head is kept: {error.reason}")
+        shutil.rmtree(error.run)
+        return fit(settings.changed(_NO_EPOCH), out, verbose=False)
 
 
 def _check(settings: Settings) -> None:
@@ -317,9 +339,8 @@ def _losses(logits: Floats, labels: Ints) -> Floats:
 
 def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, Any], Deadline]:
     """Return the settings that say how long to train, and what ends the training in time."""
-    no_epoch: dict[str, Any] = {"trainer.max_epochs": 0}
     if head is not None and made.settings.model["tune"] == "head":
-        return no_epoch, Deadline(clock.ends)
+        return _NO_EPOCH, Deadline(clock.ends)
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
     checks = VALIDATIONS if made.begun else 0
     most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
@@ -336,7 +357,7 @@ def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, An
     if head is not None and not wanted:
         say(f"time:  {left}, too few for an epoch of fine-tuning; the head is kept")
     if pace is None or (head is not None and not wanted):
-        return no_epoch, Deadline(clock.ends)
+        return _NO_EPOCH, Deadline(clock.ends)
     val, test = rows["val"], rows["test"]
     ends = clock.ends - again - seconds_after(pace, val=val, test=test, checks=checks)
     deadline = Deadline(ends, validation=val / pace.evaluation, following=checks + test / max(1, val))

@@ -56,8 +56,8 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Interrupted:
-    """A run to go on with.
+class Continuation:
+    """How a run is gone on with.
 
     Attributes:
         run: its directory.
@@ -157,7 +157,7 @@ def _plan_anew(trainer: pl.Trainer, pl_module: Any) -> None:
     config.scheduler = schedule
 
 
-def interrupted(run: Path, settings: Settings) -> Interrupted:
+def continuation(run: Path, settings: Settings) -> Continuation:
     """Return how a run can be gone on with: as the first process finds it, before it writes its configuration.
 
     Args:
@@ -167,12 +167,12 @@ def interrupted(run: Path, settings: Settings) -> Interrupted:
     Raises:
         ConfigError: settings changed that cannot; or all checkpoints are damaged.
     """
-    changed, checkpoint = shared("interrupted", lambda: _interrupted(run, settings))
-    return Interrupted(run, None if checkpoint is None else Path(checkpoint), changed)
+    changed, checkpoint = shared("continuation", lambda: _found(run, settings))
+    return Continuation(run, None if checkpoint is None else Path(checkpoint), changed)
 
 
-def _interrupted(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], str | None]:
-    """Return what has changed, and the checkpoint, of :func:`interrupted`."""
+def _found(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], str | None]:
+    """Return what has changed, and the checkpoint, of :func:`continuation`."""
     before, now = Settings.of(read_values(run / CONFIG_FILE)).values(), settings.values()
     changed = {key: (before.get(key), now[key]) for key in now if now[key] != before.get(key)}
     for key, (was, wanted) in changed.items():

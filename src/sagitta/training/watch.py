@@ -100,7 +100,9 @@ class PredictionImages(pl.Callback):
         preprocessing: Any = getattr(data, "preprocessing", None) or getattr(pl_module, "preprocessing", None)
         model_input = preprocessing.normalize(images) if images.dtype == torch.uint8 else images
         # Lightning has put the module into evaluation mode for the whole validation.
-        logits = pl_module(model_input.to(pl_module.device)).float().cpu()
+        precision = trainer.precision_plugin
+        with precision.forward_context():
+            logits = pl_module(precision.convert_input(model_input.to(pl_module.device))).float().cpu()
         pixels = _as_pixels(images, preprocessing)
         names = getattr(data, "class_names", None) or [str(label) for label in range(logits.shape[1])]
         task = task_of(labels.ndim > 1)
