@@ -26,6 +26,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
-from sagitta.files import check_place, remedy, write_atomic
+from sagitta.files import check_place, lock, remedy, write_atomic
 from sagitta.pool import usable_cores
 from sagitta.ranks import is_first_process
 from sagitta.sources import BUILTIN
@@ -53,6 +54,7 @@ COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
 BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 """When they had typed it, by :func:`time.monotonic`, before anything was loaded; None where nobody did."""
+_LOCK = ".lock"
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 
@@ -112,6 +114,26 @@ def _claim_numbered(parent: Path, name: str) -> Path:
             number += 1
         else:
             return run
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Let nobody else train in a run directory meanwhile; the first process does, for all.
+
+    Raises:
+        ConfigError: somebody does.
+    """
+    if not is_first_process():
+        yield
+        return
+    path = run / _LOCK
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path, wait=False, needed=False))
+        except BlockingIOError:
+            raise ConfigError(f"{run}: another process is training in it; wait for its end, or end it") from None
+        stack.callback(path.unlink, missing_ok=True)
+        yield
 
 
 def find_checkpoint(run: Path) -> Path:

@@ -20,7 +20,7 @@ import sagitta
 from sagitta.cli import main
 from sagitta.errors import ConfigError
 from sagitta.models.optim import build_schedule
-from sagitta.run import history_table, read_record
+from sagitta.run import held, history_table, read_record
 from sagitta.settings import Settings, read_values, settings_of
 from sagitta.training import fit
 from sagitta.training.resume import find_last, is_complete, resumable
@@ -273,6 +273,15 @@ def test_the_log_behind_the_checkpoint_is_cut_and_half_a_row_too(run: Path) -> N
     unfinish(run)
     assert main(["fit", "--resume", "run"]) == 0
     assert history_table(run).equals(history)
+
+
+def test_two_do_not_train_in_one_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(run)
+    with held(run):
+        assert main(["fit", "--resume", "run", "--epochs", "3"]) == 2
+        assert "run: another process is training in it" in capsys.readouterr().err
+    assert contents(run) == before
+    assert main(["fit", "--resume", "run", "--epochs", "3"]) == 0
 
 
 @pytest.mark.usefixtures("work")

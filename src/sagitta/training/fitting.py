@@ -37,6 +37,7 @@ from sagitta.run import (
     LAST_CHECKPOINT,
     MEMBERS,
     check_free,
+    held,
     new_run_directory,
     read_metrics,
     read_record,
@@ -116,6 +117,8 @@ def fit(
     with quiet(), ExitStack() as together:
         together.enter_context(connected(_trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))))
         check_free(out)  # each process knows its rank now
+        if resume is not None:
+            together.enter_context(held(resume))
         before = None if resume is None else continuation(resume, settings)
         if before is not None and before.is_finished:
             say(f"{resume}: is finished, nothing is left to do; a larger --epochs goes on with it")
@@ -143,6 +146,8 @@ def fit(
         _check_before_training(settings, data, classifier, world)
         going_on = before.prepare(settings) if before is not None else []
         run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
+        if resume is None:
+            together.enter_context(held(run))
         check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
         save_config(run / CONFIG_FILE, settings.to_yaml())
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
