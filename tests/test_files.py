@@ -67,7 +67,7 @@ def test_a_disk_without_locks_is_named(tmp_path: Path, no_locks: dict[str, str])
     done = subprocess.run(command, cwd=tmp_path, env=no_locks, capture_output=True, text=True)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2
-    assert line.startswith("sagitta: .out.partial/lock: this disk has no locks between processes")
+    assert line.startswith("sagitta: out: this disk has no locks between processes")
     assert not (tmp_path / ".out.partial").exists()
     code = "import pathlib, sagitta.files as f\nwith f.lock(pathlib.Path('lock'), needed=False): print('held')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=no_locks, capture_output=True, text=True)
