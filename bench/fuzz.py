@@ -14,6 +14,7 @@ ASAN_OPTIONS=abort_on_error=1:detect_leaks=0:allocator_may_return_null=1``, for 
 """
 
 import argparse
+import atexit
 import faulthandler
 import io
 import os
@@ -292,6 +293,7 @@ def shards(rng: np.random.Generator, folder: Path) -> Trial:
 @cache
 def _dataset() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    atexit.register(shutil.rmtree, folder)
     seeds.write(seeds.named(24), folder / "source")
     converted(folder / "source", folder, np.random.default_rng(1))
     return folder / "out"
