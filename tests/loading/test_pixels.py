@@ -1,5 +1,6 @@
 """Thumbnails in memory: windows and mirrors as literals, the same pixels natively and in torch; files decoded ahead."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sagitta.conversion import ConvertOptions, convert
 from sagitta.dataset import ShardSet
+from sagitta.errors import DatasetError
 from sagitta.images import Reduction, native
 from sagitta.images.decoding import decode_batch
 from sagitta.loading import pixels
@@ -203,3 +205,13 @@ def test_a_thin_file_is_read(tmp_path: Path, engine: str, monkeypatch: pytest.Mo
         Image.fromarray(np.arange(4 * 3000, dtype=np.uint8).reshape(4, 3000)).save(tmp_path / f"thin.{kind}")
         (batch,) = FilePixels([str(tmp_path / f"thin.{kind}")], replace(HOW, size=(96, 96)), 1)
         assert batch.shape == (1, 3, 96, 96)
+
+
+def test_a_shard_that_is_cut_off_between_two_batches_is_an_error(photo_folder: Path, tmp_path: Path) -> None:
+    convert(open_source(str(photo_folder), cache=tmp_path), tmp_path / "data", ConvertOptions(workers=1))
+    split = ShardSet.open(tmp_path / "data").splits["train"]
+    encoded = EncodedPixels(split, Reading(preprocessing(3)))
+    assert encoded.batch(np.arange(4), 0).shape == (4, 3, 8, 8)
+    os.truncate(split.files[0], 5000)
+    with pytest.raises(DatasetError, match="shorter than when it was opened"):
+        encoded.batch(np.arange(4), 0)
