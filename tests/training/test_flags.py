@@ -84,11 +84,15 @@ EVERY = [sum(range(64))] * 2  # the rows of both epochs
 MIXED: dict[str, Any] = {"ema": 0.9, "model.mixup": 0.2, "model.cutmix": 1.0, "model.class_weights": "balanced"}
 
 
+def settings_with(source: Path, settings: dict[str, Any]) -> Settings:
+    """Return usual settings, with flags of the Trainer, and others by their dotted names."""
+    whole = {name if "." in name or name == "ema" else f"trainer.{name}": value for name, value in settings.items()}
+    return Settings.of({"source": str(source), **USUAL, **whole})
+
+
 def run_of(source: Path, out: Path, settings: dict[str, Any]) -> tuple[Seen, Fitted]:
     seen = Seen()
-    flags = {f"trainer.{name}": value for name, value in settings.items() if "." not in name and name not in ("ema",)}
-    others = {name: value for name, value in settings.items() if "." in name or name in ("ema",)}
-    return seen, fit(Settings.of({"source": str(source), **USUAL, **flags, **others}), out, callbacks=[seen])
+    return seen, fit(settings_with(source, settings), out, callbacks=[seen])
 
 
 def sums(seen: Seen) -> list[int]:
@@ -275,3 +279,35 @@ def test_what_cannot_be_is_one_line_and_makes_no_run(
         run_of(source, tmp_path / "run", flags)
     assert words in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 300
     assert not (tmp_path / "run").exists()
+
+
+class Interrupt(pl.Callback):
+    """Ctrl-C in the middle of the second epoch."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"precision": "64-true", "ema": 0.9, "limit_train_batches": 3},
+        {"precision": "bf16-true", "ema": 0.9, "accumulate_grad_batches": 3},
+        {"overfit_batches": 2, "data.balanced": True, "val_check_interval": 1},
+        {"reload_dataloaders_every_n_epochs": 1, "gradient_clip_val": 0.1, "limit_val_batches": 1, **MIXED},
+    ],
+    ids=str,
+)
+def test_what_was_interrupted_goes_on_to_the_same_weights(digits: Path, tmp_path: Path, flags: dict[str, Any]) -> None:
+    settings = settings_with(digits, flags)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings, tmp_path / "run", callbacks=[Interrupt()])
+    fit(Settings.read(tmp_path / "run" / "config.yaml"), resume=tmp_path / "run")
+    fit(settings, tmp_path / "whole")
+    run, whole = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("run", "whole")
+    )
+    for key in {"state_dict", "current_model_state"} & set(whole):
+        assert all(torch.equal(run[key][name], tensor) for name, tensor in whole[key].items())
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")

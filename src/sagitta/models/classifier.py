@@ -316,6 +316,8 @@ class Classifier(pl.LightningModule):
         if (how := stored.get("preprocessing")) is not None and (trainer := self._attached) is not None:
             self._take(Preprocessing.from_dict(how))
             self._agreement.settled(getattr(trainer, "datamodule", None), fresh=False)
+        if (trainer := self._attached) is not None and trainer.precision == "64-true":
+            self.double()  # Lightning does it after the weights are there, which float32 would have rounded
         before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
         self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
 
