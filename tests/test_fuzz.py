@@ -15,7 +15,8 @@ FUZZ = ROOT / "bench" / "fuzz.py"
 
 
 @pytest.mark.parametrize(
-    ("target", "count"), [("images", 1600), ("convert", 15), ("archives", 40), ("tables", 80), ("arrays", 80), ("shards", 80)]
+    ("target", "count"),
+    [("images", 1600), ("convert", 15), ("archives", 40), ("tables", 80), ("arrays", 80), ("shards", 80)],
 )
 def test_mutants_are_read_or_refused(target: str, count: int, tmp_path: Path) -> None:
     command = [sys.executable, str(FUZZ), target, "--count", str(count), "--seed", "13", "--keep", str(tmp_path)]

@@ -136,3 +136,18 @@ def test_two_hosts_of_two_processes_make_one_run(work: Path, hosts: tuple[str, s
         code, (line,) = first.ended(60)
         assert code == 2 and "another process of this run has ended" in line
         assert line.endswith("--resume runs/digits-2")
+
+
+def test_a_host_that_sees_another_disk_is_named(tmp_path: Path) -> None:
+    """It says what is wrong, and the first process, which waits for it, does not wait for long."""
+    with ExitStack() as stack:
+        hosts = []
+        for host in (1, 0):
+            (folder := tmp_path / str(host)).mkdir()
+            variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29514", "NODE_RANK": str(host)}
+            arguments = (*FIT, *devices(2), "--devices", 1, "--trainer.num_nodes", 2)
+            hosts.append(begin((*SAGITTA, *arguments), folder, tmp_path / "cache", variables))
+            stack.callback(hosts[-1].end)
+        (code, (line,)), (first_code, (first_line,)) = (each.ended(120) for each in hosts)
+    assert code == 2 and line.endswith(f": no {tmp_path}/1/runs/digits-1 here; name an --out that all see")
+    assert first_code == 2 and first_line.startswith("sagitta: process 2 of 2 has ended with an error; ")
