@@ -237,7 +237,7 @@ def test_a_run_finds_its_data_from_elsewhere(work: Path, tmp_path: Path) -> None
     record = json.loads((tmp_path / "moved" / "run.json").read_text())
     assert record["directory"] == str(work.resolve())
     (tmp_path / "moved" / "run.json").write_text(json.dumps(record | {"directory": "/nowhere"}))
-    refused(sagitta("test", "moved", cwd=tmp_path), "looked for /nowhere/photos", "sagitta test moved DATA")
+    refused(sagitta("test", "moved", cwd=tmp_path), "looked for /nowhere/photos", "name it as DATA")
 
 
 def test_changed_data_is_said(work: Path) -> None:
