@@ -7,8 +7,8 @@ from sagitta.errors import ConfigError
 from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
 
 
-def trainer(**arguments: int) -> pl.Trainer:
-    return pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **{"devices": 1, **arguments})
+def trainer(machines: int = 1) -> pl.Trainer:
+    return pl.Trainer(accelerator="cpu", devices=1, num_nodes=machines, logger=False, enable_checkpointing=False)
 
 
 def test_a_process_alone_is_the_first_and_finds_by_itself() -> None:
@@ -23,6 +23,6 @@ def test_a_process_alone_is_the_first_and_finds_by_itself() -> None:
 def test_several_machines_have_to_be_told_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    several = trainer(num_nodes=2)
+    several = trainer(2)
     with pytest.raises(ConfigError, match="set MASTER_ADDR and MASTER_PORT"), connected(several):
         pass
