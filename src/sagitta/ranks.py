@@ -162,8 +162,16 @@ def _connect(trainer: Any) -> Any:
     torch shares one server of a process and port; torchrun has one of its own there.
     """
     environment = trainer.strategy.cluster_environment
-    address, port = str(environment.main_address), int(environment.main_port)
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
+    external = environment.creates_processes_externally
+    if trainer.num_nodes > 1 and not external and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise ConfigError(
+            f"--trainer.num_nodes {trainer.num_nodes}: the machines cannot find each other; set MASTER_ADDR and "
+            "MASTER_PORT, the same on each, and NODE_RANK, from 0"
+        )
+    address = str(environment.main_address)
+    # Where nobody names a port the system chooses one; a free one that is looked for first may be taken meanwhile.
+    chooses = "MASTER_PORT" not in os.environ and not external and is_first_process()
+    port = 0 if chooses else int(environment.main_port)
     if (address, port) in _stores:
         return _stores[address, port]
     serves = is_first_process() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -178,7 +186,8 @@ def _connect(trainer: Any) -> Any:
         raise ConfigError(
             f"{address}:{port}: the processes of this run cannot meet there ({reason}); name another MASTER_PORT"
         ) from None
-    _stores[address, port] = store
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(store.port)
+    _stores[address, store.port] = store
     return store
 
 

@@ -1,0 +1,28 @@
+"""The processes of one run: what a single one does without others, and what has to be given for several machines."""
+
+import lightning.pytorch as pl
+import pytest
+
+from sagitta.errors import ConfigError
+from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
+
+
+def trainer(machines: int = 1) -> pl.Trainer:
+    return pl.Trainer(accelerator="cpu", devices=1, num_nodes=machines, logger=False, enable_checkpointing=False)
+
+
+def test_a_process_alone_is_the_first_and_finds_by_itself() -> None:
+    alone = trainer()
+    with connected(alone), launched(alone, lambda: "go on"):
+        assert is_first_process() and shared("answer", lambda: 42) == 42
+        check_alike("data", "fingerprint", "another one")
+    with pytest.raises(ZeroDivisionError), connected(alone), launched(alone, lambda: "go on"):
+        shared("answer", lambda: 1 // 0)
+
+
+def test_several_machines_have_to_be_told_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    several = trainer(2)
+    with pytest.raises(ConfigError, match="set MASTER_ADDR and MASTER_PORT"), connected(several):
+        pass
