@@ -30,7 +30,9 @@ def hook(event, arguments):
     target = str(arguments[1])
     folder = os.path.dirname(target)
     for name, there in (("dataset", folder.endswith("/datasets")), ("features", "/features/resnet20-" in folder)):
-        if there:
+        if there and renamed:  # it will tell of what it has done
+            renamed.append(name)
+        elif there:
             try:
                 os.close(os.open(f"killed-{name}", os.O_CREAT | os.O_EXCL))
             except FileExistsError:

@@ -1,6 +1,7 @@
 """However a run of several processes ends, all of them end, within seconds, and one line says how to go on."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -87,7 +88,8 @@ def test_an_error_is_told_once(work: Path, callback: str, words: str, tracebacks
     ("whom", "number", "words"),
     [
         (first, signal.SIGTERM, "ended by SIGTERM; "),
-        (second, signal.SIGKILL, "another process of this run has ended, which may say why; "),
+        # What is noticed first: that the other one has gone, or that torchrun ends this one, too.
+        (second, signal.SIGKILL, "(another process of this run has ended, which may say why|ended by SIGTERM); "),
     ],
 )
 def test_under_torchrun(work: Path, whom: Callable[[Begun, int], None], number: int, words: str) -> None:
@@ -101,7 +103,6 @@ def test_under_torchrun(work: Path, whom: Callable[[Begun, int], None], number: 
         code, (line,) = begun.ended(SECONDS)
     finally:
         begun.end()
-    assert (
-        code == 1 and line == f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume runs/data-1"
-    )
+    told = f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume runs/data-1"
+    assert code == 1 and re.fullmatch(told, line)
     assert [path.name for path in (folder / "runs").iterdir()] == ["data-1"]

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,11 @@ from sagitta.run import (
     save_config,
     write_record,
 )
-from sagitta.settings import Settings, device_of, short_name
+from sagitta.settings import Settings, device_of
 from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
+from sagitta.training.checks import check_devices, check_loggers, check_numbers, check_splits
 from sagitta.training.divergence import DivergenceError, StopDiverged, anomalies_named
 from sagitta.training.flags import (
     check_batches,
@@ -72,7 +72,6 @@ from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throu
 
 PROFILE = "profile"
 """Folder of a run for what ``--trainer.profiler`` finds out."""
-LOGGERS = ("csv", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,10 @@ def fit(
         SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
     with quiet(), ExitStack() as together:
-        together.enter_context(connected(_trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))))
+        check_words(settings)
+        alike = _trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))
+        check_devices(settings, alike)
+        together.enter_context(connected(alike))
         check_free(out)  # each process knows its rank now
         if resume is not None:
             together.enter_context(held(resume))
@@ -167,9 +169,9 @@ def fit(
 
 def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.Trainer:
     """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
-    _check_numbers(settings, checkpoint)
+    check_numbers(settings, checkpoint)
     check_words(settings)
-    _check_loggers(settings)
+    check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
     if checkpoint is None:
@@ -184,66 +186,9 @@ def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.T
     trainer = _trainer(
         settings, callbacks=[*_callbacks(settings), Checkpoints(Path(), settings.keep)], logger=CSVLogger(".")
     )
-    _check_devices(settings, trainer)
+    check_devices(settings, trainer)
     check_flags(settings, trainer)
     return trainer
-
-
-def _check_numbers(settings: Settings, checkpoint: Path | None) -> None:
-    """Refuse what Lightning would take, and fail on after a whole training, or at its end.
-
-    No epoch at all leaves a solved head, where there are first weights.
-    """
-    first = checkpoint is None and (settings.model["pretrained"] or settings.model["weights"] is not None)
-    for key in _COUNTS:
-        if settings.get(key) == 0 and not (first and key == "trainer.max_epochs"):
-            raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
-
-
-_COUNTS = tuple(
-    f"trainer.{name}"
-    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "val_check_interval")
-)
-
-
-def _check_loggers(settings: Settings) -> None:
-    names = settings.logger.split(",")
-    if unknown := sorted(set(names) - set(LOGGERS)):
-        raise ConfigError(f"logger {', '.join(unknown)}: choose from {', '.join(LOGGERS)}")
-    for name in names:
-        if name != "csv" and find_spec(name) is None:
-            raise ConfigError(f"logger {name}: not installed; pip install 'sagitta[{name}]'")
-
-
-def _check_devices(settings: Settings, trainer: pl.Trainer) -> None:
-    """Refuse several devices where the processes for the others cannot be started by running this program again.
-
-    Those of Lightning's spawning and forking strategies could not hand back what they found.
-    """
-    launcher = trainer.strategy.launcher
-    if launcher is None or trainer.num_devices * trainer.num_nodes == 1:
-        return
-    runs_again = Path(sys.argv[0]).is_file() and "ipykernel" not in sys.modules
-    children = any(word in str(settings.trainer["strategy"]) for word in ("spawn", "fork", "notebook"))
-    if children or not runs_again or launcher.is_interactive_compatible:
-        raise ConfigError(
-            f"{trainer.num_devices} devices: each needs a process that runs the same program, which a notebook, "
-            "python -c, and strategies that spawn or fork cannot give; use the strategy ddp in a script or on the "
-            "command line: sagitta fit DATA --devices N"
-        )
-
-
-def check_splits(settings: Settings, data: ImageData) -> None:
-    """Refuse data without ``train`` or ``val``."""
-    for split in ("train", "val"):
-        if not len(data.shards.splits.get(split, ())):
-            if settings.get("data.convert.val") == 0:
-                remedy = "leave --val 0 away"
-            elif data.class_counts.max() < 3:
-                remedy = "no class has three different images; sagitta probe takes fewer"
-            else:
-                remedy = "convert its source again, with --val 0.1 or without --val"
-            raise ConfigError(f"{settings.source}: no {split} split to fit on; {remedy}")
 
 
 def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:

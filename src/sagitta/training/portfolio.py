@@ -34,8 +34,9 @@ from sagitta.models import Classifier, FeatureStore, Floats, Ints, dry_run, extr
 from sagitta.run import BEGAN, check_free, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
+from sagitta.training.checks import check_splits
 from sagitta.training.divergence import DivergenceError
-from sagitta.training.fitting import Fitted, check_before_conversion, check_splits, fit, validated
+from sagitta.training.fitting import Fitted, check_before_conversion, fit, validated
 from sagitta.training.head import estimate
 from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
 from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
