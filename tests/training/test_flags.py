@@ -1,6 +1,7 @@
 """Every flag of the Trainer that a person may give, on a few digits: what it says is what happens, or one line."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,7 +275,8 @@ def test_what_cannot_be_is_one_line_and_makes_no_run(
 ) -> None:
     """Before the source is converted, unless only the data can tell."""
     source = digits if converted else tmp_path / "is not looked at"
-    monkeypatch.setattr("sys.argv", [__file__])  # a script, which may have several processes
+    monkeypatch.setattr("sys.argv", [__file__])  # a script, which may have several processes, and no notebook
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     with pytest.raises(ConfigError) as error:
         run_of(source, tmp_path / "run", flags)
     assert words in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 300
