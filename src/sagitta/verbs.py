@@ -257,6 +257,8 @@ def fit(
     before = None if run is None else resumable(run)
     chosen = settings_of(source, given, before, settings)
     if run is not None:
+        if out is not None:
+            raise ConfigError(f"--out and --resume: a run is gone on with where it is, in {run}; leave --out away")
         chosen = with_data(run, chosen)
     if chosen.time is not None:
         if run is not None:

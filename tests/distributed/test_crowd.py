@@ -30,9 +30,7 @@ def hook(event, arguments):
     target = str(arguments[1])
     folder = os.path.dirname(target)
     for name, there in (("dataset", folder.endswith("/datasets")), ("features", "/features/resnet20-" in folder)):
-        if there and renamed:  # it will tell of what it has done
-            renamed.append(name)
-        elif there:
+        if there:
             try:
                 os.close(os.open(f"killed-{name}", os.O_CREAT | os.O_EXCL))
             except FileExistsError:
@@ -77,7 +75,9 @@ def test_one_works_the_others_wait_and_a_killed_one_blocks_nobody(photo_folder: 
     assert sorted(codes) == [-signal.SIGKILL] * 2 + [0] * 6, done.stderr[-2000:]
     told = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert len(told) == 6 and len({weight for *_, weight in told}) == 1
-    assert [name for renamed, *_ in told for name in renamed].count("dataset") == 1
+    assert [name for renamed, *_ in told for name in renamed].count(
+        "dataset"
+    ) <= 1  # or whoever did is killed at its features
     assert sum(computed for _, computed, _, _ in told) == told[0][2] > 30  # each image once
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
     assert not list((tmp_path / "cache" / "features").rglob("*.lock"))

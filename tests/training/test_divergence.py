@@ -71,7 +71,7 @@ def test_it_stops_with_one_line_and_goes_on_from_the_last_good_epoch(
     with pytest.raises(DivergenceError) as error:
         fit(settings, Path("run"), callbacks=[Planted(1, batch, where)], verbose=False)
     line = str(error.value)
-    assert words in line and line.endswith("sagitta fit --resume run") and "\n" not in line
+    assert words in line and line.removesuffix(" --lr RATE").endswith("sagitta fit --resume run") and "\n" not in line
     assert ".jpg" in line or "val_loss" in line
     assert Path("run/checkpoints/last.ckpt") in kept(Path("run")) and all(map(finite, kept(Path("run"))))
     assert main(["fit", "--resume", "run"]) == 0
@@ -106,9 +106,9 @@ def test_too_high_a_rate_is_one_line(photo_folder: Path, capsys: pytest.CaptureF
     ]
     assert main(["fit", str(photo_folder), *flags, "--out", "run", *more]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("sagitta: epoch 1") and "try " in line and "a lower --lr (it was " in line
+    assert line.startswith("sagitta: epoch 1") and "try " in line and "a lower --lr (in this step it was " in line
     assert ("--precision 32-true" in line) == ("bf16-true" in more)
-    assert line.endswith("it begins anew with: sagitta fit --resume run") and not kept(Path("run"))
+    assert line.endswith("it begins anew with: sagitta fit --resume run --lr RATE") and not kept(Path("run"))
     assert main(["fit", "--resume", "run", "--lr", "1e-3", "--epochs", "1"]) == 0 and all(
         map(finite, kept(Path("run")))
     )
@@ -133,7 +133,7 @@ def test_a_member_that_diverges_names_the_whole_run_which_goes_on_with_it(
                 next(module.parameters()).fill_(torch.nan)
 
     monkeypatch.setattr(StopDiverged, "on_train_epoch_start", spoil)
-    with pytest.raises(DivergenceError, match=r"epoch 2, batch 1 .*sagitta fit --resume run$"):
+    with pytest.raises(DivergenceError, match=r"epoch 2, batch 1 .*sagitta fit --resume run --lr RATE$"):
         fit_folds(settings_of(photo_folder, {**OPTIONS, "folds": 2, "epochs": 2}, HOW), Path("run"))
     assert kept(Path("run/members/1")) and all(map(finite, Path("run").rglob("*.ckpt")))
     monkeypatch.undo()
@@ -178,7 +178,8 @@ def test_any_module_is_stopped_before_its_weights_change(tmp_path: Path) -> None
     loader = DataLoader(TensorDataset(torch.zeros(4, 1)), 1)
     module = Scripted([1.0] * 6 + [torch.inf] * 6)
     with pytest.raises(
-        DivergenceError, match=r"^epoch 2, batch 3: the loss is inf; try a lower --lr \(it was 1.0e-01\) or"
+        DivergenceError,
+        match=r"^epoch 2, batch 3: the loss is inf; try a lower --lr \(in this step it was 1.0e-01\)",
     ):
         trainer_of(tmp_path, StopDiverged(), WeightEMA(0.9), Checkpoints(tmp_path / "run")).fit(module, loader)
     assert module.weight.item() == pytest.approx(0.4, abs=1e-6)

@@ -96,10 +96,17 @@ def damage(path: Path) -> None:
         ("--model resnet20", "--model resnet20: run began with simple-cnn, and the weights are of it"),
         ("--image-size 24", "--image-size 24: run began with 16"),
         ("--model.optimizer sgd", "--model.optimizer sgd: run began with"),
-        ("--ema 0", "--ema 0.0: run began with an average"),
+        ("--ema 0", "--ema 0: run began with an average"),
         ("--val 0.5", "--val 0.5: run began with none, and the rows follow it"),
-        ("--batch-size 4", "run: has 8 images a step, not 4 (4 on 1 device); give --batch-size 8"),
+        ("--batch-size 4", "run: has 8 images a step, not 4; give --batch-size 8"),
         ("--epochs 1", "--epochs 1: run has 2 epochs behind it"),
+        ("--trainer.max_steps 3", "run: is finished, so --trainer.max_steps would change nothing"),
+        ("--trainer.max_steps 3 --epochs 3", "--trainer.max_steps 3: run has "),
+        (
+            "--patience 3 --lr 0.1",
+            "run: is finished, so --lr and --patience would change nothing; give a larger --epochs",
+        ),
+        ("--out other", "--out and --resume: a run is gone on with where it is, in run"),
     ],
 )
 def test_what_would_be_another_training_is_refused_and_changes_nothing(
@@ -208,7 +215,7 @@ def test_what_early_stopping_ended_is_not_trained_on(images: Path, capsys: pytes
     unfinish(run)
     capsys.readouterr()
     assert main(["fit", "--resume", "run"]) == 0
-    assert "early stopping had ended the training; --patience above 1 goes on" in capsys.readouterr().out
+    assert "early stopping had ended the training there, --patience above 1 goes on" in capsys.readouterr().out
     assert read_record(run)["result"] == result and last(run)["global_step"] == ended["global_step"]
     assert main(["fit", "--resume", "run", "--patience", "9"]) == 0
     assert last(run)["epoch"] > ended["epoch"]
@@ -219,7 +226,7 @@ def test_killed_before_its_first_checkpoint_a_run_begins_anew(run: Path, capsys:
     unfinish(run)
     (run / "checkpoints" / "last.ckpt").unlink()
     assert main(["fit", "--resume", "run"]) == 0
-    assert "run was interrupted before its first checkpoint; it begins anew" in capsys.readouterr().out
+    assert "run ended before its first checkpoint; it begins anew" in capsys.readouterr().out
     again = last(run)["state_dict"]
     assert weights.keys() == again.keys() and all(torch.equal(weights[name], again[name]) for name in weights)
     assert history_table(run).equals(history)
@@ -235,8 +242,28 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken(run: Path, capsys: pyte
     assert main(["fit", "--resume", "run", "--epochs", "3"]) == 0
     assert is_complete(folder / "last.ckpt") and not (folder / "previous.ckpt").exists()
     damage(folder / "last.ckpt")
+    with pytest.raises(ConfigError, match=r"last\.ckpt: damaged; the run came to its end, and its weights can be"):
+        find_last(run)
+    unfinish(run)
     with pytest.raises(ConfigError, match=r"last\.ckpt: damaged, and so is every other one"):
         find_last(run)
+
+
+def test_damaged_weights_are_not_tested(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(run / read_record(run)["best_checkpoint"])
+    assert main(["test", "run"]) == 2
+    assert "damaged, not as it was written" in capsys.readouterr().err
+
+
+def test_killed_behind_its_last_checkpoint_no_figure_is_lost(run: Path) -> None:
+    """Before Lightning has logged the epoch: its row is in the checkpoint."""
+    result, history = read_record(run)["result"], history_table(run)
+    path = next(run.glob("lightning_logs/version_*/metrics.csv"))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines[:-1]))
+    unfinish(run)
+    assert main(["fit", "--resume", "run"]) == 0
+    assert read_record(run)["result"] == result and history_table(run).equals(history)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, -1, -1000])
@@ -286,7 +313,7 @@ def test_two_do_not_train_in_one_run(run: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.usefixtures("work")
 def test_a_run_without_its_settings_cannot_be_resumed() -> None:
-    with pytest.raises(ConfigError, match=r"nowhere: cannot be resumed, config\.yaml is missing"):
+    with pytest.raises(ConfigError, match=r"nowhere: cannot be resumed, there is no such run directory"):
         resumable(Path("nowhere"))
 
 

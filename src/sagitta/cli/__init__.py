@@ -92,7 +92,8 @@ def _run(arguments: list[str]) -> int:
         return _complain("out of memory; give a smaller --batch-size or --image-size, or close other programs")
     except KeyboardInterrupt as error:
         interruption = interruption_of(error)
-        after = str(error) or _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
+        begun = "--resume" not in arguments  # else there is a run
+        after = str(error) or (_AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT) if begun else _NOTHING_LEFT)
         return _complain(f"{interruption.what}; {after}", code=interruption.code)
     return 0
 

@@ -392,4 +392,8 @@ def _classes(labels: npt.NDArray[Any], own: Sequence[str], names: Sequence[str])
 
 def _left_out(data: ImageData) -> list[str]:
     left_out = data.info.quarantined
-    return [f"{plural(left_out, 'image')} of it could not be read, and no figure counts them"] if left_out else []
+    return (
+        [f"{plural(left_out, 'image')} could not be read when it was converted, and no figure counts what is left out"]
+        if left_out
+        else []
+    )

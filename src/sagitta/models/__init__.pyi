@@ -1,4 +1,5 @@
 from .averaging import averaged as averaged
+from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
 from .classifier import Classifier as Classifier
 from .features import FeatureStore as FeatureStore

@@ -1,5 +1,7 @@
 """A checkpoint -> the classifier that wrote it."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 from sagitta.errors import ConfigError
@@ -14,6 +16,8 @@ def load_classifier(path: str | Path) -> Classifier:
         ConfigError: there is no such file, it is damaged, or it is a checkpoint of another model.
     """
     checkpoint = read_checkpoint(path)
+    if not is_intact(path):
+        raise ConfigError(f"{path}: damaged, not as it was written; take another checkpoint of the run, or train again")
     stored = checkpoint.get("hyper_parameters", {})
     if not set(stored) >= SAGITTA_FIELDS:
         raise ConfigError(
@@ -29,3 +33,17 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{path}: the weights do not fit model {stored['name']!r}: {str(error).splitlines()[0]}"
         ) from None
     return classifier.eval()
+
+
+def is_intact(path: str | Path) -> bool:
+    """Return whether a checkpoint's files have their CRC-32, at which torch itself does not look.
+
+    One that is no ZIP archive has none.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return True
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return False

@@ -56,6 +56,7 @@ class Checkpoints(Checkpoint):
         self._criterion: str | None = None
         self._saved = time.monotonic()
         self._unfinished: dict[str, Any] | None = None  # what was measured of an epoch that is resumed
+        self._resumed = False
         self._to_log: dict[str, Any] | None = None  # what Lightning logs only after a checkpoint is written
 
     @property
@@ -81,14 +82,20 @@ class Checkpoints(Checkpoint):
             del self._losses[worse]
             self._dropped.append(worse)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the log of a resumed run, and remove what it has of a time behind its checkpoint."""
-        self._saved = time.monotonic()
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the log of a resumed run, also where no epoch is left."""
+        self._resumed = self._to_log is not None
         if self._to_log is not None:
             values, step = self._to_log["values"], self._to_log["step"]
             for logger in trainer.loggers if values else ():
                 logger.log_metrics(values, step)
+                logger.save()
             self._to_log = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a resumed run has of a time behind its checkpoint."""
+        self._saved = time.monotonic()
+        if self._resumed:
             behind = (path for path in self.folder.glob(f"{_NAME}*.ckpt") if _epoch_of(path) >= trainer.current_epoch)
             self._dropped += [path.name for path in behind if path.name not in self._losses]
             self._dropped += [path.name for path in self.folder.glob(f"*{_PARTIAL}")]

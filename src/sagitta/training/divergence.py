@@ -164,7 +164,7 @@ def _some(paths: Sequence[str]) -> str:
 def _remedies(trainer: Any) -> str:
     """Return what may help, the likeliest first."""
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    remedies = [f"a lower {short_name('model.lr')}" + (f" (it was {max(rates):.1e})" if rates else "")]
+    remedies = [f"a lower {short_name('model.lr')}" + (f" (in this step it was {max(rates):.1e})" if rates else "")]
     if "16" in str(trainer.precision):
         remedies.insert(0, f"{short_name('trainer.precision')} 32-true instead of {trainer.precision}")
     if not trainer.gradient_clip_val:

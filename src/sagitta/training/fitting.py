@@ -43,7 +43,7 @@ from sagitta.run import (
     save_config,
     write_record,
 )
-from sagitta.settings import Settings, device_of
+from sagitta.settings import Settings, device_of, short_name
 from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
@@ -66,6 +66,7 @@ from sagitta.training.headfirst import (
     solve_first,
 )
 from sagitta.training.interruption import EndWhenAsked
+from sagitta.training.logs import WholeCSVLogger
 from sagitta.training.resume import continuation, is_begun
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
@@ -326,7 +327,8 @@ def _diverged(run: Path, whole: Path) -> Iterator[None]:
     try:
         yield
     except DivergenceError as error:
-        raise DivergenceError(error.reason, run, _how_to_go_on(whole)) from None
+        rate = f" {short_name('model.lr')} RATE" if short_name("model.lr") in error.reason else ""
+        raise DivergenceError(error.reason, run, f"{_how_to_go_on(whole)}{rate}") from None
 
 
 def _how_to_go_on(run: Path) -> str:
@@ -385,7 +387,7 @@ def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
 
 def _loggers(settings: Settings, run: Path) -> Iterable[Logger]:
     names = settings.logger.split(",")
-    yield CSVLogger(run, "lightning_logs")
+    yield WholeCSVLogger(run, "lightning_logs")
     if "tensorboard" in names:
         yield TensorBoardLogger(run, "tensorboard")
     if "wandb" in names:

@@ -95,9 +95,11 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
 def _check_division(settings: Settings, run: Path) -> None:
     """Refuse to go on with other folds than those of the members that are trained."""
     before = read_values(run / CONFIG_FILE)
-    for key in ("source", "seed", "data.folds"):
+    for key in ("seed", "data.folds"):
         if before.get(key) != settings.get(key):
             was, now = before.get(key), settings.get(key)
+            if was is None:
+                raise ConfigError(f"{run}: began without {short_name(key)}; leave it out, or begin another run")
             raise ConfigError(
                 f"{run}: began with {short_name(key)} {was}, not {now}, and its members are divided by that; leave it "
                 "out, or begin another run"

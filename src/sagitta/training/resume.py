@@ -16,10 +16,10 @@ import csv
 import io
 import shutil
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,6 +29,7 @@ from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
 from sagitta.loading import ImageData
+from sagitta.models import is_intact
 from sagitta.ranks import is_first_process, shared
 from sagitta.run import (
     CONFIG_FILE,
@@ -63,16 +64,18 @@ class Continuation:
         run: its directory.
         checkpoint: where it stands; None where it was interrupted before the first one, and begins anew.
         changed: what is set otherwise than before: values before and now, by dotted names.
+        moved: other data is named, which may be the same.
     """
 
     run: Path
     checkpoint: Path | None
     changed: Mapping[str, tuple[Any, Any]]
+    moved: bool = False
 
     @property
     def is_finished(self) -> bool:
         """Whether the run came to its end, and nothing is asked for that could change it."""
-        return not self.changed and "best_checkpoint" in read_record(self.run)
+        return not self.changed and not self.moved and "best_checkpoint" in read_record(self.run)
 
     def check(self, data: ImageData, world: int) -> None:
         """Refuse other data, or another number of images a step, than the run began with.
@@ -91,8 +94,9 @@ class Continuation:
             )
         before = state.get("train_loader", {}).get("global_batch")
         if before not in (None, now := data.batch_size * world):
+            each = f" ({data.batch_size} a device)" if world > 1 else ""
             raise ConfigError(
-                f"{self.run}: has {before} images a step, not {now} ({data.batch_size} on {plural(world, 'device')}); "
+                f"{self.run}: has {before} images a step, not {now}{each}; "
                 + (
                     f"give --batch-size {before // world}"
                     if before % world == 0
@@ -103,7 +107,7 @@ class Continuation:
     def prepare(self, settings: Settings) -> list[pl.Callback]:
         """Say where the training goes on, cut its log behind that, and return what has to happen when it starts."""
         if self.checkpoint is None:
-            say(f"resume: {self.run} was interrupted before its first checkpoint; it begins anew")
+            say(f"resume: {self.run} ended before its first checkpoint; it begins anew")
             if is_first_process():
                 for name in ("checkpoints", "lightning_logs", "predictions"):
                     shutil.rmtree(self.run / name, ignore_errors=True)
@@ -114,10 +118,25 @@ class Continuation:
             raise ConfigError(
                 f"--epochs {limit}: {self.run} has {plural(epoch, 'epoch')} behind it; give at least that"
             )
+        if (
+            limit == epoch
+            and self.changed
+            and "refit" not in self.changed
+            and "best_checkpoint" in read_record(self.run)
+        ):
+            names = " and ".join(map(short_name, self.changed))
+            raise ConfigError(f"{self.run}: is finished, so {names} would change nothing; give a larger --epochs, too")
+        if 0 <= settings.trainer["max_steps"] < found["global_step"]:
+            raise ConfigError(
+                f"--trainer.max_steps {settings.trainer['max_steps']}: {self.run} has {found['global_step']} steps "
+                "behind it; give at least that"
+            )
         changes = "".join(
             f"; {short_name(key)} {_shown(now)} instead of {_shown(before)}"
             for key, (before, now) in self.changed.items()
         )
+        if (patience := _ended_by_patience(found, settings)) is not None:
+            changes += f"; early stopping had ended the training there, --patience above {patience} goes on"
         say(f"resume: goes on {'inside' if inside else 'after'} epoch {epoch + inside}{changes}")
         if is_first_process():
             _cut_logs(self.run, found["loops"]["fit_loop"]["epoch_loop.state_dict"].get("_batches_that_stepped"))
@@ -142,7 +161,6 @@ class _Continued(pl.Callback):
                 stopping.patience = self.patience
             if stopping.wait_count >= stopping.patience:
                 trainer.should_stop = True
-                say(f"resume: early stopping had ended the training; --patience above {stopping.patience} goes on")
 
 
 def _plan_anew(trainer: pl.Trainer, pl_module: Any) -> None:
@@ -167,12 +185,12 @@ def continuation(run: Path, settings: Settings) -> Continuation:
     Raises:
         ConfigError: settings changed that cannot; or all checkpoints are damaged.
     """
-    changed, checkpoint = shared("continuation", lambda: _found(run, settings))
-    return Continuation(run, None if checkpoint is None else Path(checkpoint), changed)
+    changed, checkpoint, moved = shared("continuation", lambda: _found(run, settings))
+    return Continuation(run, None if checkpoint is None else Path(checkpoint), changed, moved)
 
 
-def _found(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], str | None]:
-    """Return what has changed, and the checkpoint, of :func:`continuation`."""
+def _found(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], str | None, bool]:
+    """Return what has changed, the checkpoint, and whether other data is named, of :func:`continuation`."""
     before, now = Settings.of(read_values(run / CONFIG_FILE)).values(), settings.values()
     changed = {key: (before.get(key), now[key]) for key in now if now[key] != before.get(key)}
     for key, (was, wanted) in changed.items():
@@ -186,7 +204,8 @@ def _found(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], s
             raise ConfigError(
                 f"--ema {_shown(wanted)}: {run} began {'with' if was else 'without'} an average; leave it out"
             )
-    changed.pop("source", None)  # what counts is in it
+    own, source = changed.pop("source", (None, None))  # what counts is in it
+    moved = own is not None and not _same_place(run, own, source)
     changed.pop("data.threads", None)  # changes no result
     checkpoint = find_last(run)
     if checkpoint is None and "best_checkpoint" in read_record(run):
@@ -194,7 +213,14 @@ def _found(run: Path, settings: Settings) -> tuple[dict[str, tuple[Any, Any]], s
             f"{run}: cannot be resumed, it came to its end without checkpoints/{LAST_CHECKPOINT}; its weights can be "
             f"gone on with: sagitta fit DATA --weights {run}"
         )
-    return changed, None if checkpoint is None else str(checkpoint)
+    return changed, None if checkpoint is None else str(checkpoint), moved
+
+
+def _same_place(run: Path, own: str, source: str) -> bool:
+    try:
+        return Path(find_source(run, own)).resolve() == Path(source).resolve()
+    except ConfigError:  # it is not there any more
+        return False
 
 
 def with_data(run: Path, settings: Settings) -> Settings:
@@ -223,7 +249,8 @@ def resumable(run: Path) -> Path:
     if "ensemble" in read_record(run):
         raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
     if not (run / CONFIG_FILE).is_file():
-        raise ConfigError(f"{run}: cannot be resumed, {CONFIG_FILE} is missing")
+        missing = f"{CONFIG_FILE} is missing" if run.is_dir() else "there is no such run directory"
+        raise ConfigError(f"{run}: cannot be resumed, {missing}")
     return run / CONFIG_FILE
 
 
@@ -243,6 +270,11 @@ def find_last(run: Path) -> Path | None:
                 say(f"warning: {there[0]} is damaged; the run goes on from {path.name}, which was written before it")
             return path
     if there:
+        if "best_checkpoint" in read_record(run):
+            raise ConfigError(
+                f"{there[0]}: damaged; the run came to its end, and its weights can be gone on with: "
+                f"sagitta fit DATA --weights {run}"
+            )
         raise ConfigError(
             f"{there[0]}: damaged, and so is every other one to go on from; remove {folder}, and the run begins anew"
         )
@@ -250,18 +282,12 @@ def find_last(run: Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is as it was written: it is a ZIP archive, with a CRC-32 of each file in it.
-
-    Torch itself does not look at these when it reads one.
-    """
+    """Return whether a checkpoint is as it was written."""
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            if archive.testzip() is not None:
-                return False
         _read(checkpoint)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):
+    except (OSError, EOFError, ValueError, RuntimeError, UnpicklingError):
         return False
-    return True
+    return zipfile.is_zipfile(checkpoint) and is_intact(checkpoint)
 
 
 def is_begun(run: Path) -> bool:
@@ -279,6 +305,13 @@ def _position(checkpoint: Mapping[str, Any]) -> tuple[int, bool]:
     """Return how many epochs are finished, and whether another has begun."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
     return progress["processed"], progress["started"] > progress["processed"]
+
+
+def _ended_by_patience(checkpoint: Mapping[str, Any], settings: Settings) -> int | None:
+    """Return the patience at which a training has stopped for good; None where it goes on."""
+    states = [state for name, state in checkpoint["callbacks"].items() if name.startswith("EarlyStopping{")]
+    patience: int | None = settings.patience
+    return patience if patience and states and states[0]["wait_count"] >= patience else None
 
 
 def _cut_logs(run: Path, step: int | None) -> None:
@@ -299,4 +332,6 @@ def _cut_logs(run: Path, step: int | None) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)

@@ -165,6 +165,10 @@ class EpochLines(pl.Callback):
     def __init__(self) -> None:
         self._began = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock: a training that is resumed inside an epoch does not begin it once more."""
+        self._began = time.monotonic()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._began = time.monotonic()
