@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sagitta.training.logs import WholeCSVLogger
 
@@ -34,7 +35,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_columns_are_added(tmp_path: Path) -> None:
     logger = WholeCSVLogger(tmp_path, "logs")
-    for step, values in enumerate(({"a": 1.0}, {"b": 2.0})):
+    every: list[dict[str, torch.Tensor | float]] = [{"a": 1.0}, {"b": 2.0}]
+    for step, values in enumerate(every):
         logger.log_metrics(values, step)
         logger.save()
     assert rows(tmp_path) == [{"a": "1.0", "b": "", "step": "0"}, {"a": "", "b": "2.0", "step": "1"}]
