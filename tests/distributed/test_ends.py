@@ -40,6 +40,17 @@ def both(begun: Begun, number: int) -> None:
         os.kill(pid, number)
 
 
+def ended_by(begun: Begun, whom: Callable[[Begun, int], None], number: int) -> tuple[int, str]:
+    """Send a signal in the second epoch; returns the exit code, and the one line that is said."""
+    try:
+        begun.says("epoch   2/300")
+        whom(begun, number)
+        code, (line,) = begun.ended(SECONDS)
+    finally:
+        begun.end()
+    return code, line
+
+
 @pytest.mark.parametrize(
     ("whom", "number", "expected", "words"),
     [
@@ -55,13 +66,7 @@ def test_two_processes_end_together(
 ) -> None:
     out = f"{whom.__name__}-{number}"
     begun = begin((*SAGITTA, *FIT, out, *TWO), work, work / "cache")
-    try:
-        begun.says("epoch   2/300")
-        whom(begun, number)
-        code, (line,) = begun.ended(SECONDS)
-    finally:
-        begun.end()
-    assert (code, line) == (
+    assert ended_by(begun, whom, number) == (
         expected,
         f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume {out}",
     )
@@ -97,12 +102,7 @@ def test_under_torchrun(work: Path, whom: Callable[[Begun, int], None], number: 
     (folder := work / f"torchrun-{number}").mkdir()
     (folder / "data").symlink_to(work / "data")
     begun = begin((*TORCHRUN, *FIT[:-1], *TWO), folder, work / "cache")
-    try:
-        begun.says("epoch   2/300")
-        whom(begun, number)
-        code, (line,) = begun.ended(SECONDS)
-    finally:
-        begun.end()
+    code, line = ended_by(begun, whom, number)
     told = f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume runs/data-1"
     assert code == 1 and re.fullmatch(told, line)
     assert [path.name for path in (folder / "runs").iterdir()] == ["data-1"]

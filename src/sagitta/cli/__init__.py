@@ -92,8 +92,9 @@ def _run(arguments: list[str]) -> int:
         return _complain("out of memory; give a smaller --batch-size or --image-size, or close other programs")
     except KeyboardInterrupt as error:
         interruption = interruption_of(error)
-        begun = "--resume" not in arguments  # else there is a run
-        after = str(error) or (_AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT) if begun else _NOTHING_LEFT)
+        resumed = any(word.partition("=")[0] == "--resume" for word in arguments)  # so there is a run
+        after = _NOTHING_LEFT if resumed else _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
+        after = str(error) or after
         return _complain(f"{interruption.what}; {after}", code=interruption.code)
     return 0
 

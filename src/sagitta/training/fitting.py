@@ -115,10 +115,8 @@ def fit(
         SagittaError: data, model and settings do not fit together; there is no run directory then.
     """
     with quiet(), ExitStack() as together:
-        check_words(settings)
-        alike = _trainer(settings, callbacks=[Checkpoints(Path())], logger=CSVLogger("."))
-        check_devices(settings, alike)
-        together.enter_context(connected(alike))
+        trial = trial_of(settings)
+        together.enter_context(connected(trial))
         check_free(out)  # each process knows its rank now
         if resume is not None:
             together.enter_context(held(resume))
@@ -127,7 +125,7 @@ def fit(
             say(f"{resume}: is finished, nothing is left to do; a larger --epochs goes on with it")
             return Fitted(before.run, read_record(before.run)["result"], None)
         checkpoint = None if before is None else before.checkpoint
-        trial = check_before_conversion(settings, checkpoint)
+        check_before_conversion(settings, checkpoint, trial)
         world = trial.num_devices * trial.num_nodes
         if member_of is not None and world > 1:
             raise ConfigError("--folds: each member is trained on one device; give --devices 1")
@@ -168,10 +166,18 @@ def fit(
             return _train(settings, data, classifier, run, head=head, callbacks=callbacks)
 
 
-def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.Trainer:
-    """Refuse what is known to fail from the settings alone; returns a Trainer like the one that will train."""
-    check_numbers(settings, checkpoint)
+def trial_of(settings: Settings) -> pl.Trainer:
+    """Return a Trainer like the one that will train, on devices that it can have."""
     check_words(settings)
+    callbacks = [*_callbacks(settings), Checkpoints(Path(), settings.keep)]
+    trainer = _trainer(settings, callbacks=callbacks, logger=CSVLogger("."))
+    check_devices(settings, trainer)
+    return trainer
+
+
+def check_before_conversion(settings: Settings, checkpoint: Path | None, trial: pl.Trainer) -> None:
+    """Refuse what is known to fail from the settings, and the Trainer of :func:`trial_of` that they give, alone."""
+    check_numbers(settings, checkpoint)
     check_loggers(settings)
     settings.image_data()
     settings.to_yaml()
@@ -184,12 +190,7 @@ def check_before_conversion(settings: Settings, checkpoint: Path | None) -> pl.T
             name = opened.model() if name == "auto" else name
         if name != "auto":
             check_network(name, pretrained=settings.model["pretrained"])
-    trainer = _trainer(
-        settings, callbacks=[*_callbacks(settings), Checkpoints(Path(), settings.keep)], logger=CSVLogger(".")
-    )
-    check_devices(settings, trainer)
-    check_flags(settings, trainer)
-    return trainer
+    check_flags(settings, trial)
 
 
 def _check_before_training(settings: Settings, data: ImageData, classifier: Classifier, world: int) -> None:

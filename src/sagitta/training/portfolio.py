@@ -36,7 +36,7 @@ from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.checks import check_splits
 from sagitta.training.divergence import DivergenceError
-from sagitta.training.fitting import Fitted, check_before_conversion, fit, validated
+from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
 from sagitta.training.head import estimate
 from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
 from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
@@ -136,7 +136,8 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
     with quiet():
         networks = _networks(settings)
         for each in networks:
-            trial = check_before_conversion(each, None)
+            trial = trial_of(each)
+            check_before_conversion(each, None, trial)
             if trial.num_devices * trial.num_nodes > 1:
                 raise ConfigError("--time: what is tried is measured on one device; give --devices 1")
         say_core()
