@@ -235,7 +235,7 @@ def lightly(job: Job) -> Answer:
 
     # Its way to ask EfficientNets and MobileNets for features leaves their last convolution out, so that the head does
     # not fit; the way that it has for other networks does not.
-    wrapper._get_forward_features_fn = lambda _model: wrapper._forward_features
+    wrapper._get_forward_features_fn = lambda **_model: wrapper._forward_features
     names = class_names(job)
     root = Path(job["data"])
 
