@@ -48,7 +48,7 @@ SCAN = pa.schema(
         ("lowest", pa.int64()),  # value of its deep pixels, where these are reduced unasked
         ("highest", pa.int64()),
         ("deep", pa.bool_()),  # whether the source has more than 8 bits a sample
-        ("stored", pa.binary()),  # the rewritten image; null where the source's bytes are kept
+        ("stored", pa.binary()),  # the rewritten or encoded image; null where it is read from the source again
     ]
 )
 """What a scan finds out about each row."""
@@ -74,6 +74,7 @@ class Task:
         quality: JPEG quality of every image, or None.
         restart_markers: whether JPEGs are cut into tiles by restart markers.
         reduction: what becomes of deep samples and of bands, if anything was asked for.
+        encodes: see :class:`sagitta.dataset.Source`.
     """
 
     reader: Reader
@@ -82,11 +83,13 @@ class Task:
     quality: int | None
     restart_markers: bool
     reduction: Reduction | None = None
+    encodes: bool = False
 
     @property
-    def rewrites(self) -> bool:
-        """Whether images may be stored in other bytes than the source's."""
-        return (self.resize, self.quality, self.reduction) != (None, None, None) or self.restart_markers
+    def keeps(self) -> bool:
+        """Whether a scan may have kept the bytes to store."""
+        rewrites = (self.resize, self.quality, self.reduction) != (None, None, None) or self.restart_markers
+        return rewrites or self.encodes
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
         raise SagittaError(f"{path}: out of memory; run the same command again, with fewer workers") from None
     source_hash, kept = content_hash(data), stored is data
     row = {"source_hash": source_hash, "content_hash": source_hash if kept else content_hash(stored)}
-    return {**row, "size": len(stored), **vars(header), **lost, "stored": None if kept else stored}
+    return {**row, "size": len(stored), **vars(header), **lost, "stored": None if kept and not task.encodes else stored}
 
 
 def _lost(header: ImageHeader, data: bytes, stored: bytes, chosen: Reduced) -> dict[str, Any]:
@@ -250,7 +253,7 @@ def _stored(task: Task, rows: pa.Table) -> Iterator[bytes]:
     for path, wanted, row_part, place in zip(
         *(rows[name].to_pylist() for name in ("path", "content_hash", "part", "place")), strict=True
     ):
-        if task.rewrites and row_part != number:
+        if task.keeps and row_part != number:
             number, part = row_part, read_part(task.folder, row_part)
         stored = part["stored"][place].as_py() if part else None
         yield _unchanged(path, stored or _read_again(task.reader, path), wanted)

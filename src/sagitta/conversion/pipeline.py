@@ -108,7 +108,9 @@ def convert(
         )
         with work_folder(out, conversion_key(source, options)) as folder:
             how = reduction_of(source, options)
-            task = Task(source.reader, folder, options.resize, options.quality, options.restart_markers, how)
+            task = Task(
+                source.reader, folder, options.resize, options.quality, options.restart_markers, how, source.encodes
+            )
             with Pool(task, workers) as pool:
                 info = _Conversion(source, options, rule, pool, folder, progress, how).run()
     if progress:

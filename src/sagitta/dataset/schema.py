@@ -333,6 +333,7 @@ class Source:
         class_names: in label order: the source's own where it defines one, else sorted; integers numerically.
         notes: what was left out or decided, one sentence each.
         warnings: what a person should know before trusting it, one sentence each.
+        encodes: the reader makes each image's bytes anew, from pixels, which takes longer than to keep them.
     """
 
     location: str
@@ -342,6 +343,7 @@ class Source:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    encodes: bool = False
 
     @property
     def multilabel(self) -> bool:

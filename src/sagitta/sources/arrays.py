@@ -7,7 +7,7 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,8 @@ def array_source(
 ) -> Source:
     """Return the source of all images of ``parts`` in natural order; ``load`` as for :class:`ArrayReader`."""
     tables = [_part_rows(location, part) for part in parts]
-    return make_source(location, layout, pa.concat_tables(tables), ArrayReader(load), class_names=class_names)
+    source = make_source(location, layout, pa.concat_tables(tables), ArrayReader(load), class_names=class_names)
+    return replace(source, encodes=True)
 
 
 def _part_rows(location: str, part: Part) -> pa.Table:
