@@ -43,8 +43,8 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
     """Return the stages that a head could see beside the last features, and how many numbers each gives.
 
     They are numbered as by ``forward_intermediates``. There are none of another network than timm's, of one without a
-    single linear head, and of one whose features are not those that its head gets. Of a network whose last stage is what
-    the head gets, that stage is not among them.
+    single linear head, and of one whose features are not those that its head gets. A last stage that is what the head
+    gets is not among them.
 
     Args:
         network: with its head; nothing of it changes.
