@@ -58,7 +58,7 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
     training = {module: module.training for module in network.modules()}
     try:
         with torch.inference_mode():
-            images = torch.zeros(1, channels, *size, device=layer.weight.device, dtype=layer.weight.dtype)
+            images = torch.linspace(-1, 1, channels * size[0] * size[1]).view(1, channels, *size).to(layer.weight)
             network.eval()
             last, stages = timm.forward_intermediates(images)
             vector = timm.forward_head(last, pre_logits=True)
