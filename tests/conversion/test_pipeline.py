@@ -424,6 +424,14 @@ def test_a_file_that_changes_meanwhile_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_source_encodes_itself_is_encoded_once(tmp_path: Path) -> None:
+    source = source_of(noise(20))
+    once = replace(source, reader=FickleReader(source.reader, set()), encodes=True)
+    convert(once, tmp_path / "once", ConvertOptions(workers=1))
+    convert(source, tmp_path / "twice", ConvertOptions(workers=1))
+    assert digests(tmp_path / "once") == digests(tmp_path / "twice")
+
+
 # Bad input.
 
 

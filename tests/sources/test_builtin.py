@@ -60,6 +60,7 @@ def test_digits_are_the_real_ones(tmp_path: Path) -> None:
     assert source.class_names == tuple("0123456789")
     pixels = np.asarray(Image.open(io.BytesIO(source.reader.read(source.rows["path"][100].as_py()))))
     assert np.array_equal(np.rint(pixels / 255 * 16), load_digits().images[100])
+    assert source.rows["label"].to_pylist() == [str(label) for label in load_digits().target]
     assert list(tmp_path.iterdir()) == []
 
 
