@@ -38,6 +38,19 @@ def test_the_holder_may_remove_file_and_folder(tmp_path: Path) -> None:
     assert most == [1] and not path.exists()
 
 
+def test_nothing_is_left_but_what_another_one_holds(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with pytest.raises(ValueError, match="any"), lock(path):
+        raise ValueError("any")
+    with lock(path, wait=False):
+        path.unlink()
+        other = lock(path, wait=False)
+        other.__enter__()
+    assert path.exists()
+    other.__exit__(None, None, None)
+    assert not path.exists() and path.parent.exists()
+
+
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     code = "import sys, time, pathlib; from sagitta.files import lock\nwith lock(pathlib.Path(sys.argv[1])):"
     code += "\n    print('held', flush=True); time.sleep(60)"

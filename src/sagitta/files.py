@@ -137,7 +137,8 @@ def file_hash(path: Path) -> str:
 def lock(path: Path, *, wait: bool = True, needed: bool = True) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.
 
-    Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
+    Its folder is made if need be, and the file removed at the end. The holder may remove file and folder before: who
+    waits makes them again.
 
     Args:
         path: of the file that stands for it.
@@ -156,7 +157,21 @@ def lock(path: Path, *, wait: bool = True, needed: bool = True) -> Iterator[None
         yield
         return
     with held:
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if _is_there(held, path):  # else somebody holds a new one of that name
+                    path.unlink()
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    """Return whether an open file still has its name.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _locked(path: Path, how: int) -> IO[str]:
@@ -185,7 +200,7 @@ def _locked(path: Path, how: int) -> IO[str]:
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
             raise
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if _is_there(file, path):
                 return file
         file.close()
 

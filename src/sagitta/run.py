@@ -126,13 +126,11 @@ def held(run: Path) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    path = run / _LOCK
     with ExitStack() as stack:
         try:
-            stack.enter_context(lock(path, wait=False, needed=False))
+            stack.enter_context(lock(run / _LOCK, wait=False, needed=False))
         except BlockingIOError:
             raise ConfigError(f"{run}: another process is training in it; wait for its end, or end it") from None
-        stack.callback(path.unlink, missing_ok=True)
         yield
 
 
