@@ -52,8 +52,9 @@ class Verified:
         """Return it in one line."""
         if not self.damage:
             return f"{self.root}: {plural(self.rows, 'row')} in {plural(self.files, 'file')}, all as they were written"
-        more = f" (and {plural(len(self.damage) - 1, 'more place')})" if len(self.damage) > 1 else ""
-        return f"{self.damage[0]}{more}"
+        if len(self.damage) == 1:
+            return self.damage[0]
+        return f"{self.root}: damaged in {len(self.damage):,} places; {_REMEDY}"
 
 
 def verify(root: Path, *, show: bool = False) -> Verified:
