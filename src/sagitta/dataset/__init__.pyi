@@ -55,4 +55,5 @@ from .splitwords import split_of_file as split_of_file
 from .splitwords import splits_of_files as splits_of_files
 from .splitwords import without_split as without_split
 from .verification import Verified as Verified
+from .verification import check_columns as check_columns
 from .verification import verify as verify
