@@ -246,7 +246,7 @@ def loaders(report: dict[str, Any]) -> str:
     parts = [
         [
             f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Python "
-            f"{machine['python']}, {max(row['date'] for row in report['rows'].values())}; medians of one run; "
+            f"{machine['python']}, {' to '.join(sorted({row['date'][:10] for row in report['rows'].values()}))}; medians of one run; "
             "`python bench/loader.py`."
         ],
         comparison(rows),
