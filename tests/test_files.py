@@ -159,6 +159,18 @@ def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path, 
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
 
 
+def test_a_copy_that_has_no_room_is_named_and_not_what_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"x" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            shutil.copyfile(tmp_path / "there", tmp_path / "copy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert remedy(caught.value).startswith(f"{tmp_path / 'copy'}: larger than a file may be here; ")
+
+
 def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
     target = tmp_path / ("folder" * 20) / ("x" * 250)
     write_atomic(target, "whole")

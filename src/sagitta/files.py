@@ -104,7 +104,9 @@ def check_place(target: Path) -> None:
 
 def remedy(error: OSError) -> str:
     """Return in one line which file an error of the system is about, what is wrong, and what to do."""
-    name = "the output" if error.filename is None else os.fsdecode(error.filename)
+    copy = error.filename2 if error.errno in _NO_ROOM else None  # of a file that is there: which has no room
+    name = copy or error.filename
+    name = "the output" if name is None else os.fsdecode(name)
     return f"{name}: {_REMEDIES.get(error.errno or 0) or error.strerror or error}"
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,12 @@ def _write(trainer: pl.Trainer, path: Path, *, weights_only: bool = False, befor
         before: how a checkpoint that is there already is called from now on.
     """
     partial = path.with_suffix(_PARTIAL)
-    trainer.save_checkpoint(partial, weights_only=weights_only)
+    try:
+        trainer.save_checkpoint(partial, weights_only=weights_only)
+    except OSError:  # such as a full disk
+        with suppress(OSError):
+            partial.unlink()
+        raise
     if trainer.is_global_zero:
         if before is not None and path.exists():
             path.replace(before)

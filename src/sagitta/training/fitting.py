@@ -319,6 +319,8 @@ def ended_early(run: Path) -> Iterator[None]:
     except BrokenPipeError:  # what it says, not what it writes
         raise
     except OSError as error:
+        if error.filename is None:  # in what Lightning has open
+            error.filename = str(run)
         raise SagittaError(f"{remedy_of(error)}; {_how_to_go_on(run)}") from None
 
 
