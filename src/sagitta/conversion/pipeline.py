@@ -194,11 +194,9 @@ def _advice(source: Source, out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        if error.errno not in _NO_ROOM:
-            raise SagittaError(remedy(OSError(error.errno, error.strerror, str(out)))) from None
-        raise SagittaError(
-            f"{out}: no room left on the disk; what is finished is kept: make room and run the same command again"
-        ) from None
+        told = remedy(OSError(error.errno, error.strerror, str(out)))
+        kept = "; what is finished is kept, and the same command goes on" if error.errno in _NO_ROOM else ""
+        raise SagittaError(f"{told}{kept}") from None
 
 
 @dataclass(frozen=True)
