@@ -334,7 +334,7 @@ def _diverged(run: Path, whole: Path) -> Iterator[None]:
 
 def _how_to_go_on(run: Path) -> str:
     if is_begun(run):
-        return f"the epochs that are finished are kept: sagitta fit --resume {run}"
+        return f"what was done up to its last checkpoint is kept: sagitta fit --resume {run}"
     return f"there is no checkpoint yet; it begins anew with: sagitta fit --resume {run}"
 
 
