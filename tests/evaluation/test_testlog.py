@@ -27,14 +27,13 @@ def test_the_log_grows_by_a_line(tmp_path: Path) -> None:
 
 
 def test_each_test_has_a_folder_with_the_number_of_its_line(tmp_path: Path) -> None:
-    assert (
-        record_test(tmp_path, "../other photos", "a.ckpt", evaluation()).folder == tmp_path / "tests/001-other-photos"
-    )
+    record_test(tmp_path, "../other photos", "a.ckpt", evaluation())
     (tmp_path / "tests" / "002-mine").mkdir()  # somebody's own
-    folder = record_test(tmp_path, "digits", "a.ckpt", evaluation()).folder
-    assert folder is not None and folder.name == "003-digits"
-    names = ["per_class.csv", "predictions.parquet"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    kept = record_test(tmp_path, "digits", "a.ckpt", evaluation())
+    folder = tmp_path / "tests" / "003-digits"
+    assert kept is not None and kept.folder == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["per_class.csv", "predictions.parquet"]
+    assert [row["predictions"].split("/")[1] for row in read_test_log(tmp_path)] == ["001-other-photos", "003-digits"]
 
 
 def test_of_one_that_cannot_be_written_nothing_is_left(tmp_path: Path) -> None:
