@@ -117,3 +117,18 @@ def test_history_shows_series_and_final_values(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("epoch,step,val_loss\n0,9,0.9\n1,19,0.1\n")
     text = history(tmp_path, {"test_acc": 0.98765})
     assert "val_loss  █▁" in text and "test_acc  0.9877" in text
+    assert text.splitlines()[-2] == "Run summary"
+
+
+@pytest.mark.parametrize(
+    ("kept", "epochs", "title"),
+    [
+        ("image-classifier-epoch=02-val_loss=0.10.ckpt", 5, "Run summary: epoch 3 of 5, whose weights are kept"),
+        ("last.ckpt", 2, "Run summary: the last of 2 epochs, whose weights are kept"),
+        ("image-classifier-head-val_loss=0.10.ckpt", 0, "weights of image-classifier-head-val_loss=0.10.ckpt"),
+        ("image-classifier-mixture-val_loss=0.10.ckpt", 2, "val_loss=0.10.ckpt; train_ is of the best epoch"),
+    ],
+)
+def test_the_summary_says_of_which_weights_it_is(tmp_path: Path, kept: str, epochs: int, title: str) -> None:
+    write_record(tmp_path, best_checkpoint=f"checkpoints/{kept}", epochs=epochs)
+    assert history(tmp_path, {}).splitlines()[1].endswith(title)

@@ -324,9 +324,22 @@ def sparklines(run: Path) -> dict[str, str]:
 
 
 def history(run: Path, result: Mapping[str, float]) -> str:
-    """Return the run history (a sparkline a metric) and the run summary (final values) as text."""
+    """Return the run history (a sparkline a metric) and the run summary (values of what is kept) as text."""
     lines = sparklines(run)
     width = max((len(name) for name in [*lines, *result]), default=0)
     text = ["", "Run history", *(f"  {name:<{width}}  {line}" for name, line in lines.items())] if lines else []
-    text += ["", "Run summary", *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
+    text += ["", _summary(run), *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
     return "\n".join(text)
+
+
+def _summary(run: Path) -> str:
+    """Return the title of the run summary, which says what the values are of."""
+    record = read_record(run)
+    kept, epochs = Path(record.get("best_checkpoint", "")).name, record.get("epochs")
+    if found := re.search(r"-epoch=(\d+)-", kept):
+        return f"Run summary: epoch {int(found[1]) + 1} of {epochs}, whose weights are kept"
+    if kept == LAST_CHECKPOINT:
+        return f"Run summary: the last of {epochs} epochs, whose weights are kept"
+    return (
+        f"Run summary: weights of {kept}{'; train_ is of the best epoch' if epochs else ''}" if kept else "Run summary"
+    )

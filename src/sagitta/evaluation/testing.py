@@ -174,7 +174,10 @@ def _measure(
         data.setup("test")
         chosen = choose_split(data, split, purpose, own=source is None)
         notes = [*chosen.notes, *_of_the_run(folder, model, data, own=source is None)]
-        chosen, seen = replace(chosen, notes=tuple(notes)), read_seen(run)
+        seen = read_seen(run)
+        if seen is None and source is not None:
+            notes.append("nobody noted which images the model has learned from, so some of these may be among them")
+        chosen = replace(chosen, notes=tuple(notes))
         found = []
         for part in model.parts:
             # One process at a time can start those of several devices.
