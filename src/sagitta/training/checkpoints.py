@@ -181,7 +181,8 @@ class Checkpoints(Checkpoint):
         """Return whether a resumed run would come to the present validation, and have all that came before."""
         over = 0 <= trainer.max_steps <= trainer.global_step  # then it would not even begin
         planned = not trainer.should_stop and trainer.val_check_batch is not None  # by batches, not by time
-        return _keeps(trainer) and planned and not over and not trainer.fit_loop._should_accumulate()
+        applied = not trainer.fit_loop._should_accumulate()
+        return _keeps(trainer) and trainer.validating and planned and not over and applied  # none before the training
 
     def _can_stop(self, trainer: Any, batches: int) -> bool:
         """Return whether a resumed run could go on after so many batches of the epoch.
