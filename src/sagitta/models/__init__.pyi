@@ -27,6 +27,8 @@ from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .stages import see_stages as see_stages
+from .stages import stage_widths as stage_widths
 from .task import MULTI_LABEL as MULTI_LABEL
 from .task import SINGLE_LABEL as SINGLE_LABEL
 from .task import Task as Task

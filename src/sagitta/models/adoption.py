@@ -42,6 +42,11 @@ class FirstWeights:
         """The open file."""
         return None if self.path is None else open_weights(self.path)
 
+    def sees_stages(self, class_names: Sequence[str] | None) -> bool:
+        """Return whether a run's head for the same classes sees every stage of the network."""
+        fields = {} if self.file is None else self.file.fields
+        return bool(fields.get("stages")) and (class_names is None or list(class_names) == fields.get("class_names"))
+
     def close(self) -> None:
         """Forget the file's tensors."""
         vars(self).pop("file", None)

@@ -32,6 +32,7 @@ from sagitta.models.optim import (
     lowest_trained,
 )
 from sagitta.models.recipe import BY_RECIPE, Recipe, choose
+from sagitta.models.stages import see_stages, stage_widths, stages_of
 from sagitta.models.task import Task, mix
 from sagitta.models.weights import load_weights
 
@@ -53,6 +54,9 @@ class Classifier(pl.LightningModule):
         name: see :func:`build_network`; ``auto`` takes the recipe's.
         pretrained: begin with the weights that timm or torchvision publishes, and a new head.
         weights: begin with those of a file, a checkpoint or a run, see :mod:`sagitta.models.weights`.
+        stages: the head sees every stage of the network, not the last features alone, see
+            :mod:`sagitta.models.stages`; None: where it is solved, what is better on rows that it has not seen, and
+            else what the weights came with.
         tune: what is trained: ``full``; ``head`` with the rest frozen, BatchNorm's statistics too; or ``gradual``, the
             head first and then layer by layer from the top.
         optimizer: any name that timm's optimizer factory knows: adamw, adam, sgd, lamb, muon …
@@ -96,6 +100,7 @@ class Classifier(pl.LightningModule):
         *,
         pretrained: bool = False,
         weights: str | None = None,
+        stages: bool | None = None,
         tune: Tune = "full",
         optimizer: str | None = None,
         lr: float | None = None,
@@ -128,6 +133,7 @@ class Classifier(pl.LightningModule):
         self.tune, self.seed = tune, seed
         self.mixup, self.cutmix, self.warmup, self.class_weights = mixup, cutmix, warmup, class_weights
         self.channels_last, self._compiled = channels_last, compile
+        self._stages = stages
         self._given = {each: arguments[each] for each in BY_RECIPE[1:] if arguments[each] is not None}
         self._settled = False
         self.recipe: Recipe | None = None
@@ -249,6 +255,8 @@ class Classifier(pl.LightningModule):
         how, first = self._agreement.input, self._agreement.first
         self.new_head = first.pretrained
         self.network = build_network(self.name, self.num_classes, how.channels, how.size, pretrained=first.pretrained)
+        if self._stages or (self._stages is None and first.sees_stages(self._agreement.class_names)):
+            self.decide_stages(True)
         if (weights := first.file) is not None:
             self.weights_report, self.new_head = load_weights(self.network, weights, self._agreement.class_names)
             self.origin = {"file": weights.path.name, "sha256": weights.sha256}
@@ -257,6 +265,27 @@ class Classifier(pl.LightningModule):
             self.network.to(memory_format=torch.channels_last)
         if self._compiled:
             self.network.compile()
+
+    @property
+    def may_see_stages(self) -> bool:
+        """Whether nobody has decided yet if the head sees every stage, and it could."""
+        if self._stages is not None or self.network is None or stage_widths(self.network):
+            return False
+        how = self._agreement.input
+        return bool(stages_of(self.network, how.size, how.channels))
+
+    def decide_stages(self, stages: bool) -> None:
+        """Give the network a new head that sees every stage, or leave it; from now on this is decided.
+
+        Raises:
+            ConfigError: there is nothing but the last features to see.
+        """
+        assert self.network is not None
+        if stages and not stage_widths(self.network):
+            how = self._agreement.input
+            see_stages(self.network, self.name, how.size, how.channels)
+        self._stages = stages
+        self.hparams["stages"] = stages
 
     def freeze_for(self, network: nn.Module, epoch: int, epochs: int) -> None:
         """Freeze what an epoch does not train of this network, or of a copy of it."""

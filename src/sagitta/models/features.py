@@ -73,7 +73,8 @@ def prepare(body: nn.Module) -> nn.Module:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        # timm's own kinds of convolution look at the size of an image, which has none while it is traced.
+        return isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _pairs(body: nn.Module) -> list[tuple[str, str]]:

@@ -206,7 +206,7 @@ def _classifier(settings: Settings, checkpoint: Path | None) -> Classifier:
     # Its weights come from the checkpoint, so the file that it began with may have gone.
     before = load_classifier(checkpoint)
     return Classifier(
-        **{**settings.model, "pretrained": False, "weights": None},
+        **{**settings.model, "pretrained": False, "weights": None, "stages": before.hparams.get("stages")},
         seed=settings.seed,
         class_names=before.class_names,
         preprocessing=None if before.preprocessing is None else before.preprocessing.to_dict(),

@@ -50,7 +50,8 @@ _FOLDS = 5
 _MANY = 5000  # rows from which a held-out fifth judges well, and folds would take long
 _MOST = 5e10  # rows * features * classes from which a single gradient takes seconds: discriminant analysis alone
 _SMALL = 2e7  # likewise, below which threads would wait for one another longer than they compute
-_FEW = 4  # rows a class below which the folds' heads are too unlike the last one to ask them for a temperature
+ENOUGH = 4
+"""Rows a class below which the folds' heads are too unlike the last one to ask them for a temperature, or more."""
 _CHANCE = 10  # rows a class up to which their lengths are chance
 _STRENGTH_SPREAD = 0.5  # standard deviation of log10(C), before rows are seen
 _FAR = 12.0  # nats: a strength as improbable as that is not tried
@@ -104,7 +105,7 @@ def fit_head(features: Floats, labels: Ints, classes: int, *, units: Ints | None
             parts = parts[:1]
         parts = [part for part in parts if len(part[1])]
         judged = np.concatenate([rows for _, rows in parts]) if parts else np.empty(0, np.int64)
-        enough, much = len(labels) >= _FEW * classes, z.numel() * classes > _MOST
+        enough, much = len(labels) >= ENOUGH * classes, z.numel() * classes > _MOST
         kinds: list[_Kind] = [_Discriminant(z, y, classes)] if enough or much else []
         if not much:
             kinds.append(_Logistic(z, y, classes, variances, tempered=enough))
@@ -127,6 +128,20 @@ def estimate(logits: Floats, labels: Ints) -> tuple[Estimate, float]:
     right = int((logits.argmax(axis=1) == labels).sum())
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(np.array(labels)))
     return Estimate(right / max(1, len(labels)), *wilson_interval(right, len(labels))), float(loss)
+
+
+def log_losses(logits: Floats, labels: Ints) -> Floats:
+    """Return the log loss of each row (N,) of logits (N, classes)."""
+    found: Floats = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(np.array(labels)), reduction="none"
+    ).numpy()
+    return found
+
+
+def surely_better(losses: Floats, others: Floats) -> bool:
+    """Return whether the losses (N,) of the same rows are lower by more than one standard error of the difference."""
+    gain = others - losses
+    return len(gain) > 1 and float(gain.mean()) > float(gain.std(ddof=1)) / len(gain) ** 0.5
 
 
 def _soften(x: Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -28,7 +28,7 @@ from sagitta.models import Classifier, Floats, load_classifier, split_head
 from sagitta.ranks import is_first_process
 from sagitta.run import CONFIG_FILE, read_record, run_of, write_record
 from sagitta.settings import Settings
-from sagitta.training.head import estimate
+from sagitta.training.head import estimate, surely_better
 from sagitta.training.solving import check_labelled, rows_to_fit, solve, write_checkpoint
 from sagitta.training.watch import say
 
@@ -150,12 +150,6 @@ def choose_mixture(
             f"{means[share]:.4f} there)"
         )
     return Mixture(share, _mixed(first, last, share), found[share][1], line)
-
-
-def surely_better(losses: Floats, others: Floats) -> bool:
-    """Return whether the losses (N,) of the same rows are lower by more than one standard error of the difference."""
-    gain = others - losses
-    return len(gain) > 1 and float(gain.mean()) > float(gain.std(ddof=1)) / len(gain) ** 0.5
 
 
 def find_head(run: Path) -> Path | None:

@@ -24,23 +24,22 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
 from sagitta.loading import ImageData
-from sagitta.models import Classifier, FeatureStore, Floats, Ints, dry_run, extract, prepare, split_head
+from sagitta.models import Classifier, Floats, dry_run, extract, prepare
 from sagitta.run import BEGAN, check_free, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.checks import check_splits
 from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
-from sagitta.training.head import estimate
-from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable, surely_better
+from sagitta.training.head import estimate, log_losses, surely_better
+from sagitta.training.headfirst import VALIDATIONS, check_first_weights, solvable
 from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
-from sagitta.training.solving import solve
+from sagitta.training.solving import features_for, solve
 from sagitta.training.watch import say, say_core
 
 _LARGER, _SMALLER = (1.25, 1.5), (0.75, 0.5)  # times the side of the weights' images
@@ -300,9 +299,7 @@ def _forecast(made: _Made, clock: Clock) -> tuple[float | None, float]:
 
     It is measured on a few images, whose features are kept; None and 0 where all are in the cache.
     """
-    assert made.classifier.network is not None
-    body, _ = split_head(made.classifier.network, made.classifier.name)
-    store = FeatureStore(made.classifier.name, body, made.data.preprocessing)
+    body, store = features_for(made.classifier, made.data, made.data.preprocessing, ("train",))
     ends, images = [time.monotonic()], [0]
     with closing(extract(store, prepare(body), made.data.shards, "train", made.data.preprocessing)) as counts:
         for count in itertools.islice(counts, _BATCHES):
@@ -325,18 +322,10 @@ def _solve(made: _Made, rate: float | None, began: float) -> _Judged:
     solved = solve(made.classifier, made.data, made.data.preprocessing, **how)
     labels = np.asarray(made.data.shards.splits["val"].labels, np.int64)
     logits = solved.logits(made.data, "val")
-    losses = np.concatenate([_losses(solved.head.logits, solved.labels), _losses(logits, labels)])
+    losses = np.concatenate([log_losses(solved.head.logits, solved.labels), log_losses(logits, labels)])
     accuracy, loss = estimate(logits, labels)
     seconds = time.monotonic() - began
     return _Judged(made, losses, rate, seconds, solved.head_seconds, loss, accuracy.value)
-
-
-def _losses(logits: Floats, labels: Ints) -> Floats:
-    """Return the log loss of each row (N,) of logits (N, classes)."""
-    found: Floats = torch.nn.functional.cross_entropy(
-        torch.from_numpy(logits), torch.from_numpy(np.array(labels)), reduction="none"
-    ).numpy()
-    return found
 
 
 def _plan(made: _Made, head: _Judged | None, clock: Clock) -> tuple[dict[str, Any], Deadline]:

@@ -40,7 +40,6 @@ from sagitta.loading import ImageData, Preprocessing
 from sagitta.models import (
     SINGLE_LABEL,
     Classifier,
-    FeatureStore,
     Floats,
     open_weights,
     pretrained_preprocessing,
@@ -252,7 +251,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         probe=[_summary(each) for each in results],
     )
     for each in results if embed else ():
-        write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved.store, data)
+        write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved, data)
 
 
 def _with_digests(best: Probed, data: ImageData) -> Evaluation:
@@ -278,6 +277,7 @@ def _summary(each: Probed) -> dict[str, Any]:
         "feature_seconds": round(solved.feature_seconds, 3),
         "head_seconds": round(solved.head_seconds, 3),
         "method": solved.head.method,
+        "stages": bool(each.classifier.hparams["stages"]),
         "fitted": list(solved.fitted),
         "out_of_fold": each.out_of_fold,
         "folds": solved.head.folds,
@@ -291,8 +291,8 @@ def _summary(each: Probed) -> dict[str, Any]:
     }
 
 
-def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
-    """Write the features of every image as Parquet: ``path``, ``split``, ``label`` (name), ``vector`` (list<float>)."""
+def write_features(path: Path, solved: Solved, data: ImageData) -> None:
+    """Write what the head is given of each image: ``path``, ``split``, ``label`` (name), ``vector`` (list<float>)."""
 
     def tables() -> Iterator[pa.Table]:
         for name, split in data.shards.splits.items():
@@ -304,7 +304,7 @@ def write_features(path: Path, store: FeatureStore, data: ImageData) -> None:
                         "path": pa.array([split.path(row) for row in rows]),
                         "split": pa.array([name] * len(rows)),
                         "label": pa.array([data.class_names[label] for label in labels[rows.start : rows.stop]]),
-                        "vector": vectors_array(store.read(hashes.slice(start, len(rows)))),
+                        "vector": vectors_array(solved.read(hashes.slice(start, len(rows)))),
                     }
                 )
 
@@ -358,6 +358,11 @@ def probe_notes(record: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{plural(alone, 'image')} more {'is' if alone == 1 else 'are'} not judged: without it, or those that "
                 "belong to it, its class would have none to learn from; expect such to be wrong"
             )
+    if best.get("stages"):
+        notes.append(
+            "the head sees every stage of the network, which is surely better here than its last features alone, on "
+            "images that neither has seen"
+        )
     if best["test_acc"] is None:
         notes.append("there is no test set: these figures are all there is")
     return notes

@@ -1,10 +1,19 @@
-"""A network's last linear layer, solved on the features of a dataset's images: where a probe ends and a fit begins."""
+"""A network's last linear layer, solved on the features of a dataset's images: where a probe ends and a fit begins.
 
+The layer may see every stage of the network, see :mod:`sagitta.models.stages`. Where nobody has decided that, both
+heads are solved on the same features, and the rows that neither has seen decide: the one of the last features stays
+unless the other one is better by more than one standard error. It gains much where images or classes are unlike those
+of the weights, and loses where there are many classes of few images.
+"""
+
+import copy
+import itertools
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +24,24 @@ from sagitta.conversion import units_of
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet_trainer
 from sagitta.loading import ImageData, Preprocessing, identities
-from sagitta.models import Classifier, FeatureStore, Floats, Ints, balanced_weights, extract, prepare, split_head
+from sagitta.models import (
+    Classifier,
+    FeatureStore,
+    Floats,
+    Ints,
+    balanced_weights,
+    extract,
+    prepare,
+    see_stages,
+    split_head,
+    stage_widths,
+)
 from sagitta.pool import follow
-from sagitta.training.head import Head, fit_head
+from sagitta.training.head import ENOUGH, Head, fit_head, log_losses, surely_better
+
+_MANY = 200_000  # features * classes from which a second head takes too long beside the features
+_MUCH = 200_000_000  # rows * features from which vectors of every stage are too large for memory
+_SHARE = 0.5  # of the spread of the last features, for each stage
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,7 @@ class Solved:
     Attributes:
         head: as it stands in the network now.
         layer: the network's last linear layer.
-        store: the features.
+        store: the features, and before them those of the stages where these were looked at.
         fitted: the splits whose rows the head was fitted to.
         labels: (M,) int64 of the rows that ``head.logits`` judge.
         paths: (M,) of these rows.
@@ -50,10 +74,42 @@ class Solved:
 
     def logits(self, data: ImageData, split: str) -> Floats:
         """Return what the head says of a split whose features are there, (N, classes) float32."""
-        features = self.store.read(data.shards.splits[split].content_hashes)
         with torch.inference_mode():
-            logits: Floats = self.layer(torch.from_numpy(features)).numpy()
+            logits: Floats = self.layer(torch.from_numpy(self.read(data.shards.splits[split].content_hashes))).numpy()
         return logits
+
+    def read(self, hashes: pa.Array) -> Floats:
+        """Return what the layer is given of (N,) images, (N, D) float32."""
+        return self.store.read(hashes)[:, -self.layer.in_features :]
+
+
+def features_for(
+    classifier: Classifier, data: ImageData, preprocessing: Preprocessing, fitted: Sequence[str]
+) -> tuple[nn.Module, FeatureStore]:
+    """Return what makes the vectors that a head is solved on, on the CPU, and where they are kept.
+
+    They are those of every stage where the head sees these, or where it is worth a look whether it should; the last
+    features stand at their end.
+
+    Args:
+        classifier: built, on the CPU.
+        data: set up, with one label an image.
+        preprocessing: what images become before the network.
+        fitted: splits whose rows count.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+    """
+    assert classifier.network is not None
+    network, name, classes = classifier.network, classifier.name, data.num_classes
+    body, layer = split_head(network, name)
+    rows, last = sum(len(data.shards.splits[each]) for each in fitted), network.get_submodule(layer)
+    assert isinstance(last, nn.Linear)
+    few = last.in_features * classes <= _MANY and last.in_features * rows <= _MUCH
+    if few and rows >= ENOUGH * classes and classifier.may_see_stages:
+        wide = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
+        body, _ = split_head(wide, name)
+    return body, FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, preprocessing)
 
 
 def solve(
@@ -82,8 +138,7 @@ def solve(
         DatasetError: an image cannot be decoded.
     """
     assert classifier.network is not None
-    body, layer_name = split_head(classifier.network, classifier.name)
-    store = FeatureStore(classifier.name, body, preprocessing)
+    body, store = features_for(classifier, data, preprocessing, fitted)
     began = time.perf_counter()
     splits = [*fitted, *others]
     total = sum(len(store.missing(data.shards.splits[name].content_hashes)) for name in splits)
@@ -103,9 +158,13 @@ def solve(
     rows = [data.shards.splits[name] for name in fitted]
     labels = np.concatenate([split.labels for split in rows])
     features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
-    head = fit_head(features, labels, data.num_classes, units=units_of(*identities(rows)), seed=data.seed)
+    undecided = not stage_widths(classifier.network)
+    head = _fit(features, labels, stage_widths(body), data, units_of(*identities(rows)), undecided=undecided)
+    if undecided:
+        classifier.decide_stages(len(head.weight.T) == features.shape[1] and bool(stage_widths(body)))
     if classifier.class_weights:
         head = _weighed(head, labels)
+    _, layer_name = split_head(classifier.network, classifier.name)
     layer = classifier.network.get_submodule(layer_name)
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
@@ -124,6 +183,44 @@ def solve(
         extracted - began,
         time.perf_counter() - extracted,
     )
+
+
+def _fit(
+    vectors: Floats, labels: Ints, widths: Sequence[int], data: ImageData, units: Ints, *, undecided: bool
+) -> Head:
+    """Return the head of vectors (N, D), or of the last features at their end where that is not surely worse.
+
+    Args:
+        vectors: changed in place.
+        labels: (N,).
+        widths: of the stages before the last features.
+        data: it has classes and seed.
+        units: see :func:`fit_head`.
+        undecided: both are tried.
+    """
+    how: Any = {"classes": data.num_classes, "units": units, "seed": data.seed}
+    if not widths:
+        return fit_head(vectors, labels, **how)
+    last = vectors[:, sum(widths) :]
+    plain = fit_head(last.copy(), labels, **how) if undecided else None
+    scale = _scale(vectors, widths)
+    vectors *= scale
+    wide = fit_head(vectors, labels, **how)
+    if plain is not None:
+        losses = [log_losses(head.logits, labels[head.judged]) for head in (wide, plain)]
+        if not surely_better(*losses):
+            return plain
+    return replace(wide, weight=wide.weight * scale, method=f"{wide.method}, on every stage")
+
+
+def _scale(vectors: Floats, widths: Sequence[int]) -> Floats:
+    """Return factors (D,) by which each stage has a quarter of the variance of the last features."""
+    scale = np.ones(vectors.shape[1], np.float32)
+    ends = np.cumsum([0, *widths])
+    whole = vectors[:, ends[-1] :].var(axis=0).sum()
+    for start, end in itertools.pairwise(ends):
+        scale[start:end] = _SHARE * np.sqrt(whole / max(vectors[:, start:end].var(axis=0).sum(), 1e-12))
+    return scale
 
 
 def _weighed(head: Head, labels: Ints) -> Head:

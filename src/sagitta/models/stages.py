@@ -1,0 +1,103 @@
+"""A head that sees every stage of a network, not only what comes out at its end.
+
+The last features are those of the classes that the weights were trained for. What tells other classes apart, such as
+strokes, textures or the faces of breeds, may stand in earlier ones, and a linear head can take it from there (Head2Toe,
+Evci et al. 2022): the mean over each stage's positions, made a vector of length one, is put before the last features.
+That costs no further pass. Whether it gains is another question, see :mod:`sagitta.training.solving`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagitta.errors import ConfigError
+from sagitta.models.networks import head_names
+
+_MOST, _FEWER = 5, 4  # stages; where there are more, as many blocks of one size as transformers have, four
+
+
+class _EveryStage(nn.Module):
+    """Comes before the class of one of timm's networks, and changes what its head is given."""
+
+    seen_stages: tuple[int, ...]
+    seen_widths: tuple[int, ...]
+    seen_by: str
+
+    def forward(self, images: Tensor) -> Tensor:
+        network: Any = self
+        last, stages = network.forward_intermediates(images, indices=list(self.seen_stages))
+        pooled = [F.normalize(stage.mean((2, 3)), dim=1) for stage in stages]
+        vector = torch.cat([*pooled, network.forward_head(last, pre_logits=True)], dim=1)
+        logits: Tensor = self.get_submodule(self.seen_by)(vector)
+        return logits
+
+
+def stage_widths(network: nn.Module) -> tuple[int, ...]:
+    """Return how many numbers of each stage a network's head sees before the last features; empty: these alone."""
+    return network.seen_widths if isinstance(network, _EveryStage) else ()
+
+
+def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[int, int]:
+    """Return the stages that a head could see beside the last features, and how many numbers each gives.
+
+    They are numbered as by ``forward_intermediates``. There are none of another network than timm's, of one without a
+    single linear head, and of one whose features are not those that its head gets. Of a network whose last stage is what
+    the head gets, that stage is not among them.
+
+    Args:
+        network: with its head; nothing of it changes.
+        size: (height, width) of images.
+        channels: of images.
+    """
+    heads = head_names(network)
+    if len(heads) != 1 or not isinstance(layer := network.get_submodule(heads[0]), nn.Linear):
+        return {}
+    timm: Any = network
+    training = {module: module.training for module in network.modules()}
+    try:
+        with torch.inference_mode():
+            images = torch.zeros(1, channels, *size, device=layer.weight.device, dtype=layer.weight.dtype)
+            network.eval()
+            last, stages = timm.forward_intermediates(images)
+            vector = timm.forward_head(last, pre_logits=True)
+            same = vector.shape == (1, layer.in_features) and torch.allclose(layer(vector), network(images), atol=1e-5)
+    except Exception:  # networks differ in what they have of this, and raise whatever comes of it
+        return {}
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if not same or any(stage.ndim != 4 for stage in stages):
+        return {}
+    numbers = list(range(len(stages)))
+    if stages[-1].shape[1] == layer.in_features:
+        numbers = numbers[:-1]
+    if len(numbers) > _MOST:
+        numbers = [len(numbers) * part // (_FEWER + 1) for part in range(1, _FEWER + 1)]
+    return {number: stages[number].shape[1] for number in numbers}
+
+
+def see_stages(network: nn.Module, name: str, size: tuple[int, int], channels: int) -> nn.Module:
+    """Give a network a new head that sees every stage, in place; its other parameters keep their names.
+
+    Args:
+        network: with its head.
+        name: of it, for people.
+        size: (height, width) of images.
+        channels: of images.
+
+    Raises:
+        ConfigError: its head can see nothing but the last features.
+    """
+    if not (stages := stages_of(network, size, channels)):
+        raise ConfigError(f"model {name!r}: its head can see the last features only; leave --model.stages out")
+    head = head_names(network)[0]
+    layer = network.get_submodule(head)
+    assert isinstance(layer, nn.Linear)
+    width = sum(stages.values()) + layer.in_features
+    network.set_submodule(head, nn.Linear(width, layer.out_features, device=layer.weight.device))
+    own = type(network)  # a class of its own, in the same module, where timm looks for what belongs to the network
+    seen = {"seen_stages": tuple(stages), "seen_widths": tuple(stages.values()), "seen_by": head}
+    network.__class__ = type(own.__name__, (_EveryStage, own), {"__module__": own.__module__, **seen})
+    return network
