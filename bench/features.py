@@ -35,10 +35,19 @@ CLASSES, DIMENSIONS, EACH = 1000, 128, 6  # of the generated set
 
 @dataclass(frozen=True)
 class Labelled:
-    """Features (N, D) and labels (N,), every class of 0 to the largest label at least once."""
+    """Features (N, D) and labels (N,), every class of 0 to the largest label at least once.
+
+    Attributes:
+        features: the last of a network.
+        labels: numbers of classes.
+        stages: (N, S) numbers of its stages; S is 0 where they are not known.
+        widths: of each stage.
+    """
 
     features: Floats
     labels: Ints
+    stages: Floats
+    widths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,13 +86,13 @@ def labelled(name: str, network: str) -> Labelled:
     """Return a set's features by a network, computed where they are not kept yet."""
     if name == "generated":
         return generated(CLASSES, DIMENSIONS, EACH, seed=0)
-    path = root() / "features" / f"{name}-{network}.npz"
+    path = root() / "features" / f"{name}-{network}-stages.npz"
     if not path.exists():
         found = compute(images(name), network).labelled
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, features=found.features, labels=found.labels)
+        np.savez(path, **vars(found))
     with np.load(path) as kept:
-        return Labelled(kept["features"], kept["labels"])
+        return Labelled(kept["features"], kept["labels"], kept["stages"], tuple(kept["widths"].tolist()))
 
 
 def compute(folder: Path, network: str) -> Computed:
@@ -91,7 +100,16 @@ def compute(folder: Path, network: str) -> Computed:
     import pyarrow as pa
 
     from sagitta import ImageData
-    from sagitta.models import Classifier, FeatureStore, extract, open_weights, prepare, split_head
+    from sagitta.models import (
+        Classifier,
+        FeatureStore,
+        extract,
+        open_weights,
+        prepare,
+        see_stages,
+        split_head,
+        stage_widths,
+    )
 
     photos = ImageData(folder)
     photos.prepare_data()
@@ -107,8 +125,8 @@ def compute(folder: Path, network: str) -> Computed:
         preprocessing=preprocessing.to_dict(),
     )
     network_module: Any = classifier.eval().network
-    body, _head = split_head(network_module, network)
-    store, faster = FeatureStore(network, body, preprocessing), prepare(body)
+    body, _head = split_head(see_stages(network_module, network, preprocessing.size, 3), network)
+    store, faster = FeatureStore(f"{network}+stages", body, preprocessing), prepare(body)
     splits = photos.shards.splits
     began, cpu = time.perf_counter(), time.process_time()
     for split in splits:
@@ -118,7 +136,9 @@ def compute(folder: Path, network: str) -> Computed:
     hashes = pa.concat_arrays([split.content_hashes for split in splits.values()])
     labels = np.concatenate([split.labels for split in splits.values()]).astype(np.int64)
     names = np.repeat(list(splits), [len(split) for split in splits.values()])
-    return Computed(Labelled(store.read(hashes), labels), names, seconds, cpu)
+    vectors, widths = store.read(hashes), stage_widths(body)
+    last, stages = vectors[:, sum(widths) :], vectors[:, : sum(widths)]
+    return Computed(Labelled(last, labels, stages, widths), names, seconds, cpu)
 
 
 def generated(classes: int, dimensions: int, each: int, seed: int) -> Labelled:
@@ -134,7 +154,7 @@ def generated(classes: int, dimensions: int, each: int, seed: int) -> Labelled:
     points = rng.normal(size=(classes, 48))[labels] + 0.9 * rng.normal(size=(len(labels), 48))
     rows = points @ signal + 0.5 * rng.normal(size=(len(labels), 16)) @ nuisance
     rows += rng.normal(size=rows.shape) * rng.uniform(0.2, 1.0, dimensions)
-    return Labelled(np.maximum(rows, 0).astype(np.float32), labels)
+    return Labelled(np.maximum(rows, 0).astype(np.float32), labels, np.empty((len(labels), 0), np.float32))
 
 
 def images(name: str) -> Path:

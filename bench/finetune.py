@@ -224,16 +224,17 @@ def _answer(out: Path) -> dict[str, Any]:
 
 def plain(job: Job, data: Path) -> dict[str, Any]:
     """Fit every plain head, and ours, on the features of train and val; returns what each says of the test."""
-    kept = features.root() / "features" / f"divided-{job.data}-{job.network}.npz"
+    kept = features.root() / "features" / f"divided-{job.data}-{job.network}-stages.npz"
     if not kept.exists():
         with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, SAGITTA_CACHE=empty):
             found = features.compute(data, job.network)
-        rows, labels, test, cpu = found.labelled.features, found.labelled.labels, found.splits == "test", found.cpu
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, features=rows, labels=labels, test=test, cpu=cpu)
+        np.savez(kept, **vars(found.labelled), test=found.splits == "test", cpu=found.cpu)
     with np.load(kept) as stored:
-        rows, labels, test, cpu = (stored[name] for name in ("features", "labels", "test", "cpu"))
-    task = plain_heads.Task(rows[~test], labels[~test], rows[test])
+        rows, labels, stages = (stored[name] for name in ("features", "labels", "stages"))
+        test, cpu, widths = stored["test"], stored["cpu"], tuple(stored["widths"].tolist())
+    seen = (stages[~test], stages[test])
+    task = plain_heads.Task(rows[~test], labels[~test], rows[test], seen, widths)
     results = {head: plain_heads.judge(head, task, labels[test]) for head in plain_heads.HEADS}
     return {"features_cpu": round(float(cpu), 1), "heads": results}
 

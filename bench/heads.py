@@ -63,7 +63,8 @@ def compare(data: Labelled, size: int, number: int, names: Sequence[str], cell: 
     if missing:
         labelled, test = division(data.labels, size, number)
         cell |= {"labelled": len(labelled), "test": len(test), "classes": int(data.labels.max()) + 1}
-        task = Task(data.features[labelled], data.labels[labelled], data.features[test])
+        stages = (data.stages[labelled], data.stages[test])
+        task = Task(data.features[labelled], data.labels[labelled], data.features[test], stages, data.widths)
         for name in missing:
             runs[name].append(plain_heads.judge(name, task, data.labels[test]))
     return bool(missing)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from sagitta.training import fit_head
+from sagitta.training import fit_either, worth_a_look
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -53,11 +53,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Task:
-    """Labelled rows and test rows, in the same features: (N, D), (N,), (T, D)."""
+    """Labelled rows and test rows, in the same features: (N, D), (N,), (T, D).
+
+    Attributes:
+        features: of the labelled rows.
+        labels: theirs.
+        test: features of the test rows.
+        stages: (N, S) and (T, S), what a network's stages give, at which Sagitta's head looks, too.
+        widths: of each stage.
+    """
 
     features: Floats
     labels: Ints
     test: Floats
+    stages: tuple[Floats, Floats] | None = None
+    widths: tuple[int, ...] = ()
 
 
 def standardised(task: Task) -> Task:
@@ -220,8 +230,14 @@ def neighbours(task: Task) -> Answer:
 
 def ours(task: Task) -> Answer:
     """Return Sagitta's head: the one place that knows how it is called."""
-    head = fit_head(task.features.copy(), task.labels, int(task.labels.max()) + 1)
-    outputs = _log_softmax(task.test @ head.weight.T + head.bias)
+    (rows, columns), classes = task.features.shape, int(task.labels.max()) + 1
+    vectors, test, widths = task.features.copy(), task.test, task.widths
+    if task.stages is not None and widths and worth_a_look(rows, columns, classes):
+        vectors, test = (np.concatenate(parts, axis=1) for parts in zip(task.stages, (vectors, test), strict=True))
+    else:
+        widths = ()
+    head = fit_either(vectors, task.labels, widths, classes)
+    outputs = _log_softmax(test[:, -head.weight.shape[1] :] @ head.weight.T + head.bias)
     return Answer(outputs.argmax(axis=1), outputs, head.method)
 
 

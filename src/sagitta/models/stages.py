@@ -43,8 +43,8 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
     """Return the stages that a head could see beside the last features, and how many numbers each gives.
 
     They are numbered as by ``forward_intermediates``. There are none of another network than timm's, of one without a
-    single linear head, and of one whose features are not those that its head gets. Of a network whose last stage is what
-    the head gets, that stage is not among them.
+    single linear head, and of one whose features are not those that its head gets. A last stage that is what the head
+    gets is not among them.
 
     Args:
         network: with its head; nothing of it changes.
@@ -58,7 +58,7 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
     training = {module: module.training for module in network.modules()}
     try:
         with torch.inference_mode():
-            images = torch.zeros(1, channels, *size, device=layer.weight.device, dtype=layer.weight.dtype)
+            images = torch.linspace(-1, 1, channels * size[0] * size[1]).view(1, channels, *size).to(layer.weight)
             network.eval()
             last, stages = timm.forward_intermediates(images)
             vector = timm.forward_head(last, pre_logits=True)

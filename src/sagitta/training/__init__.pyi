@@ -17,6 +17,9 @@ from .probing import probe_run as probe_run
 from .probing import probe_text as probe_text
 from .resume import resumable as resumable
 from .resume import with_data as with_data
+from .solving import features_for as features_for
+from .solving import fit_either as fit_either
+from .solving import worth_a_look as worth_a_look
 from .watch import EpochLines as EpochLines
 from .watch import PredictionImages as PredictionImages
 from .watch import Throughput as Throughput

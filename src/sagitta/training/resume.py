@@ -51,6 +51,7 @@ _FIXED = {
     "model.name": "the weights are of it",
     "model.pretrained": "the weights have begun",
     "model.weights": "the weights have begun",
+    "model.stages": "the size of the head follows it",
     "model.tune": "the optimizer's state is of it",
     "model.optimizer": "the optimizer's state is of it",
 }

@@ -83,6 +83,46 @@ class Solved:
         return self.store.read(hashes)[:, -self.layer.in_features :]
 
 
+def fit_either(
+    vectors: Floats,
+    labels: Ints,
+    widths: Sequence[int],
+    classes: int,
+    *,
+    units: Ints | None = None,
+    seed: int = 0,
+    undecided: bool = True,
+) -> Head:
+    """Return the head of vectors, or that of the last features at their end where these are not surely worse.
+
+    Args:
+        vectors: (N, D), changed in place.
+        labels: (N,), as for :func:`sagitta.training.fit_head`, and so the next but one and the ones behind it.
+        widths: of the stages before the last features; where there are none, there is nothing to decide.
+        classes: see there.
+        units: see there.
+        seed: see there.
+        undecided: whether the last features alone are tried, too.
+    """
+    how: Any = {"classes": classes, "units": units, "seed": seed}
+    if not widths:
+        return fit_head(vectors, labels, **how)
+    plain = fit_head(vectors[:, sum(widths) :].copy(), labels, **how) if undecided else None
+    scale = _scale(vectors, widths)
+    vectors *= scale
+    wide = fit_head(vectors, labels, **how)
+    if plain is not None:
+        losses = [log_losses(head.logits, labels[head.judged]) for head in (wide, plain)]
+        if not surely_better(*losses):
+            return plain
+    return replace(wide, weight=wide.weight * scale, method=f"{wide.method}, on every stage")
+
+
+def worth_a_look(rows: int, features: int, classes: int) -> bool:
+    """Return whether a second head, that of every stage, can be judged, and is in proportion to the features' time."""
+    return rows >= ENOUGH * classes and features * classes <= _MANY and features * rows <= _MUCH
+
+
 def features_for(
     classifier: Classifier, data: ImageData, preprocessing: Preprocessing, fitted: Sequence[str]
 ) -> tuple[nn.Module, FeatureStore]:
@@ -105,8 +145,7 @@ def features_for(
     body, layer = split_head(network, name)
     rows, last = sum(len(data.shards.splits[each]) for each in fitted), network.get_submodule(layer)
     assert isinstance(last, nn.Linear)
-    few = last.in_features * classes <= _MANY and last.in_features * rows <= _MUCH
-    if few and rows >= ENOUGH * classes and classifier.may_see_stages:
+    if worth_a_look(rows, last.in_features, classes) and classifier.may_see_stages:
         wide = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
         body, _ = split_head(wide, name)
     return body, FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, preprocessing)
@@ -159,7 +198,8 @@ def solve(
     labels = np.concatenate([split.labels for split in rows])
     features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
     undecided = not stage_widths(classifier.network)
-    head = _fit(features, labels, stage_widths(body), data, units_of(*identities(rows)), undecided=undecided)
+    how: Any = {"units": units_of(*identities(rows)), "seed": data.seed, "undecided": undecided}
+    head = fit_either(features, labels, stage_widths(body), data.num_classes, **how)
     if undecided:
         classifier.decide_stages(len(head.weight.T) == features.shape[1] and bool(stage_widths(body)))
     if classifier.class_weights:
@@ -183,34 +223,6 @@ def solve(
         extracted - began,
         time.perf_counter() - extracted,
     )
-
-
-def _fit(
-    vectors: Floats, labels: Ints, widths: Sequence[int], data: ImageData, units: Ints, *, undecided: bool
-) -> Head:
-    """Return the head of vectors (N, D), or of the last features at their end where that is not surely worse.
-
-    Args:
-        vectors: changed in place.
-        labels: (N,).
-        widths: of the stages before the last features.
-        data: it has classes and seed.
-        units: see :func:`fit_head`.
-        undecided: both are tried.
-    """
-    how: Any = {"classes": data.num_classes, "units": units, "seed": data.seed}
-    if not widths:
-        return fit_head(vectors, labels, **how)
-    last = vectors[:, sum(widths) :]
-    plain = fit_head(last.copy(), labels, **how) if undecided else None
-    scale = _scale(vectors, widths)
-    vectors *= scale
-    wide = fit_head(vectors, labels, **how)
-    if plain is not None:
-        losses = [log_losses(head.logits, labels[head.judged]) for head in (wide, plain)]
-        if not surely_better(*losses):
-            return plain
-    return replace(wide, weight=wide.weight * scale, method=f"{wide.method}, on every stage")
 
 
 def _scale(vectors: Floats, widths: Sequence[int]) -> Floats:
