@@ -2,10 +2,12 @@
 
     python bench/kills.py                            # 60 kills over all modes; results/kills.json
     python bench/kills.py --kills 4 --modes ema all  # some kills of each of these modes, printed
+    python bench/kills.py --signal TERM              # ended by a signal that the training hears, as a scheduler does
 
 What has to be equal, bit by bit: the last checkpoint (weights, optimizer, schedule, averages, early stopping, list of
 the best, position), the weights of the best epoch, every value of the metric history, and the result. Each run is a
-forked process on one thread, killed with SIGKILL after a random time, in its first training and in every resume.
+forked process on one thread, killed with SIGKILL after a random time, in its first training and in every resume. Of
+"two devices" it is the command, and what is killed is one of its two processes, or both.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +32,9 @@ import torch
 from PIL import Image
 
 import sagitta
+from sagitta.models import Classifier
 from sagitta.run import history_table, read_record
+from sagitta.signals import Interrupted
 from sagitta.training.checkpoints import Checkpoints
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
@@ -70,9 +75,30 @@ MODES: dict[str, dict[str, Any]] = {
         "trainer.val_check_interval": 0.5,
         "trainer.gradient_clip_val": 1.0,
     },
+    "long validation": {"val": 0.5, "slow": True},
+    "long validation inside, averages": {
+        "val": 0.4,
+        "slow": True,
+        "ema": 0.9,
+        "keep": 2,
+        "trainer.val_check_interval": 0.5,
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.log_every_n_steps": 1,
+    },
+    "several labels, early stopping": {
+        "several labels": True,
+        "patience": 1,
+        "model.lr": 0.05,
+        "trainer.max_epochs": 8,
+        "slow": True,
+    },
+    "two devices": {"devices": 2, "data.batch_size": 4, "val": 0.3, "ema": 0.9, "trainer.max_epochs": 12},
 }
 EVERY = (None, 0.0)
 """Seconds from one checkpoint inside an epoch to the next: as they are, or one a step."""
+SLOW = 0.1
+"""Seconds that a batch of a slow validation or test takes, where most kills fall then."""
+TWO = {"trainer.accelerator": "cpu", "trainer.strategy": "ddp", "data.threads": 1}
 
 
 def make_images(folder: Path, *, several: bool) -> Path:
@@ -95,7 +121,11 @@ def make_images(folder: Path, *, several: bool) -> Path:
 def run(work: Path, mode: Mapping[str, Any], out: Path, every: float | None, *, resume: bool) -> None:
     """Fit, or go on with a run, in this process."""
     settings = dict(PHOTOS) | dict(mode)
-    several, weights, new = (settings.pop(name, False) for name in ("several labels", "weights", "new head"))
+    several, weights, new, slow = (
+        settings.pop(name, False) for name in ("several labels", "weights", "new head", "slow")
+    )
+    for stage in ("training", "validation", "test"):
+        note(work / "stage", stage, SLOW if slow and stage != "training" else 0.0)
     source = work / ("several" if several else "folders")
     if every is not None:
         Checkpoints.SECONDS = every
@@ -115,15 +145,36 @@ def run(work: Path, mode: Mapping[str, Any], out: Path, every: float | None, *, 
         sagitta.fit(source, **short, seed=1, settings=settings | {"data.threads": 1}, out=out)
 
 
-def start(*arguments: Any, **named: Any) -> int:
-    """Return the number of a forked process that runs."""
+def note(path: Path, stage: str, seconds: float) -> None:
+    """Have this process write into a file what it does, and take its time."""
+    step = getattr(Classifier, f"{stage}_step")
+
+    def noted(*arguments: Any) -> Any:
+        path.write_text(stage)
+        time.sleep(seconds)
+        return step(*arguments)
+
+    setattr(Classifier, f"{stage}_step", noted)
+
+
+def start(work: Path, mode: Mapping[str, Any], out: Path, every: float | None, *, resume: bool) -> int:
+    """Return the number of a process that runs: forked, or for several devices the command."""
+    (work / "stage").write_text("beginning")
+    if "devices" in mode:
+        options = {name: value for name, value in (PHOTOS | dict(mode) | TWO).items() if not resume}
+        words = [f"--{name.replace('_', '-') if '.' not in name else name}={value}" for name, value in options.items()]
+        what = [f"--resume={out}"] if resume else [str(work / "folders"), "--seed=1", f"--out={out}", *words]
+        command = [sys.executable, "-W", "ignore", "-m", "sagitta", "fit", *what]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=work).pid
     if child := os.fork():
         return child
     status = 1
     try:
         torch.set_num_threads(1)
-        run(*arguments, **named)
+        run(work, mode, out, every, resume=resume)
         status = 0
+    except Interrupted as error:
+        status = error.code
     except BaseException as error:  # whatever it is, it belongs to this run
         print(f"{type(error).__name__}: {error}", file=sys.__stderr__, flush=True)
         if not isinstance(error, sagitta.SagittaError):
@@ -132,6 +183,18 @@ def start(*arguments: Any, **named: Any) -> int:
             traceback.print_exc(file=sys.__stderr__)
     finally:
         os._exit(status)
+
+
+def send(child: int, number: int, rng: random.Random) -> None:
+    """Send a signal to a process, or to one that it has started, or to both."""
+    started = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == child:
+                started.append(int(path.parent.name))
+    for each in rng.choice([[child], started, [child, *started]]) if started else [child]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
 
 
 def ended(child: int) -> int:
@@ -178,30 +241,36 @@ def differences(whole: Path, other: Path) -> list[str]:
     return found
 
 
-def trial(work: Path, name: str, every: float | None, kills: int, seconds: float, rng: random.Random) -> dict[str, Any]:
+def trial(
+    work: Path, name: str, every: float | None, kills: int, seconds: float, rng: random.Random, number: int
+) -> dict[str, Any]:
     """Kill a run so many times, let it end, and compare."""
     out = work / "killed"
     shutil.rmtree(out, ignore_errors=True)
-    done, begun, status = 0, False, None
+    where: list[str] = []  # it was killed
+    begun, status = False, None
+    alone = "devices" not in MODES[name]
     for _attempt in range(10 * kills):
         child = start(work, MODES[name], out, every, resume=begun)
-        if done < kills:
+        if sent := len(where) < kills:
             time.sleep(rng.uniform(0.0, seconds))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+            stage = (work / "stage").read_text() or "training"
+            send(child, number, rng)
         status = ended(child)
-        done += status == -signal.SIGKILL
+        killed = status in (-number, 128 + number) or (sent and status == 2 and not alone)
+        where += [stage] * killed
         begun = (out / "config.yaml").is_file()
         if not begun:
             shutil.rmtree(out, ignore_errors=True)  # a run without its settings is begun by its command again
-        if status == 0 and done >= kills:
+        if status == 0 and len(where) >= kills:
             break
         if status == 0:  # it ended before it could be killed: once more from the start
             shutil.rmtree(out)
             begun = False
-        elif status != -signal.SIGKILL:
-            return {"kills": done, "wrong": [f"ended with {status}"]}
-    return {"kills": done, "wrong": differences(work / "whole", out)}
+        elif not killed:
+            return {"kills": len(where), "wrong": [f"ended with {status}"]}
+    found = {"kills": len(where), "wrong": differences(work / "whole", out)}
+    return found | ({"in": {stage: where.count(stage) for stage in sorted(set(where))}} if alone else {})
 
 
 def main() -> None:
@@ -210,6 +279,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=2, help="of each mode and kind of checkpoint")
     parser.add_argument("--modes", nargs="+", choices=[*MODES], default=[*MODES])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -227,15 +297,16 @@ def main() -> None:
                 {"state_dict": build_network("resnet20", classes, 3, (32, 32)).state_dict()}, work / f"{name}.pth"
             )
         for name in options.modes:
-            for every in EVERY:
+            for every in EVERY if "devices" not in MODES[name] else EVERY[:1]:
                 shutil.rmtree(work / "whole", ignore_errors=True)
                 began = time.monotonic()
                 if (status := ended(start(work, MODES[name], work / "whole", every, resume=False))) != 0:
                     raise SystemExit(f"{name}: ended with {status} without being killed")
                 seconds = time.monotonic() - began
                 kind = name if every is None else f"{name}, a checkpoint a step"
-                report[kind] = trial(work, name, every, options.kills, seconds, rng)
-                print(f"{kind}: {report[kind]['kills']} kills, {report[kind]['wrong'] or 'equal'}", flush=True)
+                number = signal.Signals[f"SIG{options.signal}"]
+                report[kind] = found = trial(work, name, every, options.kills, seconds, rng, number)
+                print(f"{kind}: {found['kills']} kills {found.get('in', '')}, {found['wrong'] or 'equal'}", flush=True)
     wrong = sum(bool(each["wrong"]) for each in report.values())
     print(f"{sum(each['kills'] for each in report.values())} kills, {wrong} of {len(report)} trials not equal")
     if options.out:

@@ -243,10 +243,12 @@ def loaders(report: dict[str, Any]) -> str:
     rows = {name: row["results"] for name, row in report["rows"].items()}
     machine = report["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items() if name != "engine")
+    dates = [row["date"][:10] for row in report["rows"].values()]
+    days = sorted({min(dates), max(dates)})
     parts = [
         [
             f"Measured on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Python "
-            f"{machine['python']}, {max(row['date'] for row in report['rows'].values())}; medians of one run; "
+            f"{machine['python']}, {' to '.join(days)}; medians of one run; "
             "`python bench/loader.py`."
         ],
         comparison(rows),

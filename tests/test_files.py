@@ -38,6 +38,19 @@ def test_the_holder_may_remove_file_and_folder(tmp_path: Path) -> None:
     assert most == [1] and not path.exists()
 
 
+def test_nothing_is_left_but_what_another_one_holds(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with pytest.raises(ValueError, match="any"), lock(path):
+        raise ValueError("any")
+    with lock(path, wait=False):
+        path.unlink()
+        other = lock(path, wait=False)
+        other.__enter__()
+    assert path.exists()
+    other.__exit__(None, None, None)
+    assert not path.exists() and path.parent.exists()
+
+
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     code = "import sys, time, pathlib; from sagitta.files import lock\nwith lock(pathlib.Path(sys.argv[1])):"
     code += "\n    print('held', flush=True); time.sleep(60)"
@@ -144,6 +157,18 @@ def test_a_file_that_cannot_be_written_is_named_by_its_own_name(tmp_path: Path, 
     assert caught.value.filename == str(target) and caught.value.errno == errno.EFBIG
     assert remedy(caught.value).startswith(f"{target}: larger than a file may be here; ")
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_copy_that_has_no_room_is_named_and_not_what_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"x" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            shutil.copyfile(tmp_path / "there", tmp_path / "copy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert remedy(caught.value).startswith(f"{tmp_path / 'copy'}: larger than a file may be here; ")
 
 
 def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:

@@ -6,15 +6,12 @@ import pytest
 
 from sagitta.errors import ConfigError
 from sagitta.run import (
-    append_test_log,
     find_checkpoint,
     find_source,
     history,
     new_run_directory,
-    new_test_folder,
     read_metrics,
     read_record,
-    read_test_log,
     run_of,
     sparkline,
     write_record,
@@ -75,23 +72,6 @@ def test_metrics_of_a_resumed_run_are_one_series(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == {"val_loss": [0.9, 0.6, 0.5], "val_acc": [0.8]}
 
 
-def test_test_log_grows_by_a_line(tmp_path: Path) -> None:
-    append_test_log(tmp_path, "digits", "a.ckpt", {"test_acc": 0.5})
-    append_test_log(tmp_path, "others", "a.ckpt", {"test_acc": 0.25, "test_f1": 0.2}, flip=True)
-    assert (tmp_path / "test_logs.csv").read_text() == (
-        "dataset,checkpoint,tta,test_acc,test_f1\ndigits,a.ckpt,,0.5,\nothers,a.ckpt,flip,0.25,0.2\n"
-    )
-
-
-def test_each_test_has_a_folder_with_the_number_of_its_line(tmp_path: Path) -> None:
-    assert new_test_folder(tmp_path, "../other photos") == tmp_path / "tests" / "001-other-photos"
-    assert new_test_folder(tmp_path, "digits") == tmp_path / "tests" / "002-digits"  # one that was not noted
-    for name in ("a", "b", "c"):
-        append_test_log(tmp_path, name, "a.ckpt", {}, about={"images": 3, "trained_on": None})
-    assert [row["images"] for row in read_test_log(tmp_path)] == ["3"] * 3
-    assert new_test_folder(tmp_path, "d").name == "004-d"
-
-
 def test_the_data_is_looked_for_where_the_run_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (made := tmp_path / "made").mkdir()
     (run := made / "runs" / "photos-1").mkdir(parents=True)
@@ -137,3 +117,18 @@ def test_history_shows_series_and_final_values(tmp_path: Path) -> None:
     (folder / "metrics.csv").write_text("epoch,step,val_loss\n0,9,0.9\n1,19,0.1\n")
     text = history(tmp_path, {"test_acc": 0.98765})
     assert "val_loss  █▁" in text and "test_acc  0.9877" in text
+    assert text.splitlines()[-2] == "Run summary"
+
+
+@pytest.mark.parametrize(
+    ("kept", "epochs", "title"),
+    [
+        ("image-classifier-epoch=02-val_loss=0.10.ckpt", 5, "Run summary: epoch 3 of 5, whose weights are kept"),
+        ("last.ckpt", 2, "Run summary: the last of 2 epochs, whose weights are kept"),
+        ("image-classifier-head-val_loss=0.10.ckpt", 0, "weights of image-classifier-head-val_loss=0.10.ckpt"),
+        ("image-classifier-mixture-val_loss=0.10.ckpt", 2, "val_loss=0.10.ckpt; train_ is of the best epoch"),
+    ],
+)
+def test_the_summary_says_of_which_weights_it_is(tmp_path: Path, kept: str, epochs: int, title: str) -> None:
+    write_record(tmp_path, best_checkpoint=f"checkpoints/{kept}", epochs=epochs)
+    assert history(tmp_path, {}).splitlines()[1].endswith(title)

@@ -104,7 +104,9 @@ def check_place(target: Path) -> None:
 
 def remedy(error: OSError) -> str:
     """Return in one line which file an error of the system is about, what is wrong, and what to do."""
-    name = "the output" if error.filename is None else os.fsdecode(error.filename)
+    copy = error.filename2 if error.errno in _NO_ROOM else None  # of a file that is there: which has no room
+    name = copy or error.filename
+    name = "the output" if name is None else os.fsdecode(name)
     return f"{name}: {_REMEDIES.get(error.errno or 0) or error.strerror or error}"
 
 
@@ -137,7 +139,8 @@ def file_hash(path: Path) -> str:
 def lock(path: Path, *, wait: bool = True, needed: bool = True) -> Iterator[None]:
     """Hold a lock between processes and threads; the system releases it when its holder dies.
 
-    Its folder is made if need be. The holder may remove file and folder: who waits makes them again.
+    Its folder is made if need be, and the file removed at the end. The holder may remove file and folder before: who
+    waits makes them again.
 
     Args:
         path: of the file that stands for it.
@@ -156,7 +159,21 @@ def lock(path: Path, *, wait: bool = True, needed: bool = True) -> Iterator[None
         yield
         return
     with held:
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if _is_there(held, path):  # else somebody holds a new one of that name
+                    path.unlink()
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    """Return whether an open file still has its name.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _locked(path: Path, how: int) -> IO[str]:
@@ -185,7 +202,7 @@ def _locked(path: Path, how: int) -> IO[str]:
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
             raise
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if _is_there(file, path):
                 return file
         file.close()
 

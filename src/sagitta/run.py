@@ -9,7 +9,7 @@
     RUN/predictions/           epoch=05.png
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
     RUN/test_logs.csv          one line for each test
-    RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.result
+    RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.testlog
 
 A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
 
@@ -19,7 +19,6 @@ A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoi
 
 import csv
 import difflib
-import io
 import itertools
 import json
 import os
@@ -47,6 +46,7 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
+TESTS = "tests"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
 PYTHON = "Python"
@@ -66,12 +66,13 @@ def new_run_directory(out: Path | None, source: str) -> Path:
         ConfigError: ``out`` exists and is not an empty folder, or it cannot be made.
     """
     try:
-        return _claim(out) if out else _claim_numbered(Path("runs"), _run_name(source))
+        return _claim(out) if out else _claim_numbered(Path("runs"), name_of(source))
     except OSError as error:
         raise ConfigError(f"no run directory can be made: {remedy(error)}") from None
 
 
-def _run_name(source: str) -> str:
+def name_of(source: str) -> str:
+    """Return what a folder for something made of some data is called."""
     return re.sub(r"[^\w.-]+", "-", Path(source).resolve().stem if os.sep in source else source).strip("-.") or "run"
 
 
@@ -126,13 +127,11 @@ def held(run: Path) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    path = run / _LOCK
     with ExitStack() as stack:
         try:
-            stack.enter_context(lock(path, wait=False, needed=False))
+            stack.enter_context(lock(run / _LOCK, wait=False, needed=False))
         except BlockingIOError:
             raise ConfigError(f"{run}: another process is training in it; wait for its end, or end it") from None
-        stack.callback(path.unlink, missing_ok=True)
         yield
 
 
@@ -303,56 +302,6 @@ def _logged(run: Path) -> Iterator[tuple[int, dict[str, float]]]:
                 yield int(row["step"]), {name: float(value) for name, value in row.items() if value and name != "step"}
 
 
-@rank_zero_only
-def append_test_log(
-    run: Path,
-    dataset: str,
-    model: str,
-    metrics: Mapping[str, float],
-    *,
-    flip: bool = False,
-    about: Mapping[str, Any] | None = None,
-) -> None:
-    """Add one line to ``test_logs.csv``; what is there stays, and a new column is empty before.
-
-    Args:
-        run: its directory.
-        dataset: as it was named.
-        model: what was tested: the name of a checkpoint, or ``members``.
-        metrics: every one, by full name.
-        flip: mirror images took part (``tta``).
-        about: further columns, such as ``images`` and ``fingerprint``; None is left empty.
-    """
-    path = run / TEST_LOG
-    rows = read_test_log(run)
-    how = {"dataset": dataset, "checkpoint": model, "tta": "flip" if flip else ""}
-    rows.append({**how, **(about or {}), **metrics})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
-
-
-def read_test_log(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of ``test_logs.csv``, none where there is no such file."""
-    path = run / TEST_LOG
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def new_test_folder(run: Path, dataset: str) -> Path:
-    """Make and return a folder for what a test finds out, ``RUN/tests/NUMBER-NAME``: the number is that of its line."""
-    number, name = len(read_test_log(run)) + 1, _run_name(dataset)
-    while any((run / "tests").glob(f"{number:03d}-*")):
-        number += 1
-    folder = run / "tests" / f"{number:03d}-{name}"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
     """Draw at most ``width`` bars between the smallest and the largest value; longer series are averaged in bins."""
     finite = [value for value in values if value == value and abs(value) != float("inf")]
@@ -373,9 +322,22 @@ def sparklines(run: Path) -> dict[str, str]:
 
 
 def history(run: Path, result: Mapping[str, float]) -> str:
-    """Return the run history (a sparkline a metric) and the run summary (final values) as text."""
+    """Return the run history (a sparkline a metric) and the run summary (values of what is kept) as text."""
     lines = sparklines(run)
     width = max((len(name) for name in [*lines, *result]), default=0)
     text = ["", "Run history", *(f"  {name:<{width}}  {line}" for name, line in lines.items())] if lines else []
-    text += ["", "Run summary", *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
+    text += ["", _summary(run), *(f"  {name:<{width}}  {value:.4f}" for name, value in result.items())]
     return "\n".join(text)
+
+
+def _summary(run: Path) -> str:
+    """Return the title of the run summary, which says what the values are of."""
+    record = read_record(run)
+    kept, epochs = Path(record.get("best_checkpoint", "")).name, record.get("epochs")
+    if found := re.search(r"-epoch=(\d+)-", kept):
+        return f"Run summary: epoch {int(found[1]) + 1} of {epochs}, whose weights are kept"
+    if kept == LAST_CHECKPOINT:
+        return f"Run summary: the last of {epochs} epochs, whose weights are kept"
+    return (
+        f"Run summary: weights of {kept}{'; train_ is of the best epoch' if epochs else ''}" if kept else "Run summary"
+    )

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -357,6 +358,42 @@ def test_kills_at_any_moment_change_nothing(photo_folder: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos", "whole"]
 
 
+_KILLED = """
+import os, sys
+from pathlib import Path
+from sagitta.conversion import ConvertOptions, convert
+from sagitta.sources import open_source
+def hook(event, arguments):
+    if event == "os.rename" and str(arguments[1]) == sys.argv[3]:
+        os._exit(9)
+source = open_source(sys.argv[1], cache=Path(sys.argv[2]))
+sys.addaudithook(hook)
+convert(source, Path(sys.argv[3]), ConvertOptions(shard_size=20_000, resize=32))
+"""
+
+
+def test_whatever_a_stopped_conversion_left_and_is_damaged_is_made_anew(photo_folder: Path, tmp_path: Path) -> None:
+    """Killed at its last step, when all that it could go on from is there; then each file is damaged, once a time."""
+    out, work = tmp_path / "out", tmp_path / ".out.partial"
+    command = [sys.executable, "-c", _KILLED, str(photo_folder), str(tmp_path), str(out)]
+    assert subprocess.run(command, capture_output=True).returncode == 9
+    work.rename(tmp_path / "kept")
+    source, options = open_source(str(photo_folder), cache=tmp_path), ConvertOptions(shard_size=20_000, resize=32)
+    convert(source, tmp_path / "whole", options)
+    wanted, rng = digests(tmp_path / "whole"), np.random.default_rng(0)
+    files = sorted(path.relative_to(tmp_path / "kept") for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    assert {"scan", "dataset", "digests", "key"} <= {path.parts[0] for path in files}
+    for file in files:
+        shutil.copytree(tmp_path / "kept", work)
+        data = bytearray((work / file).read_bytes() or b" ")
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        (work / file).write_bytes(data)
+        convert(source, out, options)
+        assert digests(out) == wanted, file
+        shutil.rmtree(out)
+        assert not work.exists()
+
+
 @dataclass
 class DeadlyReader(MemoryReader):
     """Ends its process as the system does that lacks memory, as long as a file is there."""
@@ -610,7 +647,7 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on(photo_folder: Path, tmp_pa
     command = [sys.executable, "-c", _FULL, str(photo_folder), str(tmp_path), str(out)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert told.count("\n") == 1
-    assert "no room left on the disk" in told
+    assert told.startswith(f"{out}: larger than a file may be here; ") and "is kept, and the same command goes" in told
     assert not out.exists()
     assert not list((tmp_path / ".out.partial").glob("*.tmp"))
     convert(open_source(str(photo_folder), cache=tmp_path), out)
@@ -672,6 +709,30 @@ def test_the_cache_converts_once_and_again_after_a_change(photo_folder: Path, tm
     assert DatasetInfo.read(path()).splits["train"].rows == 31
 
 
+@pytest.mark.parametrize("name", [INFO_FILE, "train/00000.parquet footer", "train/00000.parquet label", "val"])
+def test_what_is_damaged_in_the_cache_is_made_again(
+    photo_folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = open_source(str(photo_folder), cache=tmp_path)
+    out = cached(source, tmp_path / "cache")
+    wanted = digests(out)
+    (path,) = (out / name.partition(" ")[0]).glob("*.parquet") if name == "val" else [out / name.partition(" ")[0]]
+    split = ShardSet.open(out).splits["test"]
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\0\0\0\0\1\0\0\0\0\0\0\0") if "label" in name else len(data) - 40] ^= 1
+    path.unlink() if name == "val" else path.write_bytes(data)
+    capsys.readouterr()
+    assert cached(source, tmp_path / "cache") == out
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1 and f"; it is made again from {photo_folder}" in told and str(path) in told
+    shutil.rmtree(out / ".sagitta-index")
+    assert digests(out) == wanted
+    assert [each.name for each in (tmp_path / "cache" / "datasets").iterdir()] == [out.name]
+    assert content_hash(split.image(0)) == split.content_hashes[0].as_py()  # who has it open goes on
+    cached(source, tmp_path / "cache", progress=True)
+    assert "made again" not in capsys.readouterr().out
+
+
 _CACHED = """
 import sys
 from pathlib import Path
@@ -688,7 +749,13 @@ def test_of_concurrent_calls_one_converts_and_the_others_wait(photo_folder: Path
     told = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0] * 3
     assert len(told) == 1
-    assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
+    (out,) = (tmp_path / "cache" / "datasets").iterdir()
+    (out / INFO_FILE).write_text("damaged")
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    again = "".join(process.communicate()[0] for process in processes)
+    assert [process.returncode for process in processes] == [0] * 3
+    assert again.count("made again") == 1
+    assert list((tmp_path / "cache" / "datasets").iterdir()) == [out]
 
 
 # Other tools.

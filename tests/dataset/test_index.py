@@ -11,6 +11,7 @@ import pytest
 
 from sagitta.dataset.index import Index, open_index
 from sagitta.dataset.pages import NOT_PLAIN, NULL
+from sagitta.errors import DatasetError
 
 IMAGES = [b"image %d" % (row * 7919) for row in range(40)]
 
@@ -60,6 +61,13 @@ def test_a_damaged_sidecar_is_never_used_and_is_replaced(path: Path) -> None:
         assert (index.offsets == first.offsets).all() and (index.lengths == first.lengths).all()
         assert index.rows == (40,)
         assert sidecar.read_bytes() == whole
+
+
+def test_nothing_is_left_where_no_sidecar_comes_of_it(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"\n\0\0\0image 7919", b"\n\0\0\1image 7919"))
+    with pytest.raises(DatasetError, match="row 1: damaged"):
+        opened(path)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_sidecar_is_taken_up_and_forgotten(path: Path) -> None:

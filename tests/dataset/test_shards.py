@@ -394,7 +394,7 @@ def test_many_processes_that_start_together(tmp_path: Path) -> None:
     assert [results.get(timeout=60) for _ in workers] == [True] * 3
     for worker in workers:
         worker.join()
-    assert sorted(path.name for path in (tmp_path / ".sagitta-index").iterdir()) == ["train.index", "train.lock"]
+    assert sorted(path.name for path in (tmp_path / ".sagitta-index").iterdir()) == ["train.index"]
 
 
 def test_threads_that_start_together(tmp_path: Path) -> None:

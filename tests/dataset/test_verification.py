@@ -152,7 +152,7 @@ def test_missing_and_shortened_shards_are_all_named(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     result = verify(root)
     assert {line.partition(": ")[0] for line in result.damage} == {str(path), str(root / "val" / "00000.parquet")}
-    assert str(result).endswith("(and 1 more place)")
+    assert str(result).startswith(f"{root}: damaged in 2 places; fetch it again")
 
 
 def test_any_flipped_bit_is_found_and_its_file_named(root: Path) -> None:
@@ -229,7 +229,7 @@ def test_of_many_images_the_first_are_named(root: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDAX"))
     result = verify(root)
     assert [line.partition(": ")[0] for line in result.damage[:-1]] == [f"{path}, row {row}" for row in range(10)]
-    assert result.damage[-1].startswith(f"{path}: more images than these 10") and "(and 10 more places)" in str(result)
+    assert result.damage[-1].startswith(f"{path}: more images than these 10") and len(result.damage) == 11
 
 
 def test_what_is_no_converted_dataset(tmp_path: Path) -> None:

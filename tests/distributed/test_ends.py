@@ -68,7 +68,7 @@ def test_two_processes_end_together(
     begun = begin((*SAGITTA, *FIT, out, *TWO), work, work / "cache")
     assert ended_by(begun, whom, number) == (
         expected,
-        f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume {out}",
+        f"sagitta: {words}what was done up to its last checkpoint is kept: sagitta fit --resume {out}",
     )
     assert "Traceback" not in begun.text() and (work / out / "checkpoints" / "last.ckpt").is_file()
 
@@ -103,6 +103,6 @@ def test_under_torchrun(work: Path, whom: Callable[[Begun, int], None], number: 
     (folder / "data").symlink_to(work / "data")
     begun = begin((*TORCHRUN, *FIT[:-1], *TWO), folder, work / "cache")
     code, line = ended_by(begun, whom, number)
-    told = f"sagitta: {words}the epochs that are finished are kept: sagitta fit --resume runs/data-1"
+    told = f"sagitta: {words}what was done up to its last checkpoint is kept: sagitta fit --resume runs/data-1"
     assert code == 1 and re.fullmatch(told, line)
     assert [path.name for path in (folder / "runs").iterdir()] == ["data-1"]

@@ -221,7 +221,7 @@ def test_a_log_of_version_0_1_0_goes_on(work: Path) -> None:
     (work / "old" / "training_images.parquet").unlink()
     (work / "old" / "test_logs.csv").write_text("dataset,checkpoint,tta,test_loss\nphotos,a.ckpt,,0.5\n")
     printed = done(work, "test", "old", "photos/train")
-    assert "trained on" not in printed
+    assert "trained on" not in printed and "nobody noted which images the model has learned from" in printed
     first, second = csv_rows(work / "old" / "test_logs.csv")
     assert (first["test_loss"], first["images"]) == ("0.5", "")
     assert (second["images"], second["trained_on"], second["predictions"]) == (

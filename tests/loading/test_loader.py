@@ -1,6 +1,7 @@
 """The same batches whatever the threads and ranks; state by delivered samples; errors at the batch, with the row."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -204,6 +205,18 @@ def test_a_bad_image_surfaces_at_its_batch_with_file_and_row(tmp_path: Path, pho
         next(batches)
     with pytest.raises(DatasetError, match=r"6\.jpg \(train row 6\)"):
         next(batches)
+
+
+def test_an_image_that_was_damaged_since_it_was_converted_is_told_from_a_bad_one(
+    photos_dataset: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(photos_dataset, tmp_path / "copy"))
+    path = root / "val" / "00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\xff\xd8\xff")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"val/00000.parquet, row 0: not the image that was converted .* damaged; "):
+        next(iter(Loader(root, "val", batch_size=2, train=False)))
 
 
 def test_nothing_leaks_over_many_openings(photos_dataset: Path) -> None:

@@ -48,8 +48,11 @@ def test_the_printed_line(tmp_path: Path) -> None:
     write_files(tmp_path, {"given/cat/1.png": None, "given/dog/1.png": None, "given/cat/notes.txt": "x"})
     assert open_source(str(tmp_path / "given"), cache=tmp_path).describe() == (
         f"{tmp_path}/given: class folders, 2 images in 2 classes; "
-        "skipped 1 file of text beside the images (.txt, .csv and the like); another layout: --layout NAME"
+        "skipped 1 file of text beside the images (.txt, .csv and the like); to read it otherwise: --layout NAME"
     )
+    assert "--layout" not in open_source("digits", cache=tmp_path).describe()  # nothing was guessed
+    with pytest.raises(SourceError, match="digits: built-in, so its layout is known"):
+        open_source("digits", SourceOptions(layout="folders"), cache=tmp_path)
 
 
 def test_what_is_understood_is_said_without_arrow() -> None:

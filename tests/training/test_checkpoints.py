@@ -170,3 +170,28 @@ def test_the_loss_on_smoothed_labels_says_which_epoch_is_best(tmp_path: Path) ->
         again = Checkpoints(tmp_path / str(number))
         again.load_state_dict(kept.state_dict())
         assert again.best_model_path == kept.best_model_path and again.state_dict() == kept.state_dict()
+
+
+def test_inside_a_validation_a_long_one_is_gone_on_from_and_nothing_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkpoints, "SECONDS", 0.0)
+
+    class Killed(pl.Callback):
+        """Ends the second validation after a batch, and sees what is there after the sanity check."""
+
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            assert not (tmp_path / "last.ckpt").exists()
+
+        def on_validation_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+            if trainer.validating and trainer.current_epoch == 1 and rest[2] == 1:
+                raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fit(tmp_path, [0.4, 0.2], 2, WeightEMA(0.5), Checkpoints(tmp_path), Killed())
+    inside = read(tmp_path / "last.ckpt")
+    assert inside["global_step"] == 8 and inside["current_model_state"]["weight"].item() == 8
+    trainer = fit(tmp_path, [0.2], 2, WeightEMA(0.5), Checkpoints(tmp_path), resume=tmp_path / "last.ckpt")
+    assert trainer.global_step == 8 and kept(tmp_path) == [named(1, "0.20"), "last.ckpt"]
+    last = read(tmp_path / "last.ckpt")
+    assert torch.equal(last["state_dict"]["weight"], inside["state_dict"]["weight"])

@@ -13,7 +13,7 @@ import torch
 from sagitta.cli import main
 from sagitta.models.networks import build_network
 from sagitta.settings import settings_of
-from sagitta.training.fitting import fit
+from sagitta.training.fitting import fit, validated
 
 
 @pytest.fixture
@@ -88,3 +88,15 @@ def test_fifty_epochs_take_no_more_than_ten() -> None:
     before, after = held.after[9], held.after[49]
     assert after[:3] == before[:3]
     assert after[3] - before[3] < 32 * 2**20
+
+
+def test_the_result_is_of_one_epoch(tmp_path: Path) -> None:
+    (folder := tmp_path / "lightning_logs" / "version_0").mkdir(parents=True)
+    rows = ["epoch,step,train_loss_step,train_acc,val_loss,val_acc"]
+    for epoch, (train, inside, end) in enumerate([(0.5, 0.9, 0.8), (0.7, 0.3, 0.6), (0.9, 0.7, 0.7)]):
+        rows += [f"{epoch},{10 * epoch + 5},0.1,,{inside},{inside}", f"{epoch},{10 * epoch + 9},,,{end},{end}"]
+        rows += [f"{epoch},{10 * epoch + 9},,{train},,"]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert validated(tmp_path) == {"train_acc": 0.7, "val_loss": 0.3, "val_acc": 0.3}
+    (folder / "metrics.csv").write_text("epoch,step,train_acc\n0,9,0.5\n1,19,0.6\n")
+    assert validated(tmp_path) == {"train_acc": 0.6}

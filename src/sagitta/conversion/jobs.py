@@ -1,7 +1,7 @@
 """The jobs of a conversion, as worker processes run them: scan a part, write a shard, measure some images.
 
 Each is a function of (task, job) that leaves its result in a file, or returns it where it is small. A file gets its
-name only when it is whole and on the disk, so whatever is there need not be made again.
+name only when it is whole and on the disk, so what is there need not be made again, unless it was damaged meanwhile.
 """
 
 import errno
@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sagitta.conversion.workspace import RESULT
+from sagitta.conversion.workspace import RESULT, digest_of, is_made, new_part
 from sagitta.dataset import Reader, footer_hash, image_schema, is_list
 from sagitta.errors import ImageError, SagittaError, SourceError
-from sagitta.files import content_hash, file_hash, new_file
+from sagitta.files import content_hash
 from sagitta.images import (
     DEFAULT_QUALITY,
     MAX_BYTES,
@@ -132,13 +132,10 @@ def cut(sizes: npt.NDArray[np.int64], most_bytes: int, most_rows: int) -> list[s
 
 def scan(task: Task, job: ScanJob) -> int:
     """Verify, hash and if asked rewrite the images of a part; returns how many there are."""
-    if not _part(task.folder, job.number).exists():
+    if not is_made(task.folder, name := _part(job.number)):
         found = [_examine(task, path, size) for path, size in zip(job.paths, job.sizes, strict=True)]
         table = pa.Table.from_pylist(found, schema=SCAN)
-        with (
-            new_file(_part(task.folder, job.number), task.folder) as temporary,
-            pa.ipc.new_file(str(temporary), SCAN) as file,
-        ):
+        with new_part(task.folder, name) as temporary, pa.ipc.new_file(str(temporary), SCAN) as file:
             file.write_table(table)
     return len(job.paths)
 
@@ -202,15 +199,14 @@ def write_shard(task: Task, job: ShardJob) -> int:
     Raises:
         SourceError: an image is not what it was when scanned.
     """
-    target = task.folder / RESULT / job.name
-    if not target.exists():
+    if not is_made(task.folder, name := f"{RESULT}/{job.name}"):
         several, grouped = is_list(job.rows["label"].type), "group" in job.rows.column_names
         schema = image_schema(job.class_names, multilabel=several, grouped=grouped)
         statistics = [name for name in schema.names if name != "image"]
         options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_page_index": True}
         options["write_page_checksum"] = True  # so that a damaged label is an error when it is read
         with (
-            new_file(target, task.folder) as temporary,
+            new_part(task.folder, name) as temporary,
             pq.ParquetWriter(str(temporary), schema, write_statistics=statistics, **options) as file,
         ):
             for block in cut(job.rows["size"].to_numpy(), _GROUP_BYTES, _GROUP_ROWS):
@@ -220,8 +216,8 @@ def write_shard(task: Task, job: ShardJob) -> int:
 
 def checksum(task: Task, name: str) -> tuple[str, str]:
     """Return of a finished shard :func:`sagitta.files.file_hash`, and its size and its footer's digest."""
-    path = task.folder / RESULT / name
-    return file_hash(path), footer_hash(path)
+    name = f"{RESULT}/{name}"
+    return digest_of(task.folder, name), footer_hash(task.folder / name)
 
 
 def _with_images(task: Task, rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -285,8 +281,8 @@ def _unchanged(path: str, data: bytes, wanted: str) -> bytes:
 
 def read_part(folder: Path, number: int) -> pa.Table:
     """Return what the scan found about a part, of schema ``SCAN``; a memory map, so images take no memory."""
-    return pa.ipc.open_file(pa.memory_map(str(_part(folder, number)))).read_all()
+    return pa.ipc.open_file(pa.memory_map(str(folder / _part(number)))).read_all()
 
 
-def _part(folder: Path, number: int) -> Path:
-    return folder / "scan" / f"{number:05d}.arrow"
+def _part(number: int) -> str:
+    return f"scan/{number:05d}.arrow"

@@ -6,12 +6,14 @@ A conversion works in ``.OUT.partial`` beside OUT and ends by renaming the finis
     .OUT.partial/key                   digest of source and options: another one starts afresh
     .OUT.partial/scan/00000.arrow ...  what each image is, or why it is left out; its new bytes where it is rewritten
     .OUT.partial/dataset/              the shards finished so far
+    .OUT.partial/digests/              of each of these files: one that was damaged meanwhile is made anew
 
 Every file is written under another name, synced and renamed. How rows are cut into parts, shards and row groups depends
 on their order and sizes only, so the result is the same bytes whatever the number of workers and interruptions.
 """
 
 import errno
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,7 @@ from sagitta.dataset import (
     DatasetInfo,
     Source,
     SplitInfo,
+    check_columns,
     fingerprint,
     is_list,
     list_lengths,
@@ -60,7 +63,7 @@ from sagitta.dataset import (
     warning_line,
 )
 from sagitta.errors import ConfigError, DatasetError, SagittaError, SourceError
-from sagitta.files import file_hash, new_file, remedy
+from sagitta.files import file_hash, lock, new_file, remedy
 from sagitta.images import GREY_MODES, Reduction, add_restart_markers
 from sagitta.pool import Pool, follow, usable_cores
 from sagitta.terminal import show
@@ -122,7 +125,7 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
     """Convert a source into the cache unless it is there; returns the dataset's folder.
 
     The folder is named after the source and a digest of its listing (paths, labels, sizes, times of change) and of the
-    options. Of concurrent calls one converts and the others wait.
+    options. Of concurrent calls one converts and the others wait. What is damaged there is made again.
 
     Raises:
         SagittaError: as :func:`convert` does.
@@ -135,11 +138,39 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
         except DatasetError:
             if not out.exists():  # else another process was faster
                 raise
-    else:
-        remove_left(out)
-        if progress:
-            _say(DatasetInfo.read(out), known=source.warnings)
+        return out
+    remove_left(out)
+    if _damage(out):
+        _make_again(source, out, options)
+    if progress:
+        _say(DatasetInfo.read(out), known=source.warnings)
     return out
+
+
+def _damage(out: Path) -> str:
+    """Return what is damaged of a dataset, as far as that can be seen without reading the images."""
+    try:
+        check_columns(out)
+    except DatasetError as error:
+        return str(error).partition(";")[0]
+    return ""
+
+
+def _make_again(source: Source, out: Path, options: ConvertOptions) -> None:
+    """Put whole files in the place of those of a dataset, each by renaming: who reads it meanwhile misses none."""
+    with lock(out.with_name(f".{out.name}.lock")):
+        if not (damage := _damage(out)):  # another process was faster
+            return
+        show(f"{damage}; it is made again from {source.location}")
+        whole = out.with_name(f".{out.name}.again")
+        shutil.rmtree(whole, ignore_errors=True)  # what a killed process left
+        convert(source, whole, options)
+        files = [path for path in whole.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == INFO_FILE):  # which comes last, as always
+            place = out / path.relative_to(whole)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+        shutil.rmtree(whole)
 
 
 def _say(info: DatasetInfo, known: Sequence[str]) -> None:
@@ -165,11 +196,9 @@ def _advice(source: Source, out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        if error.errno not in _NO_ROOM:
-            raise SagittaError(remedy(OSError(error.errno, error.strerror, str(out)))) from None
-        raise SagittaError(
-            f"{out}: no room left on the disk; what is finished is kept: make room and run the same command again"
-        ) from None
+        told = remedy(OSError(error.errno, error.strerror, str(out)))
+        kept = "; what is finished is kept, and the same command goes on" if error.errno in _NO_ROOM else ""
+        raise SagittaError(f"{told}{kept}") from None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A folder that many steps and several runs fill, and that appears under its name only when it is finished.
 
-The work is done beside it, in ``.NAME.partial``, which one process at a time holds and the next one goes on with.
+The work is done beside it, in ``.NAME.partial``, which one process at a time holds and the next one goes on with. Of
+each file that is not made twice the digest is noted: one that was damaged meanwhile is made anew.
 """
 
 import shutil
@@ -9,10 +10,43 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sagitta.errors import DatasetError, SourceError
-from sagitta.files import lock, new_file
+from sagitta.files import file_hash, lock, new_file
 
 RESULT = "dataset"
 """The folder in the work folder that becomes the finished one."""
+_NOTES = "digests"
+
+
+@contextmanager
+def new_part(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary name for a file of the work folder; it appears whole, and its digest is noted.
+
+    Raises:
+        OSError: as :func:`sagitta.files.new_file` does.
+    """
+    with new_file(folder / name, folder) as temporary:
+        yield temporary
+        digest = file_hash(temporary)
+    note = _note(folder, name)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(digest)
+
+
+def is_made(folder: Path, name: str) -> bool:
+    """Return whether a file is there and, to the last bit, as it was written."""
+    try:
+        return _note(folder, name).read_bytes() == file_hash(folder / name).encode()
+    except OSError:  # not there, or so damaged that the disk does not give it
+        return False
+
+
+def digest_of(folder: Path, name: str) -> str:
+    """Return :func:`sagitta.files.file_hash` of a file as it was written, without reading it once more."""
+    return _note(folder, name).read_text()
+
+
+def _note(folder: Path, name: str) -> Path:
+    return folder / _NOTES / name
 
 
 @contextmanager
@@ -76,7 +110,7 @@ def _empty(folder: Path) -> None:
 def _start_afresh_unless(folder: Path, key: str) -> None:
     """Empty the folder unless it was begun with this key."""
     note = folder / "key"
-    if note.exists() and note.read_text() == key:
+    if note.exists() and note.read_bytes() == key.encode():
         return
     _empty(folder)
     with new_file(note) as temporary:

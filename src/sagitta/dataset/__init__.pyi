@@ -23,6 +23,7 @@ from .parquet import read_column as read_column
 from .parquet import read_metadata as read_metadata
 from .parquet import read_schema as read_schema
 from .parquet import read_table as read_table
+from .schema import BUILT_IN as BUILT_IN
 from .schema import FORMAT_VERSION as FORMAT_VERSION
 from .schema import INFO_FILE as INFO_FILE
 from .schema import QUARANTINE_FILE as QUARANTINE_FILE
@@ -55,4 +56,5 @@ from .splitwords import split_of_file as split_of_file
 from .splitwords import splits_of_files as splits_of_files
 from .splitwords import without_split as without_split
 from .verification import Verified as Verified
+from .verification import check_columns as check_columns
 from .verification import verify as verify

@@ -13,8 +13,8 @@ one builds, the others wait.
 import hashlib
 import json
 import mmap
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,13 +78,24 @@ def open_index(root: Path, cache: Path | None, split: str, files: Sequence[Path]
             return index
     for sidecar in sidecars:
         # Read-only, or full: the next folder will do, or none.
-        with suppress(OSError), lock(sidecar.with_suffix(".lock")):
+        with suppress(OSError), _alone(sidecar):
             index = _load(sidecar, key, files)
             if index is None:
                 index = _build(files, column)
                 _save(sidecar, key, index)
             return replace(index, sidecar=sidecar)
     return _build(files, column)
+
+
+@contextmanager
+def _alone(sidecar: Path) -> Iterator[None]:
+    """Be the only one who makes a sidecar; its folder goes again where none comes of it."""
+    try:
+        with lock(sidecar.with_suffix(".lock")):
+            yield
+    finally:
+        with suppress(OSError):  # there is one, or somebody else is about to make one
+            sidecar.parent.rmdir()
 
 
 def _folders(root: Path, cache: Path | None) -> list[Path]:

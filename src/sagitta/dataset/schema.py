@@ -37,6 +37,8 @@ _READABLE = (1, 2)
 SPLITS = ("train", "val", "test")
 INFO_FILE = "sagitta.json"
 QUARANTINE_FILE = "quarantine.parquet"
+BUILT_IN = "built-in"
+"""How the layout of a source begins that is known by its name."""
 
 
 _COLUMNS: dict[str, tuple[pa.DataType, dict[str, Any]]] = {
@@ -356,7 +358,8 @@ class Source:
         splits = ", ".join(f"{name} {counts[name]:,}" for name in SPLITS if counts[name])
         images = f"{plural(self.rows.num_rows, 'image')} in {plural(len(self.class_names), 'class', 'classes')}"
         line = f"{self.location}: {self.layout}, {images}{f' ({splits})' if splits else ''}"
-        line = "; ".join([line, *self.notes, "another layout: --layout NAME"])
+        fixed = self.layout.startswith(BUILT_IN)  # nothing was guessed
+        line = "; ".join([line, *self.notes, *([] if fixed else ["to read it otherwise: --layout NAME"])])
         return "\n".join([line, *map(warning_line, self.warnings)])
 
 

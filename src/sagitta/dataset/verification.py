@@ -21,9 +21,11 @@ from sagitta.dataset.parquet import (
     read_column,
     read_metadata,
     read_schema,
+    read_table,
     readable,
 )
 from sagitta.dataset.schema import INFO_FILE, QUARANTINE_FILE, DatasetInfo, class_names_of, plural
+from sagitta.dataset.shards import ShardSet
 from sagitta.errors import DatasetError
 from sagitta.files import content_hash, file_hash
 from sagitta.pool import ahead, progress, usable_cores
@@ -52,8 +54,9 @@ class Verified:
         """Return it in one line."""
         if not self.damage:
             return f"{self.root}: {plural(self.rows, 'row')} in {plural(self.files, 'file')}, all as they were written"
-        more = f" (and {plural(len(self.damage) - 1, 'more place')})" if len(self.damage) > 1 else ""
-        return f"{self.damage[0]}{more}"
+        if len(self.damage) == 1:
+            return self.damage[0]
+        return f"{self.root}: damaged in {len(self.damage):,} places; {_REMEDY}"
 
 
 def verify(root: Path, *, show: bool = False) -> Verified:
@@ -83,6 +86,18 @@ def verify(root: Path, *, show: bool = False) -> Verified:
             damage += found
             advance(count)
     return Verified(root, rows, len(shards) + 2, tuple(damage or _together(root, info)))
+
+
+def check_columns(root: Path) -> None:
+    """Read all of a converted dataset but the bytes of its images: what opening and reading would find, found at once.
+
+    Raises:
+        DatasetError: something is damaged or missing; names the first file.
+    """
+    with ShardSet.open(root) as shards:
+        for path in (path for split in shards.splits.values() for path in split.files):
+            others = [name for name in read_schema(path).names if name != "image"]
+            read_table(path, [*others, "image.path"])
 
 
 def _quarantine(path: Path, info: DatasetInfo) -> Iterator[str]:

@@ -24,9 +24,9 @@ from .testing import evaluate as evaluate
 from .testing import new_trainer as new_trainer
 from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer
-from .testing import record_test as record_test
 from .testing import run_test as run_test
 from .testing import validate as validate
+from .testlog import record_test as record_test
 from .unseen import Common as Common
 from .unseen import common_rows as common_rows
 from .weighing import Weighed as Weighed

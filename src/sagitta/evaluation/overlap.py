@@ -1,8 +1,8 @@
 """What a model has seen of the images that it is tested on.
 
 ``RUN/training_images.parquet`` holds a row an image: ``digest``, the first 64 bits of the hash of the image as a person
-gave it, and of its stored bytes where they differ; and ``use``, ``trained`` or ``chose``. The digests of a million
-images take 8 MB, and one of a million others has a chance of 5e-8 to be among them.
+gave it, and of its stored bytes where they differ; and ``use``, ``trained`` or ``chose``; in its metadata, a checksum
+of both. The digests of a million images take 8 MB, and one of a million others has a chance of 5e-8 to be among them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,14 @@ import pyarrow.parquet as pq
 from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import Split, plural, read_table
-from sagitta.files import write_atomic
+from sagitta.errors import DatasetError
+from sagitta.files import content_hash, write_atomic
 from sagitta.run import run_of
 
 SEEN_FILE = "training_images.parquet"
+
+_CHECKSUM = b"checksum"
+_UNREADABLE = (DatasetError, pa.ArrowException, KeyError, ValueError)  # what a damaged file may end as
 
 Digests = npt.NDArray[np.uint64]
 Use = Literal["trained", "chose"]
@@ -47,6 +51,11 @@ class Seen:
             use: see the attributes.
         """
         return int(np.isin(digests, getattr(self, use)).any(axis=1).sum())
+
+    @property
+    def checksum(self) -> str:
+        """Digest of both."""
+        return content_hash(b"".join((self.trained.tobytes(), b"trained", self.chose.tobytes())))
 
     def __or__(self, other: "Seen") -> "Seen":
         return Seen(np.union1d(self.trained, other.trained), np.union1d(self.chose, other.chose))
@@ -94,7 +103,8 @@ def keep_seen(run: Path, seen: Seen, *before: str | Path | None) -> None:
     whole = reduce(Seen.__or__, [each for each in earlier if each is not None], seen)
     uses = np.repeat(["trained", "chose"], [len(whole.trained), len(whole.chose)])
     table = pa.table(
-        {"digest": np.concatenate([whole.trained, whole.chose]), "use": pa.array(uses).dictionary_encode()}
+        {"digest": np.concatenate([whole.trained, whole.chose]), "use": pa.array(uses).dictionary_encode()},
+        metadata={_CHECKSUM: whole.checksum},
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, use_dictionary=["use"], write_page_checksum=True)
@@ -110,9 +120,20 @@ def read_seen(path: Path) -> Seen | None:
     run = run_of(path)
     if run is None or not (run / SEEN_FILE).is_file():
         return None
-    table = read_table(run / SEEN_FILE)
-    digests, uses = table["digest"].to_numpy(), np.array(table["use"].to_pylist())
-    return Seen(digests[uses == "trained"], digests[uses == "chose"])
+    damaged = DatasetError(
+        f"{run / SEEN_FILE}: not as it was written. It says which images the model was trained on: without it no test "
+        "can tell whether it meets them again. The model is not concerned; remove the file to go on without that "
+        "check, or fit again"
+    )
+    try:
+        table = read_table(run / SEEN_FILE)
+        digests, uses = table["digest"].to_numpy(), np.array(table["use"].to_pylist())
+        seen = Seen(digests[uses == "trained"], digests[uses == "chose"])
+    except _UNREADABLE:
+        raise damaged from None
+    if (table.schema.metadata or {}).get(_CHECKSUM, seen.checksum.encode()) != seen.checksum.encode():
+        raise damaged
+    return seen
 
 
 def digest_column(digests: Digests, seen: Seen | None) -> pa.Array:

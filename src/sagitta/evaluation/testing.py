@@ -14,22 +14,20 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.handlers import KeepHandlers
 from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
-from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation, Tested, judge, mean_of
+from sagitta.evaluation.result import Evaluation, Tested, judge, mean_of
+from sagitta.evaluation.testlog import record_test
 from sagitta.loading import ImageData, Loader
 from sagitta.models import Classifier, limit_threads, reuse_memory
 from sagitta.ranks import is_first_process, launched
 from sagitta.run import (
     CONFIG_FILE,
-    append_test_log,
     find_source,
-    new_test_folder,
     read_record,
     run_of,
 )
@@ -176,7 +174,10 @@ def _measure(
         data.setup("test")
         chosen = choose_split(data, split, purpose, own=source is None)
         notes = [*chosen.notes, *_of_the_run(folder, model, data, own=source is None)]
-        chosen, seen = replace(chosen, notes=tuple(notes)), read_seen(run)
+        seen = read_seen(run)
+        if seen is None and source is not None:
+            notes.append("nobody noted which images the model has learned from, so some of these may be among them")
+        chosen = replace(chosen, notes=tuple(notes))
         found = []
         for part in model.parts:
             # One process at a time can start those of several devices.
@@ -290,17 +291,6 @@ def run_test(
     renamed = {f"{chosen.prefix}{name.removeprefix('test_')}": value for name, value in logged.items()}
     loader: Any = trainer.test_dataloaders
     return evaluate_predictions(classifier, loader, renamed, data, chosen, seen)
-
-
-@rank_zero_only
-def record_test(run: Path, source: str, model: str, evaluation: Evaluation, *, flip: bool = False) -> Evaluation:
-    """Add a test to the run directory, beside those before; returns it with its folder. None but on the first rank."""
-    folder = new_test_folder(run, source)
-    evaluation.write(folder)
-    about = {} if evaluation.tested is None else evaluation.tested.log()
-    about["predictions"] = (folder / PREDICTIONS_FILE).relative_to(run).as_posix()
-    append_test_log(run, source, model, evaluation.log(), flip=flip, about=about)
-    return replace(evaluation, folder=folder)
 
 
 def evaluate_predictions(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sagitta.dataset import Split
 from sagitta.errors import DatasetError, ImageError
+from sagitta.files import content_hash
 from sagitta.images import MAX_BYTES, BatchError, ImageHeader, Reduced, decode_batch, native, read_header, reduce
 from sagitta.loading import memory
 from sagitta.loading.augmentation import Augmentation, Ints, eval_jobs, flips, train_jobs
@@ -141,9 +142,16 @@ class EncodedPixels(Pixels):
 
 
 def undecodable(split: Split, row: int, error: ImageError) -> DatasetError:
-    """Return the error that names file and row of an image."""
+    """Return the error that names file and row of an image, and whether it was damaged since it was converted."""
+    reason = error.reason if isinstance(error, BatchError) else str(error)
+    hashes = split.column("content_hash")
+    if hashes is not None and content_hash(split.image(row)) != hashes[row]:
+        return DatasetError(
+            f"{split.where(row)}: not the image that was converted ({reason}): the file is damaged; fetch the dataset "
+            "again, or remove it and convert its source again (`sagitta verify` names all that is damaged)"
+        )
     return DatasetError(
-        f"{split.path(row)} ({split.name} row {row}): {error}; convert the source again to quarantine it"
+        f"{split.path(row)} ({split.name} row {row}): {reason}; convert the source again to leave it out"
     )
 
 

@@ -146,10 +146,7 @@ class FeatureStore:
         path = self.folder / f"{content_hash(''.join(hashes.to_pylist()).encode())}.lock"
         with lock(path, needed=False):
             self.__dict__.pop("_parts", None)
-            try:
-                yield self.missing(hashes)
-            finally:
-                path.unlink(missing_ok=True)
+            yield self.missing(hashes)
 
     def add(self, hashes: pa.Array, vectors: Floats) -> None:
         """Write a part of (N,) content hashes and (N, D) vectors."""

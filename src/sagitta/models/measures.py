@@ -100,21 +100,23 @@ class Measures(nn.Module):
     def unfinished(self) -> dict[str, dict[str, Tensor]]:
         """Return the sums of a training epoch that is not over, by metric, over all devices; called on each of them."""
         states = {}
-        for name, metric in self._of_training().items():
+        for name, metric in self.of_training().items():
             with metric.sync_context():
                 states[name] = {key: torch.as_tensor(value).clone() for key, value in metric.metric_state.items()}
         return states
 
     def resume(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take up such sums, on one device for them all."""
-        for name, metric in self._of_training().items():
+        for name, metric in self.of_training().items():
             for key, value in states[name].items():
                 setattr(metric, key, value.to(metric.device))
+            metric._update_count = max(1, metric._update_count)  # or it warns where no batch comes any more
 
-    def _of_training(self) -> dict[str, Metric]:
+    def of_training(self) -> dict[str, Metric]:
+        """Return the metrics of a training epoch, as they are logged."""
         summed: Any = self.summed["train_metrics"]
         loss: Any = self.losses["train_loss"]
-        return {"train_loss": loss} | dict(summed.items())
+        return {"train_loss_epoch": loss} | dict(summed.items())
 
     def gather(self) -> tuple[Tensor, Tensor] | None:
         """Return the probabilities (N, classes) and labels that were kept since the last call, rank by rank, if any."""

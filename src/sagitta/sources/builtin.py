@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sagitta.dataset import ROWS, Source
+from sagitta.dataset import BUILT_IN, ROWS, Source
 from sagitta.errors import SourceError
 from sagitta.files import new_file
 from sagitta.network import reach
@@ -136,7 +136,7 @@ def open_builtin(name: str, cache: Path) -> Source:
     source = builtin.layout(tree, SourceOptions())
     if source is None:
         raise SourceError(f"{folder}: not the files of {name}; remove the folder to download them again")
-    source = replace(source, location=name, layout=f"built-in {source.layout}")
+    source = replace(source, location=name, layout=f"{BUILT_IN} {source.layout}")
     return _renamed(source, builtin.classes) if builtin.classes else source
 
 
@@ -150,7 +150,7 @@ def _digits() -> Source:
     labels = [str(label) for label in _digits_table()[:, 64].tolist()]
     part = Part("digits", labels, image_bytes=64, split=None)
     names = [str(digit) for digit in range(10)]
-    return array_source("digits", "built-in handwritten digits, 8x8", [part], _digit_pixels, names)
+    return array_source("digits", f"{BUILT_IN} handwritten digits, 8x8", [part], _digit_pixels, names)
 
 
 def _digit_pixels(_part: str) -> Pixels:

@@ -55,6 +55,8 @@ def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path)
     if options.layout is not None and options.layout not in LAYOUTS:
         raise SourceError(f"no layout {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
     if location in BUILTIN:
+        if options.layout is not None:
+            raise SourceError(f"{location}: built-in, so its layout is known; leave --layout out, or give ./{location}")
         return _checked(location, open_builtin(location, cache), options)
     root = hub_folder(location, cache) if location.startswith("hf://") else Path(location).expanduser()
     if not root.exists():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAvera
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sagitta.errors import ConfigError
+from sagitta.loading import Loader
 from sagitta.models import SMOOTHED, Classifier
 from sagitta.run import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
@@ -26,8 +27,8 @@ class Checkpoints(Checkpoint):
         previous.ckpt                                   the one before it, until the training has ended
 
     ``last.ckpt`` is written after every epoch and inside of long ones: at most an epoch or ``SECONDS`` of work are
-    lost, whichever is less. Each file is there as a whole or not at all, and what a checkpoint calls the best files is
-    kept until the next one is written.
+    lost, whichever is less, and a validation, which is made anew as a whole. Each file is there as a whole or not at
+    all, and what a checkpoint calls the best files is kept until the next one is written.
 
     The loss is that of smoothed labels where training smooths them, see :data:`sagitta.models.SMOOTHED`; else, and
     where a run of version 0.1.0 is resumed, ``val_loss``.
@@ -58,6 +59,8 @@ class Checkpoints(Checkpoint):
         self._unfinished: dict[str, Any] | None = None  # what was measured of an epoch that is resumed
         self._resumed = False
         self._to_log: dict[str, Any] | None = None  # what Lightning logs only after a checkpoint is written
+        self._step_log: dict[str, Any] | None = None  # what a resumed run has logged of the step it stands at
+        self._validating = False  # a run is resumed in a validation
 
     @property
     def best_model_path(self) -> str:
@@ -75,7 +78,7 @@ class Checkpoints(Checkpoint):
         if not trainer.strategy.broadcast(better):
             return
         name = self._name(trainer.current_epoch, loss)
-        with _as_validated(trainer):
+        with _weights_swapped(trainer):  # to those that were validated
             _write(trainer, self.folder / name, weights_only=True)
         self._losses[name] = value
         for worse in sorted(self._losses, key=self._losses.__getitem__)[self.keep :]:
@@ -90,11 +93,19 @@ class Checkpoints(Checkpoint):
             for logger in trainer.loggers if values else ():
                 logger.log_metrics(values, step)
                 logger.save()
-            self._to_log = None
+            self._step_log, self._to_log = self._to_log, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a resumed run has of a time behind its checkpoint."""
+        """Remove what a resumed run has of a time behind its checkpoint, and know the epoch that it validates."""
         self._saved = time.monotonic()
+        if trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation:
+            self._validating = True
+            self._take_up(trainer, pl_module)
+            total: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            total.ready = total.started = total.completed
+            if trainer.is_last_batch and isinstance(pl_module, Classifier) and pl_module.measures is not None:
+                # No step of this epoch is left that would have Lightning log them at its end.
+                pl_module.log_dict(pl_module.measures.of_training(), on_step=False, on_epoch=True, batch_size=1)
         if self._resumed:
             behind = (path for path in self.folder.glob(f"{_NAME}*.ckpt") if _epoch_of(path) >= trainer.current_epoch)
             self._dropped += [path.name for path in behind if path.name not in self._losses]
@@ -104,7 +115,35 @@ class Checkpoints(Checkpoint):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Take up what had been measured of the epoch before it was interrupted; on the first rank, for them all."""
+        """Take up what had been measured of the epoch before it was interrupted."""
+        self._take_up(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave all batches of the epoch behind where a run is resumed in its validation."""
+        loader = trainer.train_dataloader
+        if self._validating and trainer.is_last_batch and isinstance(loader, Loader):
+            state = loader.state_dict()
+            if state["samples"] == 0:  # which its state calls the beginning of the next one
+                loader.load_state_dict(state | {"samples": len(loader) * state["global_batch"]})
+        self._validating = False
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write what a resumed run goes on from, in the middle of a validation that takes long."""
+        if trainer.world_size == 1 or (batch_idx + 1) % _AGREED == 0:
+            due = time.monotonic() - self._saved >= self.SECONDS
+            if self._can_validate_anew(trainer) and trainer.strategy.broadcast(due):
+                self.save_before_validation(trainer)
+
+    def _take_up(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up what had been measured, on the first rank for them all."""
         if self._unfinished is not None:
             if trainer.is_global_zero and isinstance(pl_module, Classifier) and pl_module.measures is not None:
                 pl_module.measures.resume(self._unfinished)
@@ -124,11 +163,26 @@ class Checkpoints(Checkpoint):
         """Write ``last.ckpt`` after so many batches of an epoch; returns whether a run can go on from there."""
         if not self._can_stop(trainer, batches):
             return False
-        values = {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
-        every = trainer.log_every_n_steps
-        logged = every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
-        self._save_last(trainer, values if logged else {}, inside=True)
+        self._save_last(trainer, _of_step(trainer), inside=True)
         return True
+
+    def save_before_validation(self, trainer: Any) -> bool:
+        """Write ``last.ckpt`` as it would have been before the present validation; returns whether that can be.
+
+        Lightning makes a validation anew if it stood in the middle of its first batch.
+        """
+        if not self._can_validate_anew(trainer):
+            return False
+        with _weights_swapped(trainer):  # back to those that are trained
+            self._save_last(trainer, _of_step(trainer), inside=True)
+        return True
+
+    def _can_validate_anew(self, trainer: Any) -> bool:
+        """Return whether a resumed run would come to the present validation, and have all that came before."""
+        over = 0 <= trainer.max_steps <= trainer.global_step  # then it would not even begin
+        planned = not trainer.should_stop and trainer.val_check_batch is not None  # by batches, not by time
+        applied = not trainer.fit_loop._should_accumulate()
+        return _keeps(trainer) and trainer.validating and planned and not over and applied  # none before the training
 
     def _can_stop(self, trainer: Any, batches: int) -> bool:
         """Return whether a resumed run could go on after so many batches of the epoch.
@@ -167,6 +221,8 @@ class Checkpoints(Checkpoint):
             logger.save()
         step = trainer.fit_loop.epoch_loop._batches_that_stepped - (not inside)
         known = {name: float(value) for name, value in values.items() if value is not None}
+        if inside and not known and self._step_log is not None and self._step_log["step"] == step:
+            known = self._step_log["values"]
         self._to_log = {
             "values": known | {"epoch": trainer.current_epoch} if known else {},
             "step": step,
@@ -187,10 +243,18 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what was measured of an unfinished epoch, which Lightning forgets."""
-        if self._to_log is not None and self._to_log["inside"] and isinstance(pl_module, Classifier):
+        """Add what was measured of an unfinished epoch, which Lightning forgets; set a validation back to its start."""
+        if self._to_log is None or not self._to_log["inside"]:
+            return
+        if isinstance(pl_module, Classifier):
             assert pl_module.measures is not None
             checkpoint["measured"] = pl_module.measures.unfinished()
+        if trainer.validating:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            before = progress["total"]["completed"] - progress["current"]["completed"]
+            for name, done in (("total", before), ("current", 0)):
+                progress[name] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+            progress["is_last_batch"] = False
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -244,7 +308,12 @@ def _write(trainer: pl.Trainer, path: Path, *, weights_only: bool = False, befor
         before: how a checkpoint that is there already is called from now on.
     """
     partial = path.with_suffix(_PARTIAL)
-    trainer.save_checkpoint(partial, weights_only=weights_only)
+    try:
+        trainer.save_checkpoint(partial, weights_only=weights_only)
+    except OSError:  # such as a full disk
+        with suppress(OSError):
+            partial.unlink()
+        raise
     if trainer.is_global_zero:
         if before is not None and path.exists():
             path.replace(before)
@@ -254,6 +323,14 @@ def _write(trainer: pl.Trainer, path: Path, *, weights_only: bool = False, befor
 
 def _epoch_of(path: Path) -> int:
     return int(path.name.removeprefix(_NAME).partition("-")[0])
+
+
+def _of_step(trainer: Any) -> dict[str, Any]:
+    """Return what Lightning logs of the present step."""
+    every = trainer.log_every_n_steps
+    if every <= 0 or (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every:
+        return {}
+    return {"train_loss_step": trainer.callback_metrics.get("train_loss_step")}
 
 
 def _of_epoch(name: str) -> bool:
@@ -266,8 +343,8 @@ def _keeps(trainer: Any) -> bool:
 
 
 @contextmanager
-def _as_validated(trainer: Any) -> Iterator[None]:
-    """Have the weights in place meanwhile that were validated: where they are averaged, the average."""
+def _weights_swapped(trainer: Any) -> Iterator[None]:
+    """Have the other weights in place meanwhile where they are averaged: in training the average, else the last."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
     for callback in averages:
         callback.on_validation_epoch_start(trainer, trainer.lightning_module)

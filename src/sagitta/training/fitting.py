@@ -37,8 +37,8 @@ from sagitta.run import (
     MEMBERS,
     check_free,
     held,
+    history_table,
     new_run_directory,
-    read_metrics,
     read_record,
     save_config,
     write_record,
@@ -319,6 +319,8 @@ def ended_early(run: Path) -> Iterator[None]:
     except BrokenPipeError:  # what it says, not what it writes
         raise
     except OSError as error:
+        if error.filename is None:  # in what Lightning has open
+            error.filename = str(run)
         raise SagittaError(f"{remedy_of(error)}; {_how_to_go_on(run)}") from None
 
 
@@ -334,7 +336,7 @@ def _diverged(run: Path, whole: Path) -> Iterator[None]:
 
 def _how_to_go_on(run: Path) -> str:
     if is_begun(run):
-        return f"the epochs that are finished are kept: sagitta fit --resume {run}"
+        return f"what was done up to its last checkpoint is kept: sagitta fit --resume {run}"
     return f"there is no checkpoint yet; it begins anew with: sagitta fit --resume {run}"
 
 
@@ -355,21 +357,23 @@ def _trainer(settings: Settings, *, callbacks: Iterable[pl.Callback] = (), **arg
 
 
 def validated(run: Path) -> dict[str, float]:
-    """Return the last training metrics and the validation metrics of the epoch with the lowest loss on ``val``."""
-    metrics = read_metrics(run)
-    result = {
-        name: values[-1] for name, values in metrics.items() if name.startswith("train_") and not name.endswith("_step")
-    }
-    losses, smoothed = metrics.get("val_loss", []), metrics.get(SMOOTHED, [])
-    if len(smoothed) == len(losses):
+    """Return the metrics of the epoch, and of the validation in it, with the lowest loss on ``val``, or of the last."""
+    table = history_table(run).to_pydict()
+    epochs = table["epoch"]
+    losses = table.get("val_loss", [])
+    smoothed = table.get(SMOOTHED, [])
+    if [loss is None for loss in smoothed] == [loss is None for loss in losses]:
         losses = smoothed
-    best = min(range(len(losses)), key=losses.__getitem__, default=None)
-    if best is not None:
-        result |= {
-            name: values[best]
-            for name, values in metrics.items()
-            if name.startswith("val_") and len(values) == len(losses)
-        }
+    known = [row for row, loss in enumerate(losses) if loss is not None]
+    best = min(known, key=losses.__getitem__, default=None)
+    result = {}
+    for name, values in table.items():
+        if name.startswith("train_") and not name.endswith("_step"):
+            there = [row for row, value in enumerate(values) if value is not None]
+            of_epoch = [row for row in there if best is not None and epochs[row] == epochs[best]]
+            result[name] = values[(of_epoch or there)[-1]]
+        elif name.startswith("val_") and best is not None and values[best] is not None:
+            result[name] = values[best]
     return result
 
 

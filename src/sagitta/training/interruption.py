@@ -13,9 +13,9 @@ from sagitta.training.checkpoints import Checkpoints
 class EndWhenAsked(Checkpoint):
     """Ends a training where a signal asked for it, on whichever device: after a step that all have finished.
 
-    It is the first one from which the run can go on, or the end of the epoch where a validation comes before. A second
-    signal ends the training at once. Among Lightning's checkpoints it comes after all other callbacks, so that what is
-    saved holds what they did.
+    It is the first one from which the run can go on, or the next batch of a validation, which is made anew then. A
+    second signal ends the training at once. Among Lightning's checkpoints it comes after all other callbacks, so that
+    what is saved holds what they did.
 
     Args:
         kept: writes what the run goes on from.
@@ -35,6 +35,20 @@ class EndWhenAsked(Checkpoint):
     ) -> None:
         """Save and end where that was asked for."""
         if (number := self._asked(trainer)) and self._kept.save_inside(trainer, batch_idx + 1):
+            raise Interrupted(number=number)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save what came before the validation, and end where that was asked for."""
+        if number := self._asked(trainer):
+            self._kept.save_before_validation(trainer)
             raise Interrupted(number=number)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,5 +1,6 @@
 """What a person sees of a training: a line an epoch, pictures of predictions, what it waits for."""
 
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from sagitta.dataset import SPLITS, plural
+from sagitta.files import write_atomic
 from sagitta.images import missing_core, prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
 from sagitta.models import Classifier, Task, task_of
@@ -112,9 +114,9 @@ class PredictionImages(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, rows: list[tuple[Image.Image, str, str, float]]) -> None:
         folder = self.folder or Path(trainer.default_root_dir) / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
-        grid = prediction_grid(rows)
-        grid.save(folder / f"epoch={trainer.current_epoch:02d}.png")
+        grid, encoded = prediction_grid(rows), io.BytesIO()
+        grid.save(encoded, "PNG")
+        write_atomic(folder / f"epoch={trainer.current_epoch:02d}.png", encoded.getvalue())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("predictions", np.asarray(grid), trainer.global_step, dataformats="HWC")
