@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -52,25 +51,6 @@ def test_classifier_trains_on_ordinary_dataloaders(tmp_path: Path) -> None:
     fit.fit(classifier, loader, loader)
     assert {"train_loss_epoch", "train_acc", "train_f1", "val_loss", "val_acc", "val_f1"} <= set(fit.callback_metrics)
     assert fit.test(classifier, loader, verbose=False)[0]["test_acc"] > 0.95
-
-
-class InterruptValidation(pl.Callback):
-    def on_validation_batch_end(self, *arguments: Any) -> None:
-        raise RuntimeError("interrupted")
-
-
-def test_metrics_are_those_of_every_batch_of_an_epoch_and_of_no_interrupted_one(tmp_path: Path) -> None:
-    classifier = Classifier("simple-cnn", num_classes=2, preprocessing=PREPROCESSING.to_dict(), lr=3e-3)
-    loader = DataLoader(stripes(100), 8)
-    fit = trainer(tmp_path, 1)
-    fit.callbacks.append(InterruptValidation())
-    with pytest.raises(RuntimeError, match="interrupted"):
-        fit.fit(classifier, loader, loader)
-    fit = trainer(tmp_path, 2)
-    fit.fit(classifier, loader, loader)
-    logged = {name: float(value) for name, value in fit.callback_metrics.items() if name.startswith("val_")}
-    (again,) = fit.validate(classifier, loader, verbose=False)
-    assert logged == pytest.approx(again, abs=1e-6) and set(logged) == {"val_loss", "val_acc", "val_f1"}
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:

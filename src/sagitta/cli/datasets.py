@@ -4,7 +4,6 @@ import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from sagitta.cli.libraries import load_arrow
 from sagitta.cli.options import DATA_HELP, Command, byte_size, whole
 from sagitta.errors import ConfigError
 from sagitta.terminal import show
@@ -45,7 +44,6 @@ def convert(argv: list[str]) -> None:
     options = {name: getattr(a, name) for name in (*names, *own)} | shares
     options["min_images"] = None if a.min_images is None else count("--min-images", a.min_images)
     options["allow_group_overlap"] = bool(a.allow_group_overlap)
-    load_arrow()
     info = run_convert(a.source, a.out, **options).info
     counts = ", ".join(f"{name} {split.rows}" for name, split in info.splits.items())
     show(

@@ -4,7 +4,6 @@ import shlex
 import time
 from pathlib import Path
 
-from sagitta.cli.libraries import load
 from sagitta.cli.options import DATA_HELP, Command, whole
 from sagitta.terminal import show
 
@@ -106,7 +105,6 @@ def ensemble(argv: list[str]) -> None:
 def _remember(name: str, argv: list[str]) -> None:
     """Put the command into the record of the run; what the import brings is not needed for help."""
     began = time.monotonic()
-    load()
     from sagitta.run import BEGAN, COMMAND
 
     BEGAN.set(began)

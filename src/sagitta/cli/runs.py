@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from sagitta.cli.libraries import load
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
 from sagitta.errors import ConfigError
 from sagitta.terminal import show
@@ -41,7 +40,6 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
-    load()
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.ranks import is_first_process
 
@@ -51,7 +49,6 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> None:
     """Classify image files."""
-    load()
     from sagitta.dataset import plural
     from sagitta.evaluation import check_output, list_files, reduced, write_predictions
     from sagitta.verbs import predict_table

@@ -223,11 +223,6 @@ class Classifier(pl.LightningModule):
         decided = {name: getattr(self.recipe, name) for name in BY_RECIPE}
         self.hparams.update(decided | self._agreement.hyper_parameters())
 
-    def setup(self, stage: str) -> None:
-        """Forget the sums of an epoch that was interrupted."""
-        if self.measures is not None:
-            self.measures.reset()
-
     def configure_model(self) -> None:
         """Prepare for what the Trainer's DataModule knows; called by Lightning before training and testing."""
         trainer = self._attached
@@ -380,12 +375,10 @@ class Classifier(pl.LightningModule):
         smoothed = None
         if fitting and stage == "val" and self.recipe and self.recipe.label_smoothing:
             smoothed = self.task.loss(logits, labels, None, self.recipe.label_smoothing)
-        begun = self.measures.begun(stage)
         epoch = self.measures.update(stage, loss, logits.detach(), labels, fitting=fitting, smoothed=smoothed)
         if training:
             self.log("train_loss_step", loss, on_step=True, on_epoch=False, prog_bar=True)
-        if not begun:  # Lightning reads them at the end of the epoch; handing over takes longer than an update
-            self.log_dict(epoch, on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels))
+        self.log_dict(epoch, on_step=False, on_epoch=True, prog_bar=not training, batch_size=len(labels))
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor, training: bool) -> Tensor:

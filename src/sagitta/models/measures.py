@@ -51,16 +51,6 @@ class Measures(nn.Module):
             if mean.dtype != torch.float32:
                 mean.set_dtype(torch.float32)
 
-    def begun(self, stage: str) -> bool:
-        """Return whether a batch of this epoch was taken in."""
-        loss: Any = self.losses[f"{stage}_loss"]
-        return bool(loss.update_called)
-
-    def reset(self) -> None:
-        """Forget every sum."""
-        for metric in (*self.losses.values(), *self.summed.values(), self.predictions):
-            metric.reset()  # type: ignore[operator]  # torch's types know modules only
-
     def update(
         self,
         stage: str,
@@ -71,7 +61,7 @@ class Measures(nn.Module):
         fitting: bool,
         smoothed: Tensor | None = None,
     ) -> dict[str, Any]:
-        """Take in a batch; returns what is to be logged of its epoch, by name, with its first batch.
+        """Take in a batch; returns what is to be logged of its epoch, by name.
 
         Args:
             stage: ``train``, ``val`` or ``test``.
