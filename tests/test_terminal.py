@@ -17,6 +17,11 @@ def test_a_line_is_broken_between_words_alone(wide: int) -> None:
     assert all(len(line) <= wide or len(line.split()) == 1 for line in lines)
 
 
+def test_a_command_at_the_end_of_a_line_can_be_copied() -> None:
+    lines = wrapped("what was done up to its last checkpoint is kept: sagitta fit --resume runs/photos-1", 60, "  ")
+    assert lines == ["what was done up to its last checkpoint is kept:", "  sagitta fit --resume runs/photos-1"]
+
+
 def test_letters_of_two_cells_count_twice() -> None:
     assert wrapped("猫猫猫 犬犬犬", 8) == ["猫猫猫", "犬犬犬"]
 

@@ -33,6 +33,8 @@ def show(text: str, stream: TextIO | None = None) -> None:
 def wrapped(text: str, wide: int, indent: str = "") -> list[str]:
     """Return one line of text in several, none broken within a word; a word that is wider has a line of its own.
 
+    A command at its end counts as a word, so that it can be copied.
+
     Args:
         text: leading spaces and columns of a table that fits stay as they are.
         wide: cells, of which a letter of East Asia takes two.
@@ -42,7 +44,8 @@ def wrapped(text: str, wide: int, indent: str = "") -> list[str]:
         return [text]
     lines: list[str] = []
     line = text[: len(text) - len(text.lstrip())]
-    for word in text.split():
+    before, colon, command = text.rpartition(": sagitta ")
+    for word in [*f"{before}:".split(), f"sagitta {command}"] if colon else text.split():
         joined = f"{line} {word}" if line.strip() else f"{line}{word}"
         if line.strip() and cell_len(joined) > wide:
             lines.append(line)

@@ -70,7 +70,7 @@ def test_a_whole_dataset(root: Path) -> None:
 @pytest.mark.parametrize(
     ("inside", "line"),
     [
-        (b"IDAT", "row 0: not the image that was converted"),
+        (b"IDAT", "row 0 (cat/1.png): not the image that was converted"),
         (b"cat/1", "rows 0 to 19: column image.path is not as it was written"),
         (b"PNG\3\0\0\0PNG", "rows 0 to 19: column format is not as it was written"),
     ],
@@ -221,14 +221,17 @@ def test_images_that_somebody_has_compressed_are_verified_too(root: Path) -> Non
     images[3]["bytes"] = images[4]["bytes"]
     other = pa.array(images, table.schema.field("image").type)
     pq.write_table(table.set_column(0, table.schema.field("image"), other), path, compression="zstd")
-    assert damage(root).startswith(f"{path}, row 3: not the image that was converted")
+    name = images[3]["path"]
+    assert damage(root).startswith(f"{path}, row 3 ({name}): not the image that was converted")
 
 
 def test_of_many_images_the_first_are_named(root: Path) -> None:
     path = root / "train" / "00000.parquet"
     path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDAX"))
     result = verify(root)
-    assert [line.partition(": ")[0] for line in result.damage[:-1]] == [f"{path}, row {row}" for row in range(10)]
+    names = [image["path"] for image in pq.read_table(path, columns=["image"])["image"].to_pylist()[:10]]
+    wanted = [f"{path}, row {row} ({name})" for row, name in enumerate(names)]
+    assert [line.partition(": ")[0] for line in result.damage[:-1]] == wanted
     assert result.damage[-1].startswith(f"{path}: more images than these 10") and len(result.damage) == 11
 
 

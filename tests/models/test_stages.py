@@ -1,6 +1,7 @@
 """A head that sees every stage: what it is given, for which networks, and that nothing else changes."""
 
 import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,11 @@ def test_other_parameters_keep_names_values_and_layers(name: str) -> None:
     same = [key for key, value in before.state_dict().items() if torch.equal(value, after.state_dict()[key])]
     assert [key for key in before.state_dict() if key not in same] == [f"{head}.weight", f"{head}.bias"]
     assert type(after).__module__ == type(before).__module__
-    copied = copy.deepcopy(after)
     images = images_for(name)
-    with torch.inference_mode():
-        assert torch.equal(copied(images), after(images))
+    for copied in (copy.deepcopy(after), pickle.loads(pickle.dumps(after))):
+        with torch.inference_mode():
+            assert torch.equal(copied(images), after(images))
+        assert stage_widths(copied) == stage_widths(after)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v3_small", "deit_tiny_distilled_patch16_224"])

@@ -16,7 +16,7 @@ from sagitta.models.checkpoint import load_classifier
 from sagitta.models.networks import build_network
 from sagitta.models.stages import stage_widths
 from sagitta.run import find_checkpoint
-from sagitta.training.solving import Solved, features_for, solve
+from sagitta.training.solving import Solved, features_for, fit_either, solve
 
 
 def make_stripes(folder: Path, each: int) -> Path:
@@ -101,6 +101,69 @@ def test_the_last_features_stay_where_stages_are_not_surely_better(work: Path) -
     classifier, found = solved(data, "knowing.pth")
     assert found.store.folder.name.startswith("test_resnet+stages-")  # they were looked at
     assert classifier.hparams["stages"] is False and "stage" not in found.head.method
+
+
+def test_stages_without_finite_numbers_are_not_seen_and_such_features_are_refused(work: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 4
+    for wrong in (np.nan, np.inf):
+        vectors = rng.normal(size=(40, 12)).astype(np.float32)
+        vectors[7, 2] = wrong
+        head = fit_either(vectors, labels, (4, 2), 4)
+        assert head.weight.shape == (4, 6) and np.isfinite(head.weight).all()
+    weights = torch.load("knowing.pth")
+    weights["conv1.0.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(weights, "broken.pth")
+    make_stripes(work / "stripes", 12)
+    probe = ["probe", "stripes", "--model", "test_resnet", "--weights", "broken.pth", "--image-size", "32"]
+    assert main(probe) == 2
+
+
+def test_stages_count_where_the_last_features_are_always_the_same() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    vectors = np.zeros((60, 9), np.float32)
+    vectors[:, :3] = np.eye(3)[labels] + rng.normal(size=(60, 3)) / 10
+    vectors[:, 3:5] = 0.5  # a stage that is always the same
+    head = fit_either(vectors.copy(), labels, (3, 2), 3)
+    assert head.weight.shape == (3, 9) and np.isfinite(head.weight).all() and not head.weight[:, 3:5].any()
+    assert ((vectors @ head.weight.T + head.bias).argmax(axis=1) == labels).all()
+
+
+def test_a_run_of_before_there_were_stages_keeps_its_head(work: Path) -> None:
+    """Its checkpoints do not say what the head sees; what is refitted at the end of a resumed fit is the same."""
+    make_stripes(work / "stripes", 24)
+    fit = [
+        "fit",
+        "stripes",
+        "--model",
+        "test_resnet",
+        "--weights",
+        "ignorant.pth",
+        "--image-size",
+        "32",
+        "--lr",
+        "1e-9",
+    ]
+    assert main([*fit, "--epochs", "1", "--batch-size", "8", "--model.stages", "false", "--out", "run"]) == 0
+    for path in Path("run/checkpoints").iterdir():
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["hyper_parameters"]["stages"]
+        torch.save(checkpoint, path)
+    config = Path("run/config.yaml")
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "stages" not in line))
+    assert "refitted" in json.loads(Path("run/run.json").read_text())["best_checkpoint"]
+    assert main(["fit", "--resume", "run", "--epochs", "2"]) == 0
+    kept = load_classifier(find_checkpoint(Path("run")))
+    assert kept.network is not None and not stage_widths(kept.network) and kept.hparams["stages"] is False
+
+
+def test_weights_of_another_network_are_said_to_be_so(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_stripes(work / "stripes", 12)
+    fit = ["fit", "stripes", "--image-size", "32", "--epochs", "0", "--model.stages", "true"]
+    assert main([*fit, "--model", "test_resnet", "--weights", "ignorant.pth", "--out", "run"]) == 0
+    assert main(["fit", "stripes", "--model", "resnet20", "--weights", "run", "--epochs", "1"]) == 2
+    assert "these weights are of another network" in capsys.readouterr().err
 
 
 def test_few_rows_a_class_are_not_looked_at(work: Path) -> None:

@@ -97,11 +97,16 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 def _dotted(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Take ``--group.name value`` and ``--group.name=value`` out of the arguments; returns both parts."""
-    values, rest, words = {}, [], list(argv)
+    values: dict[str, str] = {}
+    rest, words = [], list(argv)
     while words:
         name, equals, value = (word := words.pop(0)).partition("=")
         if not (name.startswith("--") and "." in name):
             rest.append(word)
+        elif name.endswith("+") and name[2:] in values:  # of others the last one counts, as everywhere
+            raise ConfigError(
+                f"{name}: is given twice, and only the last would count; give a list of them in a --config"
+            )
         elif equals:
             values[name[2:]] = value
         elif words and not words[0].startswith("--"):

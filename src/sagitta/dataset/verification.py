@@ -202,4 +202,12 @@ class _Shard:
                 start = int(offsets[row])
                 image = data[start : start + int(lengths[row])] if start >= 0 else groups.read(0, row)
                 if image is None or content_hash(image) != wanted:
-                    yield f"{self.path}, row {row}: not the image that was converted; {_REMEDY}"
+                    yield f"{self.path}, row {row}{self._photo(row)}: not the image that was converted; {_REMEDY}"
+
+    def _photo(self, row: int) -> str:
+        """Return the name that a row's photo had at its source, in brackets; empty where it is not known."""
+        try:
+            names = read_column([self.path], "image.path")
+        except DatasetError:  # its pages are named
+            return ""
+        return "" if names is None else f" ({names[row].as_py()})"

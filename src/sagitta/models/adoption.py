@@ -42,10 +42,11 @@ class FirstWeights:
         """The open file."""
         return None if self.path is None else open_weights(self.path)
 
-    def sees_stages(self, class_names: Sequence[str] | None) -> bool:
-        """Return whether a run's head for the same classes sees every stage of the network."""
+    def sees_stages(self, name: str, class_names: Sequence[str] | None) -> bool:
+        """Return whether it is a head for the same network and classes, and sees every stage."""
         fields = {} if self.file is None else self.file.fields
-        return bool(fields.get("stages")) and (class_names is None or list(class_names) == fields.get("class_names"))
+        same = fields.get("name") == name and (class_names is None or list(class_names) == fields.get("class_names"))
+        return same and bool(fields.get("stages"))
 
     def close(self) -> None:
         """Forget the file's tensors."""

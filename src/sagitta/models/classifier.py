@@ -255,7 +255,7 @@ class Classifier(pl.LightningModule):
         how, first = self._agreement.input, self._agreement.first
         self.new_head = first.pretrained
         self.network = build_network(self.name, self.num_classes, how.channels, how.size, pretrained=first.pretrained)
-        if self._stages or (self._stages is None and first.sees_stages(self._agreement.class_names)):
+        if self._stages or (self._stages is None and first.sees_stages(self.name, self._agreement.class_names)):
             self.decide_stages(True)
         if (weights := first.file) is not None:
             self.weights_report, self.new_head = load_weights(self.network, weights, self._agreement.class_names)
@@ -347,6 +347,8 @@ class Classifier(pl.LightningModule):
             self._agreement.settled(getattr(trainer, "datamodule", None), fresh=False)
         if (trainer := self._attached) is not None and trainer.precision == "64-true":
             self.double()  # Lightning does it after the weights are there, which float32 would have rounded
+        if self.network is not None:  # its head is what it is, whether the checkpoint says so or is older
+            self.decide_stages(bool(stage_widths(self.network)))
         before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
         self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
 

@@ -25,7 +25,13 @@ class _EveryStage(nn.Module):
     seen_widths: tuple[int, ...]
     seen_by: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled by what the class is made of, since no module has it."""
+        own, seen = type(self).__bases__[1], (self.seen_stages, self.seen_widths, self.seen_by)
+        return _revived, (own, *seen), vars(self)
+
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of images (B, C, H, W)."""
         network: Any = self
         last, stages = network.forward_intermediates(images, indices=list(self.seen_stages))
         pooled = [F.normalize(stage.mean((2, 3)), dim=1) for stage in stages]
@@ -97,7 +103,17 @@ def see_stages(network: nn.Module, name: str, size: tuple[int, int], channels: i
     assert isinstance(layer, nn.Linear)
     width = sum(stages.values()) + layer.in_features
     network.set_submodule(head, nn.Linear(width, layer.out_features, device=layer.weight.device))
-    own = type(network)  # a class of its own, in the same module, where timm looks for what belongs to the network
-    seen = {"seen_stages": tuple(stages), "seen_widths": tuple(stages.values()), "seen_by": head}
-    network.__class__ = type(own.__name__, (_EveryStage, own), {"__module__": own.__module__, **seen})
+    network.__class__ = _class(type(network), tuple(stages), tuple(stages.values()), head)
     return network
+
+
+def _class(own: type[nn.Module], stages: tuple[int, ...], widths: tuple[int, ...], head: str) -> type[nn.Module]:
+    """Return the class of networks like ``own`` whose head sees stages, in the module that timm looks into."""
+    seen = {"seen_stages": stages, "seen_widths": widths, "seen_by": head}
+    return type(own.__name__, (_EveryStage, own), {"__module__": own.__module__, **seen})
+
+
+def _revived(own: type[nn.Module], stages: tuple[int, ...], widths: tuple[int, ...], head: str) -> nn.Module:
+    """Return an empty network of such a class, for what is unpickled or copied."""
+    seeing = _class(own, stages, widths, head)
+    return seeing.__new__(seeing)

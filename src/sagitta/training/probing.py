@@ -358,10 +358,10 @@ def probe_notes(record: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{plural(alone, 'image')} more {'is' if alone == 1 else 'are'} not judged: without it, or those that "
                 "belong to it, its class would have none to learn from; expect such to be wrong"
             )
-    if best.get("stages"):
+    if seeing := [each["model"] for each in record if each.get("stages")]:
         notes.append(
-            "the head sees every stage of the network, which is surely better here than its last features alone, on "
-            "images that neither has seen"
+            f"the head of {' and of '.join(seeing)} sees every stage of the network: on images that neither has seen, "
+            "it is better than one that sees the last features alone, by more than chance"
         )
     if best["test_acc"] is None:
         notes.append("there is no test set: these figures are all there is")

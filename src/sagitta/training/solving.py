@@ -41,6 +41,7 @@ from sagitta.training.head import ENOUGH, Head, fit_head, log_losses, surely_bet
 
 _MANY = 200_000  # features * classes from which a second head takes too long beside the features
 _MUCH = 200_000_000  # rows * features from which vectors of every stage are too large for memory
+_ALIKE = 1e-9  # variance of vectors of length one, below which they are the same but for rounding
 _SHARE = 0.5  # of the spread of the last features, for each stage
 
 
@@ -108,6 +109,8 @@ def fit_either(
     if not widths:
         return fit_head(vectors, labels, **how)
     plain = fit_head(vectors[:, sum(widths) :].copy(), labels, **how) if undecided else None
+    if plain is not None and not np.isfinite(vectors[:, : sum(widths)]).all():
+        return plain
     scale = _scale(vectors, widths)
     vectors *= scale
     wide = fit_head(vectors, labels, **how)
@@ -173,7 +176,7 @@ def solve(
         verbose: show progress.
 
     Raises:
-        ConfigError: the network does not end in one linear layer.
+        ConfigError: the network does not end in one linear layer, or its features are not finite.
         DatasetError: an image cannot be decoded.
     """
     assert classifier.network is not None
@@ -197,11 +200,16 @@ def solve(
     rows = [data.shards.splits[name] for name in fitted]
     labels = np.concatenate([split.labels for split in rows])
     features = store.read(pa.concat_arrays([split.content_hashes for split in rows]))
-    undecided = not stage_widths(classifier.network)
+    undecided, widths = not stage_widths(classifier.network), stage_widths(body)
+    if not np.isfinite(features[:, sum(widths) if undecided else 0 :]).all():
+        raise ConfigError(
+            f"model {classifier.name!r}: its features are not finite numbers, so its weights are damaged, or not made "
+            "for such input; take other weights"
+        )
     how: Any = {"units": units_of(*identities(rows)), "seed": data.seed, "undecided": undecided}
-    head = fit_either(features, labels, stage_widths(body), data.num_classes, **how)
+    head = fit_either(features, labels, widths, data.num_classes, **how)
     if undecided:
-        classifier.decide_stages(len(head.weight.T) == features.shape[1] and bool(stage_widths(body)))
+        classifier.decide_stages(bool(widths) and head.weight.shape[1] == features.shape[1])
     if classifier.class_weights:
         head = _weighed(head, labels)
     _, layer_name = split_head(classifier.network, classifier.name)
@@ -229,9 +237,10 @@ def _scale(vectors: Floats, widths: Sequence[int]) -> Floats:
     """Return factors (D,) by which each stage has a quarter of the variance of the last features."""
     scale = np.ones(vectors.shape[1], np.float32)
     ends = np.cumsum([0, *widths])
-    whole = vectors[:, ends[-1] :].var(axis=0).sum()
+    whole = vectors[:, ends[-1] :].var(axis=0).sum() or 1.0  # 0 where the last features are always the same
     for start, end in itertools.pairwise(ends):
-        scale[start:end] = _SHARE * np.sqrt(whole / max(vectors[:, start:end].var(axis=0).sum(), 1e-12))
+        own = vectors[:, start:end].var(axis=0).sum()  # of vectors of length one
+        scale[start:end] = _SHARE * np.sqrt(whole / own) if own > _ALIKE else 0.0
     return scale
 
 
