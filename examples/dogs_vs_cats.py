@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import sagitta
 from sagitta import Classifier, ImageData
-from sagitta.run import append_test_log
+from sagitta.evaluation import append_test_log
 
 
 def main() -> None:
@@ -42,7 +42,8 @@ def main() -> None:
     )
     trainer.fit(model := Classifier(args.model, lr=1e-3), data)
     results = trainer.test(model, data, ckpt_path=checkpoints.best_model_path, weights_only=True)
-    append_test_log(Path(), str(parquet), checkpoints.best_model_path, results[0])
+    tested = {"dataset": str(parquet), "checkpoint": checkpoints.best_model_path}
+    append_test_log(Path(), tested | results[0])
 
 
 if __name__ == "__main__":

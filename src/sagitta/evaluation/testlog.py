@@ -53,7 +53,7 @@ def record_test(run: Path, source: str, model: str, evaluation: Evaluation, *, f
         how = {"dataset": source, "checkpoint": model, "tta": "flip" if flip else ""}
         about = {} if evaluation.tested is None else evaluation.tested.log()
         where = {"predictions": (folder / PREDICTIONS_FILE).relative_to(run).as_posix()}
-        _append(run, how | about | where | evaluation.log())
+        append_test_log(run, how | about | where | evaluation.log())
     return replace(evaluation, folder=folder)
 
 
@@ -66,8 +66,14 @@ def read_test_log(run: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def _append(run: Path, line: Mapping[str, Any]) -> None:
-    """Add one line to ``test_logs.csv``; what is there stays, and a new column is empty before."""
+@rank_zero_only
+def append_test_log(run: Path, line: Mapping[str, Any]) -> None:
+    """Add one line to ``test_logs.csv``; what is there stays, and a new column is empty before.
+
+    Args:
+        run: its directory, or any folder.
+        line: values by column: ``dataset``, ``checkpoint`` and every metric, by full name.
+    """
     rows = [*read_test_log(run), line]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
