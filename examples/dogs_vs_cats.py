@@ -43,7 +43,7 @@ def main() -> None:
     trainer.fit(model := Classifier(args.model, lr=1e-3), data)
     results = trainer.test(model, data, ckpt_path=checkpoints.best_model_path, weights_only=True)
     tested = {"dataset": str(parquet), "checkpoint": checkpoints.best_model_path}
-    append_test_log(Path(), tested | results[0])
+    append_test_log(Path(), {**tested, **results[0]})
 
 
 if __name__ == "__main__":
