@@ -348,7 +348,7 @@ class Classifier(pl.LightningModule):
         if (trainer := self._attached) is not None and trainer.precision == "64-true":
             self.double()  # Lightning does it after the weights are there, which float32 would have rounded
         if self.network is not None:  # its head is what it is, whether the checkpoint says so or is older
-            self.decide_stages(bool(stage_widths(self.network)))
+            self._stages = bool(stage_widths(self.network))
         before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
         self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
 
