@@ -97,12 +97,12 @@ def fit_either(
     """Return the head of vectors, or that of the last features at their end where these are not surely worse.
 
     Args:
-        vectors: (N, D), changed in place.
-        labels: (N,), as for :func:`sagitta.training.fit_head`, and so the next but one and the ones behind it.
+        vectors: (N, D) float32, changed in place.
+        labels: (N,) int64.
         widths: of the stages before the last features; where there are none, there is nothing to decide.
-        classes: see there.
-        units: see there.
-        seed: see there.
+        classes: as for :func:`sagitta.training.fit_head`.
+        units: likewise.
+        seed: likewise.
         undecided: whether the last features alone are tried, too.
     """
     how: Any = {"classes": classes, "units": units, "seed": seed}
