@@ -5,6 +5,7 @@ from .classifier import Classifier as Classifier
 from .features import FeatureStore as FeatureStore
 from .features import Floats as Floats
 from .features import Ints as Ints
+from .features import check_head as check_head
 from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head

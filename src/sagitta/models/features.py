@@ -34,7 +34,7 @@ from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
-from sagitta.models.networks import head_names
+from sagitta.models.networks import head_names, linear_head
 from sagitta.pool import ahead
 
 Floats = npt.NDArray[np.float32]
@@ -49,13 +49,22 @@ def split_head(network: nn.Module, name: str) -> tuple[nn.Module, str]:
     Raises:
         ConfigError: the network does not end in one linear layer.
     """
-    heads = head_names(network)
-    if len(heads) != 1 or not isinstance(network.get_submodule(heads[0]), nn.Linear):
-        found = ", ".join(heads) or "none"
-        raise ConfigError(f"model {name!r}: a probe replaces one last linear layer, here the head is {found}; use fit")
+    head, _ = check_head(network, name)
     body = copy.deepcopy(network)
-    body.set_submodule(heads[0], nn.Identity())
-    return body.eval().requires_grad_(False), heads[0]
+    body.set_submodule(head, nn.Identity())
+    return body.eval().requires_grad_(False), head
+
+
+def check_head(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
+    """Return name and module of a network's last linear layer.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+    """
+    if (head := linear_head(network)) is None:
+        found = ", ".join(head_names(network)) or "none"
+        raise ConfigError(f"model {name!r}: a probe replaces one last linear layer, here the head is {found}; use fit")
+    return head
 
 
 def prepare(body: nn.Module) -> nn.Module:

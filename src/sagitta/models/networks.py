@@ -289,6 +289,13 @@ def head_names(network: nn.Module) -> tuple[str, ...]:
     return tuple(linear[-1:])
 
 
+def linear_head(network: nn.Module) -> tuple[str, nn.Linear] | None:
+    """Return name and module of a network's head where that is one linear layer, else None."""
+    heads = head_names(network)
+    layer = network.get_submodule(heads[0]) if len(heads) == 1 else None
+    return (heads[0], layer) if isinstance(layer, nn.Linear) else None
+
+
 def layer_numbers(network: nn.Module) -> dict[str, int]:
     """Return for each parameter the number of its layer, 0 next to the image; the highest is the head alone.
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import head_names
+from sagitta.models.networks import linear_head
 
 _MOST, _FEWER = 5, 4  # stages; where there are more, as many blocks of one size as transformers have, four
 
@@ -57,10 +57,10 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
         size: (height, width) of images.
         channels: of images.
     """
-    heads = head_names(network)
-    if len(heads) != 1 or not isinstance(layer := network.get_submodule(heads[0]), nn.Linear):
+    if (head := linear_head(network)) is None:
         return {}
     timm: Any = network
+    _, layer = head
     training = {module: module.training for module in network.modules()}
     try:
         with torch.inference_mode():
@@ -96,11 +96,10 @@ def see_stages(network: nn.Module, name: str, size: tuple[int, int], channels: i
     Raises:
         ConfigError: its head can see nothing but the last features.
     """
-    if not (stages := stages_of(network, size, channels)):
+    found = linear_head(network)
+    if found is None or not (stages := stages_of(network, size, channels)):
         raise ConfigError(f"model {name!r}: its head can see the last features only; leave --model.stages out")
-    head = head_names(network)[0]
-    layer = network.get_submodule(head)
-    assert isinstance(layer, nn.Linear)
+    head, layer = found
     width = sum(stages.values()) + layer.in_features
     network.set_submodule(head, nn.Linear(width, layer.out_features, device=layer.weight.device))
     network.__class__ = _class(type(network), tuple(stages), tuple(stages.values()), head)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import minimize, minimize_scalar
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -299,8 +300,6 @@ class _Logistic(_Kind):
             gradient = torch.cat([torch.addmm(penalty * weight, z.T, error), error.sum(dim=0, keepdim=True)])
             return float(value), (gradient * step).flatten().double().cpu().numpy()
 
-        from scipy.optimize import minimize
-
         first = (start / step).flatten().double().cpu().numpy()
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 100, "ftol": close, "gtol": 0})
         return torch.from_numpy(found.x).to(z.device, torch.float32).view_as(start) * step
@@ -373,8 +372,6 @@ def _temper(logits: Tensor, labels: Tensor, spread: float) -> tuple[float, float
 
     if not spread:
         return 1.0, loss(0.0)
-    from scipy.optimize import minimize_scalar
-
     found = minimize_scalar(
         lambda exponent: loss(exponent) + (exponent / spread) ** 2 / 2 / len(labels),
         bounds=(-6, 6),
@@ -390,8 +387,6 @@ def _threads(work: float) -> Iterator[None]:
 
     SciPy's BLAS has a pool of its own: the threads of either wait by spinning, and take the cores from the other's.
     """
-    import scipy.optimize  # noqa: F401  # not above: a training from scratch does without; nor later: its pool is limited
-
     before = torch.get_num_threads()
     try:
         if work < _SMALL:

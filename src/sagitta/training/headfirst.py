@@ -24,7 +24,7 @@ from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import Digests, digests_of, keep_seen, read_seen, seen_of
 from sagitta.loading import ImageData
-from sagitta.models import Classifier, Floats, load_classifier, split_head
+from sagitta.models import Classifier, Floats, check_head, load_classifier
 from sagitta.ranks import is_first_process
 from sagitta.run import CONFIG_FILE, read_record, run_of, write_record
 from sagitta.settings import Settings
@@ -68,7 +68,7 @@ def solvable(data: ImageData, classifier: Classifier) -> bool:
         return False
     try:
         check_labelled(data, ("train",))
-        split_head(classifier.network, classifier.name)
+        check_head(classifier.network, classifier.name)
     except ConfigError:
         return False
     return True

@@ -30,6 +30,7 @@ from sagitta.models import (
     Floats,
     Ints,
     balanced_weights,
+    check_head,
     extract,
     prepare,
     see_stages,
@@ -145,12 +146,10 @@ def features_for(
     """
     assert classifier.network is not None
     network, name, classes = classifier.network, classifier.name, data.num_classes
-    body, layer = split_head(network, name)
-    rows, last = sum(len(data.shards.splits[each]) for each in fitted), network.get_submodule(layer)
-    assert isinstance(last, nn.Linear)
-    if worth_a_look(rows, last.in_features, classes) and classifier.may_see_stages:
-        wide = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
-        body, _ = split_head(wide, name)
+    rows, (_, layer) = sum(len(data.shards.splits[each]) for each in fitted), check_head(network, name)
+    if worth_a_look(rows, layer.in_features, classes) and classifier.may_see_stages:
+        network = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
+    body, _ = split_head(network, name)
     return body, FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, preprocessing)
 
 
@@ -212,9 +211,7 @@ def solve(
         classifier.decide_stages(bool(widths) and head.weight.shape[1] == features.shape[1])
     if classifier.class_weights:
         head = _weighed(head, labels)
-    _, layer_name = split_head(classifier.network, classifier.name)
-    layer = classifier.network.get_submodule(layer_name)
-    assert isinstance(layer, nn.Linear)
+    _, layer = check_head(classifier.network, classifier.name)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weight))
         layer.bias.copy_(torch.from_numpy(head.bias))
