@@ -87,6 +87,24 @@ def test_a_disk_without_locks_is_named(tmp_path: Path, no_locks: dict[str, str])
     assert (done.stdout, done.stderr) == ("held\n", "")
 
 
+_RECORDS = """
+from pathlib import Path
+import pyarrow as pa
+from sagitta.evaluation import record_test
+from sagitta.evaluation.result import Evaluation
+for _ in range(2):
+    record_test(Path("run"), "digits", "a.ckpt", Evaluation({}, {}, [], pa.table({"path": ["a.png"]})))
+"""
+
+
+def test_a_disk_without_locks_keeps_tests_all_the_same(tmp_path: Path, no_locks: dict[str, str]) -> None:
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", _RECORDS]
+    done = subprocess.run(command, cwd=tmp_path, env=no_locks, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "run/tests").iterdir()) == ["001-digits", "002-digits"]
+
+
 _WRITES = """
 import pathlib, sys
 from sagitta.files import new_file

@@ -43,12 +43,11 @@ def record_test(run: Path, source: str, model: str, evaluation: Evaluation, *, f
     tests = run / TESTS
     with ExitStack() as together:
         together.enter_context(lock(tests / _LOCK, needed=False))
-        together.callback((tests / _LOCK).unlink, missing_ok=True)
         together.callback(_finish, run)
         _finish(run)
         folder = tests / _free_name(run, source)
         partial = folder.with_name(f".{folder.name}{_PARTIAL}")
-        partial.mkdir()
+        partial.mkdir(parents=True)  # where the disk has no locks, nobody has made its folder
         evaluation.write(partial)
         how = {"dataset": source, "checkpoint": model, "tta": "flip" if flip else ""}
         about = {} if evaluation.tested is None else evaluation.tested.log()
