@@ -14,7 +14,7 @@ from sagitta.evaluation import one_classifier, quiet
 from sagitta.exporting import reader
 from sagitta.exporting.formats import check_format
 from sagitta.exporting.graph import Graph, an_input, specification
-from sagitta.exporting.proof import Proof, prove, write_images
+from sagitta.exporting.proof import ExportError, Proof, prove, write_images
 from sagitta.files import check_place
 from sagitta.loading import ImageData
 from sagitta.models import Classifier
@@ -91,7 +91,11 @@ def export(run: Path, to: str = "onnx", out: Path | None = None, *, data: str | 
         files.mkdir()
         split, listed, called = write_images(images, files)
         metadata = _metadata(classifier, folder)
-        form.write(graph, an_input(how, 2), metadata, work / form.file)
+        try:
+            form.write(graph, an_input(how, 2), metadata, work / form.file)
+        except Exception as error:  # exporters raise whatever comes of an operation that they do not know
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ExportError(f"{classifier.name} cannot be written as {to}: {reason}") from error
         (work / PREPROCESSING_FILE).write_text(metadata["preprocessing"] + "\n")
         shutil.copyfile(reader.__file__, work / READER_FILE)
         proof = prove(to, work, form.file, classifier, listed, called, split)

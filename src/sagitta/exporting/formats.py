@@ -37,19 +37,29 @@ class Format(NamedTuple):
 
 def _write_onnx(graph: Graph, example: torch.Tensor, metadata: Mapping[str, str], path: Path) -> None:
     with _quietly():
+        plain = _program(graph, example).run_decompositions({torch.ops.aten.adaptive_max_pool2d.default: _maxima})
         program = torch.onnx.export(
-            graph,
-            (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"images": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
+            plain, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, dynamo=True, verbose=False
         )
     assert program is not None
+    for value in (*program.model.graph.inputs, *program.model.graph.outputs):
+        assert value.shape is not None
+        value.shape[0] = "batch"
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
+
+
+def _maxima(images: torch.Tensor, size: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest of each window (B, C, *size), and nothing of where it was: ONNX has no such pooling."""
+    for axis, count in zip((-2, -1), size, strict=True):
+        length = images.shape[axis]
+        spans = [(number * length // count, -(-(number + 1) * length // count)) for number in range(count)]
+        images = torch.stack([images.narrow(axis, a, b - a).amax(axis) for a, b in spans], axis)
+    return images, torch.zeros_like(images, dtype=torch.int64)
+
+
+def _program(graph: Graph, example: torch.Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
 
 
 def _write_openvino(graph: Graph, example: torch.Tensor, metadata: Mapping[str, str], path: Path) -> None:
@@ -66,8 +76,7 @@ def _write_openvino(graph: Graph, example: torch.Tensor, metadata: Mapping[str, 
 
 def _write_torch(graph: Graph, example: torch.Tensor, metadata: Mapping[str, str], path: Path) -> None:
     with _quietly():
-        program = torch.export.export(graph, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
-        torch.export.save(program, path, extra_files=dict(metadata))
+        torch.export.save(_program(graph, example), path, extra_files=dict(metadata))
 
 
 @contextmanager
