@@ -1,0 +1,181 @@
+"""A map of the images: what the network's head is given of them, made flat.
+
+Principal components need nothing; where ``umap-learn`` is installed (``pip install 'sagitta[report]'``) and a person asked
+for the page, UMAP (McInnes et al. 2018) keeps neighbours together. Features come from a probe's cache, else they are
+computed of as many images as there is time for.
+"""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from sagitta.dataset import ShardSet
+from sagitta.errors import SagittaError
+from sagitta.evaluation import open_model
+from sagitta.loading import Loader
+from sagitta.models import Classifier, FeatureStore, Floats, Ints, prepare, split_head
+from sagitta.report.gathering import Gathered
+from sagitta.report.pictures import Clock
+
+MOST_POINTS = 1500
+_MOST_COMPUTED = 1000
+_BATCH = 32
+_FEW = 12  # images, of fewer a map shows nothing
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of some rows.
+
+    Attributes:
+        splits: (N,) names.
+        rows: (N,) of the splits.
+        vectors: (N, D).
+        origin: where they are from, in words.
+    """
+
+    splits: list[str]
+    rows: list[int]
+    vectors: Floats
+    origin: str
+
+
+def sample(sizes: Mapping[str, int], most: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Return rows of the splits in a random order: those of test and val first, at most a third of all places each."""
+    random = np.random.default_rng(seed)
+    names = [*(name for name in ("test", "val") if name in sizes), *(n for n in sizes if n not in ("test", "val"))]
+    chosen: list[tuple[str, int]] = []
+    for place, name in enumerate(names):
+        left = most - len(chosen)
+        share = left if place == len(names) - 1 else min(left, most // 3)
+        rows = random.permutation(sizes[name])[:share]
+        chosen += [(name, row) for row in rows.tolist()]
+    order = random.permutation(len(chosen))
+    return [chosen[place] for place in order.tolist()]
+
+
+def features_of(run: Gathered, shards: ShardSet, clock: Clock) -> tuple[Features | None, str]:
+    """Return features of a sample of a run's data; or None, and why there are none.
+
+    Args:
+        run: the run.
+        shards: its data.
+        clock: when to end.
+    """
+    sizes = {name: len(split) for name, split in shards.splits.items() if len(split)}
+    if (found := _cached(run, shards, sample(sizes, MOST_POINTS))) is not None:
+        return found, ""
+    if clock.left < 1:
+        return None, f"no time was left for it: sagitta report {run.path} draws it"
+    try:
+        return _computed(run, shards, sample(sizes, _MOST_COMPUTED), clock), ""
+    except (SagittaError, OSError, RuntimeError) as error:
+        return None, " ".join(str(error).split())
+
+
+def _cached(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]]) -> Features | None:
+    """Return the features that a probe left in the cache, if all of these are there."""
+    probed = run.record.get("probe")
+    if not probed:
+        return None
+    store = FeatureStore.named(probed[0]["features"])
+    hashes = {name: split.content_hashes for name, split in shards.splits.items()}
+    wanted = pa.array([hashes[name][row].as_py() for name, row in rows], pa.string())
+    try:
+        if store.missing(wanted).size:
+            return None
+        return Features(*_columns(rows), store.read(wanted), "cached by the probe")
+    except SagittaError:  # damaged; the next probe computes them again
+        return None
+
+
+def _columns(rows: Sequence[tuple[str, int]]) -> tuple[list[str], list[int]]:
+    return [name for name, _ in rows], [row for _, row in rows]
+
+
+def _computed(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]], clock: Clock) -> Features:
+    classifier, words = _one(run.path, run)
+    assert classifier.network is not None
+    body, _ = split_head(classifier.network, classifier.name)
+    fast, found = prepare(body), dict[str, list[tuple[int, Floats]]]()
+    loaders: dict[str, Loader] = {}
+    how = classifier.preprocessing
+    began, done = time.monotonic(), 0
+    for name in dict.fromkeys(name for name, _ in rows):
+        loaders[name] = Loader(shards, name, _BATCH, train=False, preprocessing=how)
+    queues = {name: [row for other, row in rows if other == name] for name in loaders}
+    while any(queues.values()):
+        for name in [name for name in queues if queues[name]]:
+            batch, queues[name] = queues[name][:_BATCH], queues[name][_BATCH:]
+            vectors = _forward(fast, loaders[name], np.array(batch, np.int64))
+            found.setdefault(name, []).append((0, vectors))
+            done += len(batch)
+        if clock.left < 2 * (time.monotonic() - began) * _BATCH / max(done, 1):
+            break
+    splits, numbers, vectors = list[str](), list[int](), list[Floats]()
+    for name, parts in found.items():
+        own = np.concatenate([each for _, each in parts])
+        rows_of = [row for other, row in rows if other == name][: len(own)]
+        splits += [name] * len(own)
+        numbers += rows_of
+        vectors.append(own)
+    return Features(splits, numbers, np.concatenate(vectors), words)
+
+
+def _one(path: Path, run: Gathered) -> tuple[Classifier, str]:
+    """Return the classifier whose features are shown: the run's, or that of its first member."""
+    words = "computed with the run's weights"
+    if run.members or "members" in run.record:
+        members = run.record.get("members") or []
+        path, words = path / (members[0]["run"] if members else "members/1"), "computed with the first member's weights"
+    classifier = open_model(path).first
+    classifier.prepare()
+    return classifier, words
+
+
+def _forward(body: torch.nn.Module, loader: Loader, rows: Ints) -> Floats:
+    images, _ = loader.take(rows)
+    with torch.inference_mode():
+        vectors: Floats = body(images.contiguous(memory_format=torch.channels_last)).float().numpy()
+    return vectors.reshape(len(rows), -1)
+
+
+def flat(vectors: Floats, *, umap: bool) -> tuple[npt.NDArray[np.float64], str]:
+    """Return places (N, 2) in 0..1 and the name of the method."""
+    if umap and find_spec("umap") and len(vectors) > _FEW * 2:
+        from umap import UMAP
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            places = UMAP(n_neighbors=15, min_dist=0.15, random_state=0).fit_transform(vectors)
+        return _scaled(np.asarray(places, np.float64)), "UMAP"
+    return _scaled(principal(vectors)), "the two principal components"
+
+
+def principal(vectors: Floats) -> npt.NDArray[np.float64]:
+    """Return (N, 2) scores on the two principal components; signs such that the largest entry of each is positive."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    if centred.shape[1] > centred.shape[0]:
+        values, own = np.linalg.eigh(centred @ centred.T)
+        scores = own[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0))
+    else:
+        scores = centred @ np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
+    if scores.shape[1] < 2:
+        scores = np.column_stack([scores, np.zeros(len(scores))])
+    largest = scores[np.abs(scores).argmax(axis=0), range(2)]
+    turned: npt.NDArray[np.float64] = scores * np.where(largest < 0, -1.0, 1.0)
+    return turned
+
+
+def _scaled(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    low, high = places.min(axis=0), places.max(axis=0)
+    scaled: npt.NDArray[np.float64] = (places - low) / np.where(high > low, high - low, 1)
+    return scaled
