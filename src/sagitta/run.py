@@ -11,7 +11,7 @@
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
     RUN/test_logs.csv          one line for each test
     RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.testlog
-    RUN/report.html            all of it as one page, see sagitta.report
+    RUN/report.html            all of it as one page, see sagitta.reporting
 
 A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
 

@@ -26,6 +26,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
     ("predict", runs.predict, "classify image files with a run"),
+    ("report", runs.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",

@@ -1,4 +1,4 @@
-"""`sagitta validate`, `test` and `predict`: what is done with a run."""
+"""`sagitta validate`, `test`, `predict` and `report`: what is done with a run."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def test(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> None:
-    from sagitta.verbs import evaluate
+    from sagitta.verbs import Run, evaluate
 
     parser = Command(
         name,
@@ -45,6 +45,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
     if is_first_process():
         show(evaluation.text())
+        if evaluation.folder is not None:
+            show_report(Run(evaluation.folder.parents[1]).report_file)
 
 
 def predict(argv: list[str]) -> None:
@@ -84,3 +86,39 @@ def predict(argv: list[str]) -> None:
         told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
     if told:
         show(f"sagitta: {'; '.join(told)}", sys.stderr)
+
+
+def report(argv: list[str]) -> None:
+    """Write one page about a run, or about several side by side."""
+    from sagitta.verbs import figures
+    from sagitta.verbs import report as write_page
+
+    parser = Command(
+        "report",
+        "RUN [RUN …] [--OPTION VALUE …]",
+        "Write one HTML page, which loads nothing, about a run: figures with intervals, confusions, the worst "
+        "mistakes, a map of the images, the data; or about several side by side, with paired tests.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    parser.add_argument(
+        "--out", metavar="FILE", help="the page (RUN/report.html; of several runs comparison.html beside the first)"
+    )
+    parser.add_argument("--no-images", action="store_true", help="without pictures of the data, where it is private")
+    parser.add_argument(
+        "--figures", metavar="DIR", help="each figure as SVG and PNG, and the table in Markdown and LaTeX, for a paper"
+    )
+    parser.add_argument("--no-page", action="store_true", help="with --figures: these alone")
+    a, _ = parser.parse(argv)
+    if a.no_page and (a.figures is None or a.out is not None):
+        raise ConfigError("--no-page: leaves only what --figures DIR writes; give that, and no --out")
+    if a.figures is not None:
+        written = figures(a.runs, a.figures, images=not a.no_images)
+        show(f"{len(written)} files of figures are in {a.figures}")
+    if not a.no_page:
+        show_report(write_page(a.runs, out=a.out, images=not a.no_images))
+
+
+def show_report(path: Path | None) -> None:
+    """Say where a report is, if there is one."""
+    if path is not None:
+        show(f"Report: {path}")

@@ -1,14 +1,13 @@
-"""What predictions and a dataset show, as plots: see :mod:`sagitta.report.analysis` for the numbers."""
+"""What predictions and a dataset show, as plots: see :mod:`sagitta.reporting.analysis` for the numbers."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sagitta.report.analysis import Bin, Coverage, calibration_error, thinned
-from sagitta.report.svg import Axes, Figure, Series, line_plot, number, percent
+from sagitta.reporting.analysis import Bin, Coverage, calibration_error, thinned
+from sagitta.reporting.svg import Axes, Figure, Series, line_plot, number, percent, ticks
 
 _MOST_POINTS = 200
 _WORD = 22  # letters of a class beside a matrix
@@ -25,7 +24,7 @@ def reliability_plot(bins: Mapping[str, Sequence[Bin]], key: str = "") -> Figure
     series = []
     for index, (name, own) in enumerate(bins.items()):
         words = [
-            f"{percent(each.right[0])} right ({percent(each.right[1])} to {percent(each.right[2])}), {each.count:,} images"
+            f"{percent(each.right[0])} right ({percent(each.right[1])} to {percent(each.right[2])}), of {each.count:,}"
             for each in own
         ]
         lines = [each.mean for each in own], [each.right[0] for each in own]
@@ -86,26 +85,25 @@ def confusion_plot(counts: npt.NDArray[np.int64], names: Sequence[str], key: str
     parts = []
     for row in range(classes):
         y = row * side
-        parts.append(
-            f'<text x="{left - 6:.1f}" y="{y + side / 2 + 4:g}" text-anchor="end">{escape(words[row])}</text>'
-        )
+        parts.append(f'<text x="{left - 6:.1f}" y="{y + side / 2 + 4:g}" text-anchor="end">{escape(words[row])}</text>')
         for column in range(classes):
             x, count, share = left + column * side, int(counts[row, column]), float(shares[row, column])
             off = "" if row == column else " off"
             box = f'x="{x:.1f}" y="{y:g}" width="{side - 1}" height="{side - 1}"'
             parts.append(f'<rect class="cell" fill-opacity="0.05" {box}/>')
             if count:
-                parts.append(f'<rect class="cell{off}" fill-opacity="{0.15 + 0.85 * share:.2f}" {box}/>')
+                parts.append(f'<rect class="cell{off}" fill-opacity="{0.1 + 0.55 * share:.2f}" {box}/>')
                 if side >= 24:
-                    dark = " class=\"dark\"" if share > 0.45 else ""
                     parts.append(
-                        f'<text{dark} x="{x + (side - 1) / 2:.1f}" y="{y + side / 2 + 4:g}" text-anchor="middle">'
+                        f'<text x="{x + (side - 1) / 2:.1f}" y="{y + side / 2 + 4:g}" text-anchor="middle">'
                         f"{count}</text>"
                     )
     down = classes * side
     for column, word in enumerate(words):
         x = left + column * side + side / 2
-        parts.append(f'<text transform="translate({x + 4:.1f} {down + 8}) rotate(-60)" text-anchor="end">{escape(word)}</text>')
+        parts.append(
+            f'<text transform="translate({x + 4:.1f} {down + 8}) rotate(-60)" text-anchor="end">{escape(word)}</text>'
+        )
     deep = down + 20 + 0.87 * _LETTER * max(map(len, words), default=1)
     parts.append(f'<text class="faint" x="{left:.1f}" y="{deep + 8:.0f}">columns: predicted; rows: true class</text>')
     right = int(np.trace(counts))
@@ -113,7 +111,7 @@ def confusion_plot(counts: npt.NDArray[np.int64], names: Sequence[str], key: str
     return Figure(f"confusion{key}", "Confusion matrix", "".join(parts), (left + classes * side + 16, deep + 16), text)
 
 
-def counts_plot(counts: Mapping[str, Sequence[int]], names: Sequence[str], most: int = 40) -> Figure:
+def counts_plot(counts: Mapping[str, Sequence[int]], names: Sequence[str], most: int = 24) -> Figure:
     """Draw the images of each class as stacked bars, by split, the largest class first.
 
     Args:
@@ -177,11 +175,4 @@ def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, na
 
 def thinned_ticks(ends: tuple[float, float]) -> list[float]:
     """Return a few round numbers between two ends."""
-    from sagitta.report.svg import ticks
-
     return ticks(*ends, most=5)
-
-
-def plain(figure: Figure) -> dict[str, Any]:
-    """Return what a template needs of a figure."""
-    return {"figure": figure, "svg": figure.inline()}

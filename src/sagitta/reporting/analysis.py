@@ -1,4 +1,4 @@
-"""What predictions say beyond their scores: which classes are mixed up, how far probabilities hold, what may be left out.
+"""What predictions say beyond their scores: which classes are mixed up, how far probabilities hold, what to leave out.
 
 Pure functions over arrays.
 """

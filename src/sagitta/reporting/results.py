@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sagitta.models import ClassScores, Estimate
-from sagitta.report import analysis
-from sagitta.report.gathering import Judged
-from sagitta.report.pictures import Album, Shelf
-from sagitta.report.plots import confusion_plot, coverage_plot, reliability_plot
-from sagitta.report.svg import Figure, number, percent
+from sagitta.reporting import analysis
+from sagitta.reporting.gathering import Judged
+from sagitta.reporting.pictures import Album, Shelf
+from sagitta.reporting.plots import confusion_plot, coverage_plot, reliability_plot
+from sagitta.reporting.svg import Figure, number, percent
 
 MOST_CLASSES = 40
 """Up to so many classes a matrix shows all; of more, those with most mistakes."""
@@ -64,7 +64,9 @@ def figures_of(judged: Judged, temperature: float | None = None) -> list[Figure]
     return found
 
 
-def part_of(judged: Judged, shelf: Shelf | None, album: Album, heat: Mapping[str, int], temperature: float | None) -> Part:
+def part_of(
+    judged: Judged, shelf: Shelf | None, album: Album, heat: Mapping[str, int], temperature: float | None
+) -> Part:
     """Return the part of the page about some predictions.
 
     Args:
@@ -110,7 +112,7 @@ def part_of(judged: Judged, shelf: Shelf | None, album: Album, heat: Mapping[str
 
 
 def metrics_of(scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
-    """Return the metrics as cards: name, value, interval, and where both lie between 0 and 1, if that is their scale."""
+    """Return the metrics as cards: name, value, interval, and where these lie between 0 and 1, if that is the scale."""
     order = [name for name in LABELS if name in scores] + sorted(set(scores) - set(LABELS))
     found = []
     for name in order[:_TOP]:
@@ -192,8 +194,8 @@ def words_of(judged: Judged, row: int) -> tuple[str, str, float, float]:
     """Return truth and prediction of a row in words, the probability of what was predicted, and of the truth."""
     chances = judged.probabilities[row]
     if judged.task.multilabel:
-        names = [[judged.names[i] for i in np.flatnonzero(each[row])] for each in (judged.labels, judged.decided)]
-        truth, given = (", ".join(each) or "no label" for each in names)
+        both = [np.flatnonzero(each[row]).tolist() for each in (judged.labels, judged.decided)]
+        truth, given = (", ".join(judged.names[label] for label in each) or "no label" for each in both)
         return truth, given, round(float(judged.certainty[row]), 4), round(float(np.exp(-judged.losses[row])), 4)
     label, decided = int(judged.labels[row]), int(judged.decided[row])
     own = round(float(chances[decided]), 4), round(float(chances[label]), 4)
@@ -318,10 +320,10 @@ def _classes(judged: Judged, cells: Mapping[str, list[int]]) -> list[dict[str, A
             row |= {"missed": int((true & ~given).sum()), "false": int((given & ~true).sum())}
             row |= {"missed_key": f"m-{label}" if f"m-{label}" in cells else None}
             row |= {"false_key": f"f-{label}" if f"f-{label}" in cells else None}
-        elif label in mixed:
-            given, count = mixed[label]
-            row |= {"mixed": judged.names[given], "mixed_count": count}
-            row |= {"mixed_key": f"{label}-{given}" if f"{label}-{given}" in cells else None}
+        else:
+            other, count = mixed.get(label, (-1, 0))
+            row |= {"mixed": judged.names[other] if count else None, "mixed_count": count}
+            row |= {"mixed_key": f"{label}-{other}" if f"{label}-{other}" in cells else None}
         rows.append(row)
     return sorted(rows, key=lambda row: (not row["support"], 1.0 if row["f1"] is None else row["f1"]["value"]))
 

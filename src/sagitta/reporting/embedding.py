@@ -1,8 +1,8 @@
 """A map of the images: what the network's head is given of them, made flat.
 
-Principal components need nothing; where ``umap-learn`` is installed (``pip install 'sagitta[report]'``) and a person asked
-for the page, UMAP (McInnes et al. 2018) keeps neighbours together. Features come from a probe's cache, else they are
-computed of as many images as there is time for.
+Principal components need nothing; where ``umap-learn`` is installed (``pip install 'sagitta[report]'``) and a person
+asked for the page, UMAP (McInnes et al. 2018) keeps neighbours together. Features come from a probe's cache, else they
+are computed of as many images as there is time for.
 """
 
 import time
@@ -22,8 +22,8 @@ from sagitta.errors import SagittaError
 from sagitta.evaluation import open_model
 from sagitta.loading import Loader
 from sagitta.models import Classifier, FeatureStore, Floats, Ints, prepare, split_head
-from sagitta.report.gathering import Gathered
-from sagitta.report.pictures import Clock
+from sagitta.reporting.gathering import Gathered
+from sagitta.reporting.pictures import Clock
 
 MOST_POINTS = 1500
 _MOST_COMPUTED = 1000
@@ -105,7 +105,7 @@ def _computed(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]], 
     classifier, words = _one(run.path, run)
     assert classifier.network is not None
     body, _ = split_head(classifier.network, classifier.name)
-    fast, found = prepare(body), dict[str, list[tuple[int, Floats]]]()
+    fast, found = prepare(body), dict[str, list[Floats]]()
     loaders: dict[str, Loader] = {}
     how = classifier.preprocessing
     began, done = time.monotonic(), 0
@@ -115,14 +115,13 @@ def _computed(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]], 
     while any(queues.values()):
         for name in [name for name in queues if queues[name]]:
             batch, queues[name] = queues[name][:_BATCH], queues[name][_BATCH:]
-            vectors = _forward(fast, loaders[name], np.array(batch, np.int64))
-            found.setdefault(name, []).append((0, vectors))
+            found.setdefault(name, []).append(_forward(fast, loaders[name], np.array(batch, np.int64)))
             done += len(batch)
         if clock.left < 2 * (time.monotonic() - began) * _BATCH / max(done, 1):
             break
     splits, numbers, vectors = list[str](), list[int](), list[Floats]()
     for name, parts in found.items():
-        own = np.concatenate([each for _, each in parts])
+        own = np.concatenate(parts)
         rows_of = [row for other, row in rows if other == name][: len(own)]
         splits += [name] * len(own)
         numbers += rows_of

@@ -1,7 +1,7 @@
 """Plots as inline SVG: axes, lines, bars and cells as plain text, coloured by the page's style sheet.
 
-A figure is drawn about as large as it is shown on a phone, 440 pixels, so that its letters are readable everywhere. What
-a pointer or an arrow key should tell stands beside it as data, see :class:`Figure`.
+A figure is drawn about as large as it is shown on a phone, 440 pixels, so that its letters are readable everywhere.
+What a pointer or an arrow key should tell stands beside it as data, see :class:`Figure`.
 """
 
 import math
@@ -19,7 +19,7 @@ STANDALONE = """
 text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;fill:#3c4654}
 .grid{stroke:#e2e5ea}.axis{stroke:#8b95a3}.line{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:#8b95a3}
 .ideal{stroke:#8b95a3;stroke-dasharray:4 4}.thin{stroke-width:1}.dash{stroke-dasharray:5 4}.cell{fill:#0b66a8}
-.cell.off{fill:#c8500a}.dark{fill:#fff}.faint{fill:#5f6b7a}.band{opacity:.18}.whisker{stroke-width:1.5}
+.cell.off{fill:#c8500a}.faint{fill:#5f6b7a}.band{opacity:.18}.whisker{stroke-width:1.5}
 .s0{stroke:#0b66a8}.s1{stroke:#c8500a}.s2{stroke:#00805c}.s3{stroke:#a03d8f}.s4{stroke:#8a6a00}.s5{stroke:#2f7f97}
 .s6{stroke:#666}.s7{stroke:#7a4a2b}.f0{fill:#0b66a8}.f1{fill:#c8500a}.f2{fill:#00805c}.f3{fill:#a03d8f}
 .f4{fill:#8a6a00}.f5{fill:#2f7f97}.f6{fill:#666}.f7{fill:#7a4a2b}
@@ -181,16 +181,15 @@ class Axes:
         below = [value for value in ticks(*self.x, most=7) if not whole or value == int(value)]
         for value in below:
             x, _ = self.at(value, self.y[0])
-            parts.append(
-                f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="middle">{escape(x_words(value))}</text>'
-            )
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="middle">{escape(x_words(value))}</text>')
         parts.append(f'<line class="axis" x1="{left}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>')
         middle = (left + right) / 2
-        parts.append(f'<text class="faint" x="{middle:g}" y="{self.height - 8:g}" text-anchor="middle">{x_label}</text>')
-        y_middle = (top + bottom) / 2
         parts.append(
-            f'<text class="faint" transform="translate(13 {y_middle:g}) rotate(-90)" text-anchor="middle">{y_label}</text>'
+            f'<text class="faint" x="{middle:g}" y="{self.height - 8:g}" text-anchor="middle">{x_label}</text>'
         )
+        y_middle = (top + bottom) / 2
+        turned = f'transform="translate(13 {y_middle:g}) rotate(-90)"'
+        parts.append(f'<text class="faint" {turned} text-anchor="middle">{y_label}</text>')
         return "".join(parts)
 
     def path(self, x: Sequence[float], y: Sequence[float]) -> str:

@@ -147,7 +147,9 @@ class Album:
             return
         new = [path for path in dict.fromkeys(paths) if (id(shelf), path, 0) not in self._numbers]
         with ThreadPoolExecutor(usable_cores()) as pool:
-            for path, made in zip(new, pool.map(lambda path: self._made(shelf, path, side), new[: self.room]), strict=False):
+            for path, made in zip(
+                new, pool.map(lambda path: self._made(shelf, path, side), new[: self.room]), strict=False
+            ):
                 if made is not None:
                     self._numbers[id(shelf), path, 0] = self._add(*made)
 
@@ -187,9 +189,7 @@ class Album:
 
     def rest(self) -> list[Any]:
         """Return the addresses for the page's script, empty for those that stand in it; tiny ones are told apart."""
-        return [
-            "" if number in self._shown else address for number, address in enumerate(self.pictures)
-        ]
+        return ["" if number in self._shown else address for number, address in enumerate(self.pictures)]
 
     @property
     def tiny(self) -> list[int]:

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from sagitta.models import Estimate
-from sagitta.report.gathering import Judged
-from sagitta.report.pictures import Shelf
+from sagitta.reporting.gathering import Judged
+from sagitta.reporting.pictures import Shelf
 
 _RESAMPLES = 10_000
 _AT_ONCE = 2_000_000  # draws
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def difference(paired: Floats) -> Estimate:
     return Estimate(float(paired.mean()), float(low), float(high))
 
 
-def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[list[npt.NDArray[np.int64]] | None, str]:
+def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[list[Ints] | None, str]:
     """Return for each model the order of its rows in which all have the same images; or None, and why there is none.
 
     Rows of data of one fingerprint are the same where their paths are; of others, where their images are.
@@ -111,9 +112,11 @@ def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[
     sizes = [len(each) for each in judged]
     keys: list[list[str]] = [each.paths for each in judged]
     if len({each.fingerprint for each in judged}) > 1 or judged[0].fingerprint is None:
-        hashed = [None if shelf is None else shelf.hashes(each.paths) for shelf, each in zip(shelves, judged, strict=True)]
+        hashed = [
+            None if shelf is None else shelf.hashes(each.paths) for shelf, each in zip(shelves, judged, strict=True)
+        ]
         if any(each is None for each in hashed):
-            return None, "the runs were tested on data of different fingerprints, and not all of it can be opened to match images"
+            return None, "the runs were tested on different data, and not all of it can be opened to match the images"
         keys = [each for each in hashed if each is not None]
     orders = [np.argsort(np.array(each, object), kind="stable") for each in keys]
     ordered = [[own[place] for place in order.tolist()] for own, order in zip(keys, orders, strict=True)]
@@ -130,16 +133,16 @@ def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[
     return orders, ""
 
 
-def _label_words(judged: Judged, order: npt.NDArray[np.int64]) -> list[Any]:
+def _label_words(judged: Judged, order: Ints) -> list[Any]:
     words: list[Any] = judged.task.names_of(judged.labels[order], judged.names).to_pylist()
     return [sorted(each) if isinstance(each, list) else each for each in words]
 
 
-def disagreements(right: Sequence[Bools], certainty: Sequence[Floats], most: int) -> npt.NDArray[np.int64]:
+def disagreements(right: Sequence[Bools], certainty: Sequence[Floats], most: int) -> Ints:
     """Return the images that some of the models get right and others do not, those of most certainty first."""
     hits = np.stack(right)
     some = np.flatnonzero(hits.any(axis=0) & ~hits.all(axis=0))
     sure = np.stack(certainty)[:, some]
     wrong_sure = np.where(hits[:, some], 0, sure).max(axis=0) + np.where(hits[:, some], sure, 0).max(axis=0)
-    order: npt.NDArray[np.int64] = some[np.argsort(-wrong_sure, kind="stable")][:most]
+    order: Ints = some[np.argsort(-wrong_sure, kind="stable")][:most]
     return order

@@ -2,22 +2,22 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from sagitta.report.analysis import thinned
-from sagitta.report.gathering import Gathered
-from sagitta.report.svg import Axes, Figure, Series, line_plot, number, percent
+from sagitta.reporting.analysis import thinned
+from sagitta.reporting.gathering import Gathered
+from sagitta.reporting.svg import Axes, Figure, Series, line_plot, number, percent
 
 _MOST_POINTS = 240  # of a line
 _WORDS = {
     "train_loss_epoch": "train", "train_loss": "train", "val_loss": "val", "val_smoothed_loss": "val, smoothed labels",
     "train_acc": "train", "val_acc": "val", "train_f1": "train F1", "val_f1": "val F1", "val_map": "val mean AP",
-    "train_f1_micro": "train micro F1", "val_f1_micro": "val micro F1", "val_top5": "val top 5", "train_top5": "train top 5",
+    "train_f1_micro": "train micro F1", "val_f1_micro": "val micro F1",
 }  # fmt: skip
-_SCORES = ("acc", "map", "f1")
+_TITLES = {"acc": "Accuracy", "map": "Mean average precision", "f1": "F1, mean of the classes"}
 
 
 def curves(run: Gathered) -> list[Figure]:
@@ -51,14 +51,20 @@ def _lines(logs: Mapping[str, pa.Table], metrics: list[str]) -> list[Series]:
             if metric not in log.column_names:
                 continue
             rows = log.select(["step", "epoch", metric]).to_pylist()
-            points = [(row["epoch"] + 1, row[metric]) for row in rows if row[metric] is not None and row["epoch"] is not None]
+            points = [
+                (row["epoch"] + 1, row[metric]) for row in rows if row[metric] is not None and row["epoch"] is not None
+            ]
             if not points:
                 continue
             points = [points[place] for place in thinned(len(points), _MOST_POINTS)]
             words = _WORDS.get(metric, metric)
             called = f"{name}" if name and len(metrics) == 1 else f"{words} {name}".strip()
-            lines.append(Series(called, *map(list, zip(*points, strict=True)), dashed=metric == "val_smoothed_loss"))
+            lines.append(Series(called, *_apart(points), dashed=metric == "val_smoothed_loss"))
     return lines
+
+
+def _apart(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _mark(kept: int | None) -> Callable[[Axes], str] | None:
@@ -87,22 +93,28 @@ def _losses(logs: Mapping[str, pa.Table], kept: int | None) -> Figure | None:
     wide = bool(values) and min(values) > 0 and max(values) / min(values) > 30
     title = "Loss of val, by member" if several else "Loss"
     return line_plot(
-        "curve_loss", title, series, "epoch", "loss", logarithmic=wide, whole=True, under=None if several else _mark(kept)
+        "curve_loss",
+        title,
+        series,
+        "epoch",
+        "loss",
+        logarithmic=wide,
+        whole=True,
+        under=None if several else _mark(kept),
     )
 
 
 def _scores(logs: Mapping[str, pa.Table], kept: int | None) -> list[Figure]:
     several = len(logs) > 1
     figures = []
-    for metric in _SCORES:
+    for metric in _TITLES:
         names = [f"val_{metric}"] if several else [f"train_{metric}", f"val_{metric}"]
         if series := _lines(logs, names):
-            words = {"acc": "Accuracy", "map": "Mean average precision", "f1": "F1, mean of the classes"}[metric]
+            title = _TITLES[metric] + (" of val, by member" if several else "")
+            under = None if several else _mark(kept)
+            label = _TITLES[metric].split(",")[0].lower()
             figures.append(
-                line_plot(
-                    f"curve_{metric}", words + (" of val, by member" if several else ""), series, "epoch", words.split(",")[0].lower(),
-                    y_words=percent, whole=True, under=None if several else _mark(kept),
-                )  # fmt: skip
+                line_plot(f"curve_{metric}", title, series, "epoch", label, y_words=percent, whole=True, under=under)
             )
     return figures[:2] if several else figures
 
@@ -115,7 +127,7 @@ def _rates(logs: Mapping[str, pa.Table], run: Gathered) -> Figure | None:
             rows = [(row["step"], row[name]) for row in log.select(["step", name]).to_pylist() if row[name] is not None]
             if rows:
                 rows = [rows[place] for place in thinned(len(rows), _MOST_POINTS)]
-                series.append(Series(name.removeprefix("lr-") or name, *map(list, zip(*rows, strict=True))))
+                series.append(Series(name.removeprefix("lr-") or name, *_apart(rows)))
         if series:
             return line_plot("curve_lr", "Learning rate", series[:8], "step", "learning rate")
     if series := _of_pace(run, "lr", "at the end of the epoch"):
@@ -126,7 +138,7 @@ def _rates(logs: Mapping[str, pa.Table], run: Gathered) -> Figure | None:
 def _of_pace(run: Gathered, column: str, name: str) -> list[Series]:
     rows = [(row["epoch"] + 1, row[column]) for row in run.pace if column in row]
     rows = [rows[place] for place in thinned(len(rows), _MOST_POINTS)]
-    return [Series(name, *map(list, zip(*rows, strict=True)))] if rows else []
+    return [Series(name, *_apart(rows))] if rows else []
 
 
 def _pace(run: Gathered) -> list[Figure]:
@@ -137,7 +149,5 @@ def _pace(run: Gathered) -> list[Figure]:
         figures.append(line_plot("throughput", "Throughput", speed, "epoch", "images/s", y=(0, most), whole=True))
     if waits := _of_pace(run, "wait_share", "waiting for data"):
         title = "Share of the time that waits for data"
-        figures.append(
-            line_plot("data_wait", title, waits, "epoch", "share", y=(0, 1), y_words=percent, whole=True)
-        )
+        figures.append(line_plot("data_wait", title, waits, "epoch", "share", y=(0, 1), y_words=percent, whole=True))
     return figures

@@ -73,7 +73,7 @@ class Judged:
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) of each row, whether all that was decided is so."""
         same: npt.NDArray[np.bool_] = self.decided == self.labels
-        return same if same.ndim == 1 else same.all(axis=1)
+        return same if same.ndim == 1 else np.asarray(same.all(axis=1))
 
     @property
     def losses(self) -> Floats:
@@ -82,15 +82,15 @@ class Judged:
             own = self.probabilities[np.arange(len(self)), self.labels]
         else:
             own = np.where(self.labels, self.probabilities, 1 - self.probabilities)
-        losses = -np.log(np.maximum(own.astype(np.float64), 1e-12))
-        return losses if losses.ndim == 1 else losses.mean(axis=1)
+        losses: Floats = -np.log(np.maximum(own.astype(np.float64), 1e-12))
+        return losses if losses.ndim == 1 else np.asarray(losses.mean(axis=1))
 
     @property
     def certainty(self) -> Floats:
         """(N,) probability of what was decided; of several labels, that of the least certain one."""
         if self.labels.ndim == 1:
-            return self.probabilities.max(axis=1)
-        return np.where(self.decided, self.probabilities, 1 - self.probabilities).min(axis=1)
+            return np.asarray(self.probabilities.max(axis=1))
+        return np.asarray(np.where(self.decided, self.probabilities, 1 - self.probabilities).min(axis=1))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _tests(run: Path, record: Mapping[str, Any], names: Sequence[str], log: Sequ
     found = []
     for number, line in enumerate(chosen):
         table = read_table(run / line["predictions"])
-        prefix = next((p for p in ("test_", "val_", "train_") if f"{p}log_loss" in line and line[f"{p}log_loss"]), "test_")
+        prefix = next((name for name in ("test_", "val_", "train_") if line.get(f"{name}log_loss")), "test_")
         source = None if line.get("fingerprint") == own else line.get("dataset")
         title = {"test_": "Test", "val_": "Validation", "train_": "Training images"}[prefix]
         title += "" if source is None else f" on {Path(line['dataset']).name}"
@@ -229,9 +229,13 @@ def _tests(run: Path, record: Mapping[str, Any], names: Sequence[str], log: Sequ
 def _notes(line: Mapping[str, Any], prefix: str) -> list[str]:
     notes = []
     if prefix == "val_":
-        notes.append("there is no test set: these images also chose the checkpoint, so the figures are a little too good")
+        notes.append(
+            "there is no test set: these images also chose the checkpoint, so the figures are a little too good"
+        )
     if (line.get("trained_on") or "0") not in ("0", ""):
-        notes.append(f"{int(line['trained_on']):,} of these images were trained on: the figures say little about new ones")
+        notes.append(
+            f"{int(line['trained_on']):,} of these images were trained on: the figures say little about new ones"
+        )
     if line.get("tta"):
         notes.append("mean of each image and its mirror image (--tta flip)")
     return notes
@@ -264,9 +268,7 @@ def _with(judged: Judged, source: str | None, split: str | None, fingerprint: st
     return Judged(**{**vars(judged), "source": source, "split": split, "fingerprint": fingerprint, "notes": notes})
 
 
-def _judged(
-    key: str, title: str, table: pa.Table, names: Sequence[str], scores: dict[str, Estimate] | None
-) -> Judged:
+def _judged(key: str, title: str, table: pa.Table, names: Sequence[str], scores: dict[str, Estimate] | None) -> Judged:
     """Return a table of predictions, with all scores; those that are known already stay.
 
     Raises:
@@ -285,7 +287,9 @@ def _judged(
         thresholds = _thresholds(probabilities, decided) if task.multilabel else []
         evaluation = judge(task, probabilities, labels, paths, names, {}, "", thresholds)
         classes, scores = evaluation.classes, scores or evaluation.scores
-    return Judged(key, title, None, None, None, paths, labels, probabilities, decided, scores or {}, classes, task, names)
+    return Judged(
+        key, title, None, None, None, paths, labels, probabilities, decided, scores or {}, classes, task, names
+    )
 
 
 def _thresholds(probabilities: Floats, decided: npt.NDArray[Any]) -> list[float]:
