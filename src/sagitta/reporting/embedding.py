@@ -7,10 +7,9 @@ are computed of as many images as there is time for.
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,12 @@ import torch
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import SagittaError
-from sagitta.evaluation import open_model
+from sagitta.evaluation import Model, open_model
 from sagitta.loading import Loader
 from sagitta.models import Classifier, FeatureStore, Floats, Ints, prepare, split_head
 from sagitta.reporting.gathering import Gathered
 from sagitta.reporting.pictures import Clock
+from sagitta.terminal import show
 
 MOST_POINTS = 1500
 _MOST_COMPUTED = 1000
@@ -62,11 +62,14 @@ def sample(sizes: Mapping[str, int], most: int, seed: int = 0) -> list[tuple[str
     return [chosen[place] for place in order.tolist()]
 
 
-def features_of(run: Gathered, shards: ShardSet, clock: Clock) -> tuple[Features | None, str]:
+def features_of(
+    run: Gathered, model: Callable[[], Model], shards: ShardSet, clock: Clock
+) -> tuple[Features | None, str]:
     """Return features of a sample of a run's data; or None, and why there are none.
 
     Args:
         run: the run.
+        model: opens what it predicts with, where that is needed.
         shards: its data.
         clock: when to end.
     """
@@ -76,7 +79,7 @@ def features_of(run: Gathered, shards: ShardSet, clock: Clock) -> tuple[Features
     if clock.left < 1:
         return None, f"no time was left for it: sagitta report {run.path} draws it"
     try:
-        return _computed(run, shards, sample(sizes, _MOST_COMPUTED), clock), ""
+        return _computed(run, model, shards, sample(sizes, _MOST_COMPUTED), clock), ""
     except (SagittaError, OSError, RuntimeError) as error:
         return None, " ".join(str(error).split())
 
@@ -101,8 +104,10 @@ def _columns(rows: Sequence[tuple[str, int]]) -> tuple[list[str], list[int]]:
     return [name for name, _ in rows], [row for _, row in rows]
 
 
-def _computed(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]], clock: Clock) -> Features:
-    classifier, words = _one(run.path, run)
+def _computed(
+    run: Gathered, model: Callable[[], Model], shards: ShardSet, rows: Sequence[tuple[str, int]], clock: Clock
+) -> Features:
+    classifier, words = _one(run, model)
     assert classifier.network is not None
     body, _ = split_head(classifier.network, classifier.name)
     fast, found = prepare(body), dict[str, list[Floats]]()
@@ -129,15 +134,12 @@ def _computed(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]], 
     return Features(splits, numbers, np.concatenate(vectors), words)
 
 
-def _one(path: Path, run: Gathered) -> tuple[Classifier, str]:
+def _one(run: Gathered, model: Callable[[], Model]) -> tuple[Classifier, str]:
     """Return the classifier whose features are shown: the run's, or that of its first member."""
-    words = "computed with the run's weights"
     if run.members or "members" in run.record:
-        members = run.record.get("members") or []
-        path, words = path / (members[0]["run"] if members else "members/1"), "computed with the first member's weights"
-    classifier = open_model(path).first
-    classifier.prepare()
-    return classifier, words
+        members = run.record.get("members") or [{"run": "members/1"}]
+        return open_model(run.path / members[0]["run"]).first, "computed with the first member's weights"
+    return model().first, "computed with the run's weights"
 
 
 def _forward(body: torch.nn.Module, loader: Loader, rows: Ints) -> Floats:
@@ -150,6 +152,7 @@ def _forward(body: torch.nn.Module, loader: Loader, rows: Ints) -> Floats:
 def flat(vectors: Floats, *, umap: bool) -> tuple[npt.NDArray[np.float64], str]:
     """Return places (N, 2) in 0..1 and the name of the method."""
     if umap and find_spec("umap") and len(vectors) > _FEW * 2:
+        show(f"map:   UMAP of {len(vectors):,} images, which takes up to a minute")
         from umap import UMAP
 
         with warnings.catch_warnings():

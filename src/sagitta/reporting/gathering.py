@@ -8,12 +8,14 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import yaml
 
 from sagitta.dataset import read_table
 from sagitta.errors import ConfigError, DatasetError
@@ -125,6 +127,15 @@ class Gathered:
     def names(self) -> list[str]:
         """The classes in the order of the outputs."""
         return list(self.record.get("dataset", {}).get("class_names", []))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The values of ``config.yaml``, by group; empty where they cannot be read."""
+        try:
+            values = yaml.safe_load(self.config)
+        except yaml.YAMLError:
+            return {}
+        return values if isinstance(values, dict) else {}
 
     @property
     def finished(self) -> bool:
@@ -274,7 +285,7 @@ def _judged(key: str, title: str, table: pa.Table, names: Sequence[str], scores:
     Raises:
         DatasetError: the table is not of this run's classes.
     """
-    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    flat = table["probabilities"].combine_chunks().flatten().to_numpy()
     if not names or len(flat) != table.num_rows * len(names):
         raise DatasetError("its predictions are not of the classes that run.json names")
     task = task_of(pa.types.is_list(table.schema.field("label").type))

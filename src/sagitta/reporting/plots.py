@@ -142,7 +142,7 @@ def counts_plot(counts: Mapping[str, Sequence[int]], names: Sequence[str], most:
     return Figure("class_counts", f"Images of each class{some}", "".join(parts), size, text, None, legend)
 
 
-def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, name: str) -> Figure:
+def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, name: str, *, share: bool) -> Figure:
     """Draw one score of several runs with its interval, one below the other."""
     ends = [end for score in scores.values() for end in score]
     low, high = min(ends), max(ends)
@@ -164,7 +164,6 @@ def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, na
             f'<circle class="f{colour}" cx="{at(value):.1f}" cy="{y}" r="4.5"/>'
         )
     bottom = 14 + 26 * len(scores)
-    share = high <= 1
     for value in thinned_ticks(axes.x):
         word = percent(value) if share else number(value)
         parts.append(f'<text x="{at(value):.1f}" y="{bottom + 14}" text-anchor="middle">{word}</text>')

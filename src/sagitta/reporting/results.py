@@ -30,8 +30,8 @@ _SIDE, _LARGE = 96, 160  # pixels of a picture, and of a mistake
 _TOP = 12  # metric cards
 
 LABELS = {
-    "acc": "Accuracy", "top5": "Top-5 accuracy", "f1": "F1, mean of classes", "f1_micro": "F1, all labels",
-    "map": "Mean average precision", "ece": "Calibration error", "log_loss": "Log loss",
+    "acc": "Accuracy", "top5": "Top-5 accuracy", "f1": "Macro F1", "f1_micro": "Micro F1",
+    "map": "Mean AP", "ece": "Calibration error", "log_loss": "Log loss",
 }  # fmt: skip
 _SHARES = {"acc", "top5", "f1", "f1_micro", "map"}
 _COVERAGES = (0.9, 0.95, 0.99)

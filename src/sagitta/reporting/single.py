@@ -1,10 +1,11 @@
 """The page of one run."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sagitta.errors import SagittaError
-from sagitta.evaluation import open_model
+from sagitta.evaluation import Model, open_model
 from sagitta.reporting.atlas import atlas_of
 from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import data_of, findings_of, reproduction_of, suspects_of
@@ -19,7 +20,7 @@ _SECTIONS = (
     ("data", "Data"), ("again", "Reproduce"),
 )  # fmt: skip
 _OF_RESULTS = {"confusions", "classes", "mistakes", "confidence"}
-_HEAT_SHARE = 0.35  # of the time that is left, which heat maps may take
+_HEAT_SHARE, _MAP_SHARE = 0.35, 0.6  # of the time that is left, which heat maps and features may take
 
 
 class Single:
@@ -43,6 +44,15 @@ class Single:
         if judged.source not in self._shelves:
             self._shelves[judged.source] = open_shelf(self.run.path, self.run.config, judged.source)[0]
         return self._shelves[judged.source]
+
+    @cached_property
+    def model(self) -> Model:
+        """What the run predicts with.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
+        return open_model(self.run.path)
 
     @property
     def temperature(self) -> float | None:
@@ -99,7 +109,7 @@ class Single:
         try:
             from sagitta.reporting.heat import heat_pictures
 
-            classifier = open_model(self.run.path).first
+            classifier = self.model.first
             clock = Clock.of(min(self.clock.left * _HEAT_SHARE, 120.0))
             found, why = {}, ""
             for judged in self.run.judged:
@@ -114,7 +124,8 @@ class Single:
     def _atlas(self) -> tuple[dict[str, Any] | None, dict[str, Any], str]:
         if self.shelf is None:
             return None, {}, f"The data cannot be opened: {self.why}"
-        features, why = features_of(self.run, self.shelf.shards, Clock.of(min(self.clock.left * 0.6, 60.0)))
+        clock = Clock.of(min(self.clock.left * _MAP_SHARE, 60.0))
+        features, why = features_of(self.run, lambda: self.model, self.shelf.shards, clock)
         if features is None:
             return None, {}, f"There is none: {why}"
         if len(features.rows) < 12:
@@ -155,8 +166,10 @@ def _flat(part: Part) -> dict[str, Any]:
 def subtitle(run: Gathered) -> str:
     """Return in one line what the run is."""
     model, kind = model_of(run), run.kind
-    words = {"fit": "fine-tuned or trained", "probe": "a head on frozen features", "folds": "cross-validated members"}
-    parts = [model, words.get(kind, "an ensemble")]
+    words = {"probe": "a head on frozen features", "folds": "members of a cross-validation", "ensemble": "an ensemble"}
+    began = run.settings.get("model", {})
+    fitted = "fine-tuned" if began.get("weights") or began.get("pretrained") else "trained from scratch"
+    parts = [model, words.get(kind, fitted)]
     if source := run.record.get("dataset", {}).get("preparation", {}).get("source"):
         parts.append(f"on {Path(str(source)).name}")
     if run.names:
@@ -168,8 +181,7 @@ def model_of(run: Gathered) -> str:
     """Return the network's name."""
     if run.record.get("probe"):
         return str(run.record["probe"][0]["model"])
-    line = next((line for line in run.config.splitlines() if line.startswith("  name:")), "")
-    return line.partition(":")[2].strip()
+    return str(run.settings.get("model", {}).get("name", ""))
 
 
 def _headline(line: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 440, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 12, 44
 COLOURS = 8
 """Classes ``s0`` to ``s7`` of the style sheet; a plot with more series begins again, dashed."""
 
@@ -188,7 +188,7 @@ class Axes:
             f'<text class="faint" x="{middle:g}" y="{self.height - 8:g}" text-anchor="middle">{x_label}</text>'
         )
         y_middle = (top + bottom) / 2
-        turned = f'transform="translate(13 {y_middle:g}) rotate(-90)"'
+        turned = f'transform="translate(12 {y_middle:g}) rotate(-90)"'
         parts.append(f'<text class="faint" {turned} text-anchor="middle">{y_label}</text>')
         return "".join(parts)
 

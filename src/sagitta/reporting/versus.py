@@ -1,12 +1,11 @@
 """The page of several runs: their figures side by side, whether a difference is real, and where they disagree."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sagitta.models import Estimate
 from sagitta.reporting.comparison import Paired, compare, disagreements, matched
@@ -61,7 +60,7 @@ class Versus:
             "disagreeing": disagreeing,
             "why": why,
             "curves": self._curves(),
-            "differences": differences([run.config for run in self.runs]),
+            "differences": differences([run.settings for run in self.runs]),
             "album": self.album,
         }  # fmt: skip
 
@@ -79,7 +78,11 @@ class Versus:
                 if each is not None and name in each.scores
             }
             if len(scores) > 1:
-                found.append(scores_plot(scores, f"{LABELS[name]}, with 95 % intervals", f"compare_{name}"))
+                found.append(
+                    scores_plot(
+                        scores, f"{LABELS[name]}, with 95 % intervals", f"compare_{name}", share=name != "log_loss"
+                    )
+                )
         return found
 
     def _curves(self) -> list[Figure]:
@@ -148,9 +151,9 @@ class Versus:
         p = min(1.0, paired.p * comparisons)
         first, second = self.names[paired.first], self.names[paired.second]
         if p >= _SURE:
-            verdict = "not told apart by these images"
+            verdict = "these images do not tell them apart"
         else:
-            verdict = f"{second if paired.accuracy.value > 0 else first} is better"
+            verdict = f"{second if paired.accuracy.value > 0 else first} is more accurate"
         return {
             "first": first, "second": second,
             "both": f"{paired.both:,}", "only_first": f"{paired.only_first:,}",
@@ -181,9 +184,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     )
 
 
-def differences(configs: Sequence[str]) -> list[tuple[str, list[str]]]:
+def differences(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Return the settings that differ, by dotted names, with the value of each configuration."""
-    values = [_dotted(yaml.safe_load(text) or {}) if text else {} for text in configs]
+    values = [_dotted(each) for each in settings]
     keys = dict.fromkeys(key for each in values for key in each)
     rows = [(key, ["-" if each.get(key) is None else str(each[key]) for each in values]) for key in keys]
     return [(key, row) for key, row in rows if len(set(row)) > 1]
