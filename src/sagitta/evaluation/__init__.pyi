@@ -1,3 +1,4 @@
+from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
