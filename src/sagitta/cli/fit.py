@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
-from sagitta.cli.runs import show_report
+from sagitta.cli.report import show_report
 from sagitta.terminal import show
 
 

@@ -1,12 +1,21 @@
-"""`sagitta validate`, `test`, `predict` and `report`: what is done with a run."""
+"""`sagitta validate`, `test` and `predict`: what is done with a run."""
 
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
+from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
+
+_PATHS_HELP = """image files, folders, 'patterns/**/*.jpg', tars and zips, datasets of any kind; - reads a path a line
+from standard input"""
+_COLUMNS_HELP = """in place of the usual ones, as for a submission: of path, file, id (file without its extension),
+label, number, probability, p:CLASS, all (every class, under its name), features, error; image_id=id renames"""
+_SORT_HELP = """put each image into DIR/CLASS, too: a second name of the same file, or a copy where the disk has no such
+thing; replaces nothing"""
 
 
 def validate(argv: list[str]) -> None:
@@ -49,76 +58,52 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
             show_report(Run(evaluation.folder.parents[1]).report_file)
 
 
-def predict(argv: list[str]) -> None:
-    """Classify image files."""
-    from sagitta.dataset import plural
-    from sagitta.evaluation import check_output, list_files, reduced, write_predictions
-    from sagitta.verbs import predict_table
+def predict(argv: list[str]) -> int:
+    """Classify images; returns 1 where ``--strict`` is asked for and an image could not be read."""
+    from sagitta.evaluation import Asked, check_output, predict_into
 
     parser = Command(
         "predict",
         "RUN PATH… [--OPTION VALUE …]",
-        "Classify image files; one row a file with class, probability and the runners-up.",
+        "Classify images of any number; one row an image with class, probability and the runners-up. What cannot be "
+        "read is a row with the reason. What is interrupted goes on by the same command, where -o names a file.",
     )
     parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, or folders of them")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=".csv, .parquet or .jsonl; without it, CSV on the terminal, and nothing is kept of what is interrupted",
     )
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
+    parser.add_argument("--all", dest="every", action="store_true", help="a column p:CLASS for every class")
+    parser.add_argument("--columns", metavar="A,B", help=_COLUMNS_HELP)
+    parser.add_argument("--embed", action="store_true", help="a column of features: what the network's head is given")
+    parser.add_argument("--sort-into", type=Path, metavar="DIR", help=_SORT_HELP)
+    parser.add_argument("--split", metavar="NAME", help="of datasets (all of their rows)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where an image could not be read")
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, or such as cuda:1 (auto)")
+    parser.add_argument(
+        "--precision", metavar="P", help="as of fit, such as bf16-mixed (that of the training; on a CPU 32-true)"
+    )
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     a, _ = parser.parse(argv)
     if a.output is not None:
         check_output(a.output)
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
-    listed = list_files([Path(path) for path in a.paths])
-    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
-    write_predictions(table, a.output)
-    for words, count in reduced(table).items():
-        show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
-    unreadable = table.num_rows - table["error"].null_count
-    told = (
-        [f"{unreadable} of {table.num_rows} files could not be read; the column error says why"] if unreadable else []
-    )
-    if listed.skipped:
-        told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
-    if told:
-        show(f"sagitta: {'; '.join(told)}", sys.stderr)
-
-
-def report(argv: list[str]) -> None:
-    """Write one page about a run, or about several side by side."""
-    from sagitta.verbs import figures
-    from sagitta.verbs import report as write_page
-
-    parser = Command(
-        "report",
-        "RUN [RUN …] [--OPTION VALUE …]",
-        "Write one HTML page, which loads nothing, about a run: figures with intervals, confusions, the worst "
-        "mistakes, a map of the images, the data; or about several side by side, with paired tests.",
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
-    parser.add_argument(
-        "--out", metavar="FILE", help="the page (RUN/report.html; of several runs comparison.html beside the first)"
-    )
-    parser.add_argument("--no-images", action="store_true", help="without pictures of the data, where it is private")
-    parser.add_argument(
-        "--figures", metavar="DIR", help="each figure as SVG and PNG, and the table in Markdown and LaTeX, for a paper"
-    )
-    parser.add_argument("--no-page", action="store_true", help="with --figures: these alone")
-    a, _ = parser.parse(argv)
-    if a.no_page and (a.figures is None or a.out is not None):
-        raise ConfigError("--no-page: leaves only what --figures DIR writes; give that, and no --out")
-    if a.figures is not None:
-        written = figures(a.runs, a.figures, images=not a.no_images)
-        show(f"{len(written)} files of figures are in {a.figures}")
-    if not a.no_page:
-        show_report(write_page(a.runs, out=a.out, images=not a.no_images))
-
-
-def show_report(path: Path | None) -> None:
-    """Say where a report is, if there is one."""
-    if path is not None:
-        show(f"Report: {path}")
+    names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision")
+    asked = Asked(**{name: getattr(a, name) for name in names}, flip=a.tta == "flip")
+    try:
+        found = predict_into(Path(a.run), a.paths, a.output, asked, split=a.split, sort_into=a.sort_into)
+    except KeyboardInterrupt as error:
+        if a.output is None:
+            raise
+        after = f"what is predicted so far is kept beside {a.output}, and the same command goes on from there"
+        raise Interrupted(after, interruption_of(error).number) from None
+    for line in found.lines():
+        show(f"sagitta: {line}", sys.stderr)
+    return int(a.strict and found.unreadable > 0)

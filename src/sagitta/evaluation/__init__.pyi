@@ -1,6 +1,8 @@
+from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
+from .output import check_output as check_output
 from .overlap import SEEN_FILE as SEEN_FILE
 from .overlap import Digests as Digests
 from .overlap import Seen as Seen
@@ -9,11 +11,10 @@ from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
-from .prediction import check_output as check_output
-from .prediction import list_files as list_files
+from .prediction import Summary as Summary
 from .prediction import predict as predict
-from .prediction import reduced as reduced
-from .prediction import write_predictions as write_predictions
+from .prediction import predict_into as predict_into
+from .predictor import Asked as Asked
 from .result import Evaluation as Evaluation
 from .result import Tested as Tested
 from .result import arrays_of as arrays_of
