@@ -11,6 +11,7 @@
     const one = (query, within = document) => within.querySelector(query);
     const all = (query, within = document) => [...within.querySelectorAll(query)];
     const make = (tag, look, words) => { const e = document.createElement(tag); if (look) e.className = look; if (words !== undefined) e.textContent = words; return e; };
+    const soft = (element, words) => { words.split(/(?<=[_/-])/).forEach((part, place) => { if (place) element.append(document.createElement("wbr")); element.append(part); }); return element; };
     const read = (id) => { const e = document.getElementById(id); return e ? JSON.parse(e.textContent) : null; };
 
     // Colours.
@@ -197,7 +198,7 @@
       one("#gallery-tiles").replaceChildren(...rows.map(([path, truth, words, chance, own, number]) => {
         const tile = make("figure", "tile"), image = make("div", "image"), text = make("figcaption");
         image.append(picture(number, `${path}: ${truth}, predicted ${words}`));
-        text.append(make("b", "truth", truth), make("span", truth === words ? "ok" : "given", `→ ${words} ${Math.round(100 * chance)}%`));
+        text.append(soft(make("b", "truth"), truth), soft(make("span", truth === words ? "ok" : "given", `→ ${Math.round(100 * chance)}% `), words));
         if (truth !== words) text.append(make("span", "chance", `truth ${own < 0.01 ? "below 1" : Math.round(100 * own)}%`));
         const where = make("span", "path", path); where.title = path;
         text.append(where); tile.append(image, text);

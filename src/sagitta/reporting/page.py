@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -46,11 +47,17 @@ def _environment() -> Environment:
     )
     environment.filters["json_script"] = json_script
     environment.filters["tojson_text"] = as_json
+    environment.filters["soft"] = soft
     return environment
 
 
 def _text(name: str) -> str:
     return (files("sagitta.reporting") / name).read_text(encoding="utf-8")
+
+
+def soft(words: str) -> Markup:
+    """Return words that may be broken behind the signs that join the parts of a name."""
+    return Markup(re.sub(r"([_/\-])(?=\w)", r"\1<wbr>", str(escape(words))))
 
 
 def as_json(value: Any) -> str:

@@ -25,6 +25,7 @@ _WORST = 24  # mistakes
 _MOST_PAIRS = 100
 _OF_A_CELL, _OF_A_RIGHT_CELL = 8, 4  # images that a cell lists
 _MOST_LISTED = 3000
+_WHOLE_CELLS = 15  # mistaken cells of which all that is listed has a picture
 _CELL_PICTURES, _RIGHT_PICTURES = 150, 40
 _SIDE, _LARGE = 96, 160  # pixels of a picture, and of a mistake
 _TOP = 12  # metric cards
@@ -239,17 +240,15 @@ def _label_cells(judged: Judged) -> dict[str, list[int]]:
 
 
 def _picture(judged: Judged, shelf: Shelf | None, album: Album, cells: Mapping[str, list[int]]) -> None:
-    """Take pictures of cells: the first of each mistaken cell, the second of each …, then of those that are right."""
-
-    def paths(keys: Sequence[str], most: int) -> list[str]:
-        deep = max((len(cells[key]) for key in keys), default=0)
-        found = [cells[key][place] for place in range(deep) for key in keys if place < len(cells[key])]
-        return [judged.paths[row] for row in found[:most]]
-
+    """Take pictures of cells: all of the largest mistakes, one of each other, then of what is right."""
     right = [key for key in cells if key.partition("-")[0] == key.partition("-")[2]]
     wrong = sorted((key for key in cells if key not in set(right)), key=lambda key: -len(cells[key]))
-    album.take(shelf, paths(wrong, _CELL_PICTURES), _SIDE)
-    album.take(shelf, paths(right, _RIGHT_PICTURES), _SIDE)
+    shown = [row for key in wrong[:_WHOLE_CELLS] for row in cells[key]]
+    deep = max(map(len, cells.values()), default=0)
+    shown += [cells[key][place] for place in range(deep) for key in wrong[_WHOLE_CELLS:] if place < len(cells[key])]
+    album.take(shelf, [judged.paths[row] for row in shown[:_CELL_PICTURES]], _SIDE)
+    shown = [cells[key][place] for place in range(deep) for key in right if place < len(cells[key])]
+    album.take(shelf, [judged.paths[row] for row in shown[:_RIGHT_PICTURES]], _SIDE)
 
 
 def _shown_matrix(judged: Judged) -> tuple[npt.NDArray[np.int64], list[str]]:
