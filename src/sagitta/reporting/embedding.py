@@ -28,7 +28,7 @@ from sagitta.terminal import show
 MOST_POINTS = 1500
 _MOST_COMPUTED = 1000
 _BATCH = 32
-_FEW = 12  # images, of fewer a map shows nothing
+_ENOUGH = 100  # images, of fewer neighbours say no more than components
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ def _forward(body: torch.nn.Module, loader: Loader, rows: Ints) -> Floats:
 
 def flat(vectors: Floats, *, umap: bool) -> tuple[npt.NDArray[np.float64], str]:
     """Return places (N, 2) in 0..1 and the name of the method."""
-    if umap and find_spec("umap") and len(vectors) > _FEW * 2:
+    if umap and find_spec("umap") and len(vectors) >= _ENOUGH:
         show(f"map:   UMAP of {len(vectors):,} images, which takes up to a minute")
-        from umap import UMAP
-
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # it misses Tensorflow, and says that a seed costs it threads
+            from umap import UMAP
+
             places = UMAP(n_neighbors=15, min_dist=0.15, random_state=0).fit_transform(vectors)
         return _scaled(np.asarray(places, np.float64)), "UMAP"
     return _scaled(principal(vectors)), "the two principal components"
