@@ -45,7 +45,7 @@ def probabilities(labels: np.ndarray[Any, Any], classes: int, seed: int, skill: 
         return (1 / (1 + np.exp(-(logits + skill * (2 * labels - 1))))).astype(np.float32)
     logits[np.arange(len(labels)), labels] += skill
     raised = np.exp(logits)
-    return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
 def run_of(root: Path, data: Path, *, seed: int = 0, split: str = "test", skill: float = 2.0, **record: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from math import comb
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_rows_are_matched_by_their_paths_in_any_order(judged: list[Judged]) -> N
 
 def test_other_rows_other_labels_and_other_data_are_refused_in_one_line(judged: list[Judged]) -> None:
     first, second = judged
-    changed = {
+    changed: dict[str, dict[str, Any]] = {
         "different rows": {"paths": ["new", *second.paths[1:]]},
         "different labels": {"labels": 1 - second.labels},
         "not all of it can be opened": {"fingerprint": "another"},
