@@ -70,6 +70,12 @@ def test_before_and_after_calibration(data: Path, tmp_path: Path) -> None:
     missing(html, "logits are divided by 2", "calibration error there from 0.2000 to 0.1000")
 
 
+def test_a_temperature_of_one_says_why(data: Path, tmp_path: Path) -> None:
+    about = {"temperature": 1, "rows": 9, "fitted_on": "val", "reason": "only 9 rows"}
+    values, html = page(runs.run_of(tmp_path / "run", data, calibration=about))
+    assert list(values["parts"][0]["errors"]) == ["as it is"] and "left as they are" in html and "only 9 rows" in html
+
+
 @pytest.mark.parametrize("count", [2, 120, 1000])
 def test_few_and_many_classes(count: int, tmp_path: Path) -> None:
     names = [f"class {number:04d}" for number in range(count)]

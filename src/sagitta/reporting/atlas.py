@@ -29,7 +29,7 @@ def atlas_of(
     """
     places, method = flat(features.vectors, umap=umap)
     splits = shelf.shards.splits
-    paths = [splits[name].path(row) for name, row in zip(features.splits, features.rows, strict=True)]
+    paths = [shelf.path(name, row) for name, row in zip(features.splits, features.rows, strict=True)]
     names = shelf.info.class_names
     labels = [_label(splits[name].labels[row], names) for name, row in zip(features.splits, features.rows, strict=True)]
     states = _states(run, paths)

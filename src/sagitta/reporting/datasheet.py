@@ -18,7 +18,7 @@ _EXAMPLE_CLASSES, _EXAMPLES = 60, 72  # classes that get an example, and picture
 _MOST_FINDINGS = 200  # lines of a table
 _SUSPECTS, _COPIES = 24, 12  # pictures
 _SIDE = 96
-_LABEL_KINDS = ("label", "relabel")
+_LABEL_KINDS = ("label-error", "label-doubt")
 
 
 def data_of(run: Gathered, shelf: Shelf | None, why: str, album: Album) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _examples(shelf: Shelf, album: Album) -> list[dict[str, Any]]:
     for label in shown:
         rows = np.flatnonzero(labels[:, label] if labels.ndim == 2 else labels == label)
         places = np.unique(np.linspace(0, max(len(rows) - 1, 0), min(each, len(rows))).round().astype(int))
-        found.append((names[label], len(rows), [split.path(int(row)) for row in rows[places]]))
+        found.append((names[label], len(rows), [shelf.path(split.name, int(row)) for row in rows[places]]))
     album.take(shelf, [path for _, _, paths in found for path in paths], _SIDE)
     return [
         {
@@ -119,13 +119,13 @@ def findings_of(run: Gathered, shelf: Shelf | None, album: Album) -> dict[str, A
     if run.findings is None:
         return None
     rows = _ordered(run.findings)
-    counts = Counter((row["kind"], row["severity"]) for row in rows)
+    counts = Counter((row["kind"], row["severity"]) for row in rows)  # in the order of the rows: the worst first
     others = [row for row in rows if not _is_label(row)]
     pairs = [row for row in others if row["path"] and row["other_path"]][:_COPIES]
     album.take(shelf, [path for row in pairs for path in (row["path"], row["other_path"])], _SIDE)
     return {
         "total": len(rows),
-        "counts": [(kind, severity, count) for (kind, severity), count in sorted(counts.items())],
+        "counts": [(kind, severity, count) for (kind, severity), count in counts.items()],
         "rows": [_line(row, shelf, album) for row in others[:_MOST_FINDINGS]],
         "left": max(0, len(others) - _MOST_FINDINGS),
     }
@@ -141,10 +141,10 @@ def suspects_of(run: Gathered, shelf: Shelf | None, album: Album) -> list[dict[s
 
 
 def _is_label(row: Mapping[str, Any]) -> bool:
-    return bool(row["proposed_label"]) or any(str(row["kind"]).startswith(kind) for kind in _LABEL_KINDS)
+    return bool(row["proposed_label"]) or row["kind"] in _LABEL_KINDS
 
 
-_WORST_FIRST = {"error": 0, "high": 0, "warning": 1, "medium": 1, "note": 2, "info": 2, "low": 2}
+_WORST_FIRST = {"serious": 0, "doubtful": 1, "note": 2}
 
 
 def _ordered(findings: pa.Table) -> list[dict[str, Any]]:

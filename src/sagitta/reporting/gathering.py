@@ -25,10 +25,10 @@ from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_ta
 
 Floats = npt.NDArray[np.floating[Any]]
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, CLASSES = "predictions.parquet", "per_class.csv"
 VALIDATION = "validation.parquet"
 FINDINGS = "findings.parquet"
-_MOST_CELLS = 60_000_000  # rows * classes, above which intervals take longer than a page is worth
+_MOST_CELLS = 10_000_000  # rows * classes, above which intervals take longer than a page is worth
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,12 @@ def _tests(run: Path, record: Mapping[str, Any], names: Sequence[str], log: Sequ
     own = str(record.get("dataset", {}).get("fingerprint", ""))
     found = []
     for number, line in enumerate(chosen):
-        table = read_table(run / line["predictions"])
+        file = run / line["predictions"]
         prefix = next((name for name in ("test_", "val_", "train_") if line.get(f"{name}log_loss")), "test_")
         source = None if line.get("fingerprint") == own else line.get("dataset")
         title = {"test_": "Test", "val_": "Validation", "train_": "Training images"}[prefix]
         title += "" if source is None else f" on {Path(line['dataset']).name}"
-        judged = _judged(("test", "first")[number], title, table, names, _scores(line, prefix))
+        judged = _judged(("test", "first")[number], title, file, names, _scores(line, prefix))
         notes = _notes(line, prefix)
         found.append(_with(judged, source, line.get("split") or None, line.get("fingerprint"), notes))
     return found
@@ -255,17 +255,16 @@ def _notes(line: Mapping[str, Any], prefix: str) -> list[str]:
 def _unseen(run: Path, record: Mapping[str, Any], names: Sequence[str], _: Sequence[dict[str, Any]]) -> list[Judged]:
     """Return the rows that were held out while the run was made: out of fold, or those of val."""
     places = (
+        (run / VALIDATION, "Validation", "val"),
         (run / OUT_OF_FOLD / PREDICTIONS, "Out of fold", None),
         (run / "val" / PREDICTIONS, "Validation", "val"),
-        (run / VALIDATION, "Validation", "val"),
     )
     for path, title, split in places:
         if not path.is_file():
             continue
-        table = read_table(path)
         if path.name == VALIDATION and record.get("calibration", {}).get("fitted_on") == "out-of-fold":
             title, split = "Out of fold", None
-        judged = _judged("unseen", title, table, names, None)
+        judged = _judged("unseen", title, path, names, {})
         note = (
             "each image by a model that was not trained on it"
             if split is None
@@ -292,8 +291,8 @@ def _judged(key: str, title: str, table: pa.Table, names: Sequence[str], scores:
     probabilities = flat.reshape(-1, len(names)).astype(np.float32)
     labels = task.numbers_of(table["label"].to_pylist(), names)
     decided = task.numbers_of(table["predicted"].to_pylist(), names)
-    paths, classes = table["path"].to_pylist(), list[ClassScores]()
-    if probabilities.size <= _MOST_CELLS:
+    paths = table["path"].to_pylist()
+    if not (scores and classes) and probabilities.size <= _MOST_CELLS:
         # What counts is what was decided, by thresholds that the table does not hold: any that decide alike will do.
         thresholds = _thresholds(probabilities, decided) if task.multilabel else []
         evaluation = judge(task, probabilities, labels, paths, names, {}, "", thresholds)

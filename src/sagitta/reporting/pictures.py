@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from sagitta.pool import usable_cores
 from sagitta.run import find_source
 from sagitta.settings import Settings
 
-MOST_PICTURES, MOST_BYTES = 400, 3_200_000
+MOST_PICTURES, MOST_BYTES = 400, 2_800_000
 _TINY = 48  # pixels a side up to which an image is kept as it is
 _QUALITY = 74
 
@@ -60,14 +59,29 @@ class Shelf:
         """What it says about itself."""
         return self.shards.info
 
-    @cached_property
-    def _places(self) -> dict[str, tuple[str, int]]:
-        splits = self.shards.splits.values()
-        return {split.path(row): (split.name, row) for split in splits for row in range(len(split))}
+    _known: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    def path(self, split: str, row: int) -> str:
+        """Return the path of a row, which can be found by it from now on."""
+        path = self.shards.splits[split].path(row)
+        self._known[path] = split, row
+        return path
+
+    def _place(self, path: str) -> tuple[str, int] | None:
+        """Return where a path is; reads those of train, which may be many, only where it is in no other split."""
+        for name in (name for name in ("test", "val", *self.shards.splits) if name in self.shards.splits):
+            if path in self._known:
+                break
+            if name not in self._read:
+                self._read.add(name)
+                for row in range(len(self.shards.splits[name])):
+                    self.path(name, row)
+        return self._known.get(path)
 
     def find(self, path: str) -> tuple[Split, int] | None:
         """Return split and row of a path, or None."""
-        if (place := self._places.get(path)) is None:
+        if (place := self._place(path)) is None:
             return None
         return self.shards.splits[place[0]], place[1]
 
@@ -76,7 +90,7 @@ class Shelf:
         columns: dict[str, list[str]] = {}
         found = []
         for path in paths:
-            if (place := self._places.get(path)) is None:
+            if (place := self._place(path)) is None:
                 return None
             name, row = place
             if name not in columns:

@@ -31,10 +31,11 @@ _SIDE, _LARGE = 96, 160  # pixels of a picture, and of a mistake
 _TOP = 12  # metric cards
 
 LABELS = {
-    "acc": "Accuracy", "top5": "Top-5 accuracy", "f1": "Macro F1", "f1_micro": "Micro F1",
-    "map": "Mean AP", "ece": "Calibration error", "log_loss": "Log loss",
+    "acc": "Accuracy", "map": "Mean AP", "top5": "Top-5 accuracy", "f1": "Macro F1", "f1_micro": "Micro F1",
+    "ece": "Calibration error", "log_loss": "Log loss",
 }  # fmt: skip
 _SHARES = {"acc", "top5", "f1", "f1_micro", "map"}
+_BEFORE = "_uncalibrated"  # ends the names of figures before calibration
 _COVERAGES = (0.9, 0.95, 0.99)
 
 
@@ -114,7 +115,8 @@ def part_of(
 
 def metrics_of(scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
     """Return the metrics as cards: name, value, interval, and where these lie between 0 and 1, if that is the scale."""
-    order = [name for name in LABELS if name in scores] + sorted(set(scores) - set(LABELS))
+    known = {name for name in scores if not name.endswith(_BEFORE)}
+    order = [name for name in LABELS if name in known] + sorted(known - set(LABELS))
     found = []
     for name in order[:_TOP]:
         score = scores[name]
@@ -129,6 +131,7 @@ def metrics_of(scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
                 "value": words(score.value),
                 "low": words(score.low),
                 "high": words(score.high),
+                "before": words(before.value) if (before := scores.get(f"{name}{_BEFORE}")) else "",
                 "bar": [round(100 * each, 2) for each in (score.low, score.value, score.high)] if share else None,
             }
         )

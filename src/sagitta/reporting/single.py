@@ -57,8 +57,8 @@ class Single:
     @property
     def temperature(self) -> float | None:
         """By which logits were divided; None where they were not."""
-        found = self.run.record.get("calibration", {}).get("temperature")
-        return None if found is None else float(found)
+        found = float(self.run.record.get("calibration", {}).get("temperature", 1))
+        return None if found == 1 else found
 
     def values(self) -> dict[str, Any]:
         """Return everything that the template shows."""
@@ -224,6 +224,9 @@ def _calibration(run: Gathered) -> str:
     about = run.record.get("calibration")
     if not about or "temperature" not in about:
         return ""
+    if about["temperature"] == 1:
+        reason = about.get("reason") or "nothing is gained"
+        return f"Looked at and left as they are, so there is no before and after: {reason}."
     before, after = about.get("before", {}), about.get("after", {})
     words = [f"Calibrated: logits are divided by {about['temperature']:.3g}"]
     if "rows" in about:
