@@ -108,7 +108,7 @@ def test_an_interrupted_run_and_lost_data(data: Path, tmp_path: Path) -> None:
     (run / "config.yaml").write_text(config)
     values, html = page(run)
     missing(
-        html, "has not come to its end", "The data itself is not shown", "not there any more", "no findings.parquet"
+        html, "has not come to its end", "The data itself is not shown", "not there any more", "No findings.parquet"
     )
     assert not values["parts"] and values["curves"] and "confusions" not in dict(values["sections"])
 

@@ -278,12 +278,13 @@ def _with(judged: Judged, source: str | None, split: str | None, fingerprint: st
     return Judged(**{**vars(judged), "source": source, "split": split, "fingerprint": fingerprint, "notes": notes})
 
 
-def _judged(key: str, title: str, table: pa.Table, names: Sequence[str], scores: dict[str, Estimate] | None) -> Judged:
-    """Return a table of predictions, with all scores; those that are known already stay.
+def _judged(key: str, title: str, file: Path, names: Sequence[str], scores: dict[str, Estimate]) -> Judged:
+    """Return the predictions in a file, with all scores; those that are known already are not computed again.
 
     Raises:
-        DatasetError: the table is not of this run's classes.
+        DatasetError: the file is damaged, or not of this run's classes.
     """
+    table, classes = read_table(file), _classes(file.with_name(CLASSES), names)
     flat = table["probabilities"].combine_chunks().flatten().to_numpy()
     if not names or len(flat) != table.num_rows * len(names):
         raise DatasetError("its predictions are not of the classes that run.json names")
@@ -297,9 +298,24 @@ def _judged(key: str, title: str, table: pa.Table, names: Sequence[str], scores:
         thresholds = _thresholds(probabilities, decided) if task.multilabel else []
         evaluation = judge(task, probabilities, labels, paths, names, {}, "", thresholds)
         classes, scores = evaluation.classes, scores or evaluation.scores
-    return Judged(
-        key, title, None, None, None, paths, labels, probabilities, decided, scores or {}, classes, task, names
-    )
+    rows = (paths, labels, probabilities, decided)
+    return Judged(key, title, None, None, None, *rows, scores, classes, task, names)
+
+
+def _classes(file: Path, names: Sequence[str]) -> list[ClassScores]:
+    """Return the scores of each class that stand beside predictions; none where they are of others."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    if [row["class"] for row in rows] != list(names):
+        return []
+
+    def score(row: dict[str, str], kind: str) -> Estimate:
+        return Estimate(*(float(row[f"{kind}{end}"] or "nan") for end in ("", "_low", "_high")))
+
+    kinds = ("precision", "recall", "f1")
+    return [ClassScores(row["class"], int(row["support"]), *(score(row, kind) for kind in kinds)) for row in rows]
 
 
 def _thresholds(probabilities: Floats, decided: npt.NDArray[Any]) -> list[float]:
