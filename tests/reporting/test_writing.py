@@ -48,6 +48,16 @@ def test_one_that_fails_is_a_line_and_leaves_no_stale_page(
     assert line.count("\n") == 1 and "no report was written" in line and "not valid JSON" in line
 
 
+def test_one_that_is_as_new_as_its_run_stays(data: Path, tmp_path: Path) -> None:
+    run = runs.run_of(tmp_path / "run", data)
+    page = leave_report(run, 1.0)
+    assert page is not None
+    before = page.stat().st_mtime_ns
+    assert leave_report(run, 1.0) == page and page.stat().st_mtime_ns == before
+    runs.change(run, seed=7)
+    assert leave_report(run, 1.0) == page and page.stat().st_mtime_ns != before
+
+
 def test_a_limit_is_kept(data: Path, tmp_path: Path) -> None:
     run = runs.run_of(tmp_path / "run", data, skill=0.0)
     began = time.monotonic()

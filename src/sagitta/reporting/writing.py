@@ -12,6 +12,7 @@ from sagitta.reporting.page import GENERATOR, render
 from sagitta.reporting.pictures import Clock
 from sagitta.reporting.single import Single
 from sagitta.reporting.versus import Versus
+from sagitta.run import RUN_FILE, TEST_LOG
 from sagitta.terminal import show
 
 REPORT_FILE = "report.html"
@@ -72,8 +73,18 @@ def _check_target(target: Path) -> None:
                 raise ConfigError(f"{target}: exists already, and is no report of Sagitta; name another --out")
 
 
+def _is_fresh(run: Path) -> bool:
+    """Return whether a run's report is newer than its record and its tests."""
+    if not (run / REPORT_FILE).is_file():
+        return False
+    told = [path for path in (run / RUN_FILE, run / TEST_LOG) if path.is_file()]
+    return all(path.stat().st_mtime_ns < (run / REPORT_FILE).stat().st_mtime_ns for path in told)
+
+
 def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path | None:
-    """Write the report of a run that has just been made or tested; never fails, and says in one line where it does.
+    """Write the report of a run that has just been made or tested; what fails is one line, and hinders nobody.
+
+    One that is there already, and as new as what it tells of, stays: a run that is resumed may have been finished.
 
     Args:
         run: its directory.
@@ -85,6 +96,8 @@ def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path 
     """
     if not is_first_process():
         return None
+    if _is_fresh(run):
+        return run / REPORT_FILE
     allowed = max(_LEAST_SECONDS, _SHARE * seconds)
     clock = Clock.of(allowed if limit is None else min(allowed, limit))
     try:
