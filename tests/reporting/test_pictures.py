@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sagitta.reporting import pictures
-from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf, thumbnail
+from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf, paced, thumbnail
 from tests.reporting import runs
 
 
@@ -71,6 +72,16 @@ def test_number_bytes_and_time_are_limits(shelf: Shelf, monkeypatch: pytest.Monk
     for empty in (Album(Clock.of(0)), Album(wanted=False)):
         empty.take(shelf, paths(shelf))
         assert not empty.pictures
+
+
+def test_batches_begin_small_and_end_with_the_time() -> None:
+    assert [len(batch) for batch in paced(range(50), 16, Clock())] == [1, 4, 16, 16, 13]
+    assert list(paced(range(50), 16, Clock.of(0))) == []
+    some = []
+    for batch in paced(range(50), 16, Clock.of(0.2)):
+        some += list(batch)
+        time.sleep(0.06 * len(batch))
+    assert some == [0]  # four more would take longer than there is
 
 
 def test_tiny_images_keep_their_pixels(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ asked for the page, UMAP (McInnes et al. 2018) keeps neighbours together. Featur
 are computed of as many images as there is time for.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from sagitta.dataset import ShardSet
 from sagitta.errors import SagittaError
 from sagitta.evaluation import Model, open_model
 from sagitta.loading import Loader
-from sagitta.models import Classifier, FeatureStore, Floats, Ints, prepare, split_head
+from sagitta.models import Classifier, FeatureStore, Floats, prepare, split_head
 from sagitta.reporting.gathering import Gathered
-from sagitta.reporting.pictures import Clock
+from sagitta.reporting.pictures import Clock, paced
 from sagitta.terminal import show
 
 MOST_POINTS = 1500
@@ -76,12 +75,14 @@ def features_of(
     sizes = {name: len(split) for name, split in shards.splits.items() if len(split)}
     if (found := _cached(run, shards, sample(sizes, MOST_POINTS))) is not None:
         return found, ""
+    late = f"no time was left for it: sagitta report {run.path} draws it"
     if clock.left < 1:
-        return None, f"no time was left for it: sagitta report {run.path} draws it"
+        return None, late
     try:
-        return _computed(run, model, shards, sample(sizes, _MOST_COMPUTED), clock), ""
+        found = _computed(run, model, shards, sample(sizes, _MOST_COMPUTED), clock)
     except (SagittaError, OSError, RuntimeError) as error:
         return None, " ".join(str(error).split())
+    return found, "" if found is not None else late
 
 
 def _cached(run: Gathered, shards: ShardSet, rows: Sequence[tuple[str, int]]) -> Features | None:
@@ -106,32 +107,24 @@ def _columns(rows: Sequence[tuple[str, int]]) -> tuple[list[str], list[int]]:
 
 def _computed(
     run: Gathered, model: Callable[[], Model], shards: ShardSet, rows: Sequence[tuple[str, int]], clock: Clock
-) -> Features:
+) -> Features | None:
+    """Return features of the rows that there is time for; None where there is none for a single one."""
     classifier, words = _one(run, model)
     assert classifier.network is not None
     body, _ = split_head(classifier.network, classifier.name)
-    fast, found = prepare(body), dict[str, list[Floats]]()
-    loaders: dict[str, Loader] = {}
-    how = classifier.preprocessing
-    began, done = time.monotonic(), 0
-    for name in dict.fromkeys(name for name, _ in rows):
-        loaders[name] = Loader(shards, name, _BATCH, train=False, preprocessing=how)
-    queues = {name: [row for other, row in rows if other == name] for name in loaders}
-    while any(queues.values()):
-        for name in [name for name in queues if queues[name]]:
-            batch, queues[name] = queues[name][:_BATCH], queues[name][_BATCH:]
-            found.setdefault(name, []).append(_forward(fast, loaders[name], np.array(batch, np.int64)))
-            done += len(batch)
-        if clock.left < 2 * (time.monotonic() - began) * _BATCH / max(done, 1):
-            break
-    splits, numbers, vectors = list[str](), list[int](), list[Floats]()
-    for name, parts in found.items():
-        own = np.concatenate(parts)
-        rows_of = [row for other, row in rows if other == name][: len(own)]
-        splits += [name] * len(own)
-        numbers += rows_of
-        vectors.append(own)
-    return Features(splits, numbers, np.concatenate(vectors), words)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    fast, how = prepare(body).to(device), classifier.preprocessing
+    names = dict.fromkeys(name for name, _ in rows)
+    loaders = {name: Loader(shards, name, _BATCH, train=False, preprocessing=how) for name in names}
+    vectors: list[Floats] = []
+    done: list[tuple[str, int]] = []
+    for batch in paced(rows, _BATCH, clock):
+        for name in dict.fromkeys(name for name, _ in batch):
+            own = [row for other, row in batch if other == name]
+            images, _ = loaders[name].take(np.array(own, np.int64))
+            vectors.append(_forward(fast, images.to(device)))
+            done += [(name, row) for row in own]
+    return Features(*_columns(done), np.concatenate(vectors), words) if vectors else None
 
 
 def _one(run: Gathered, model: Callable[[], Model]) -> tuple[Classifier, str]:
@@ -142,11 +135,10 @@ def _one(run: Gathered, model: Callable[[], Model]) -> tuple[Classifier, str]:
     return model().first, "computed with the run's weights"
 
 
-def _forward(body: torch.nn.Module, loader: Loader, rows: Ints) -> Floats:
-    images, _ = loader.take(rows)
+def _forward(body: torch.nn.Module, images: torch.Tensor) -> Floats:
     with torch.inference_mode():
-        vectors: Floats = body(images.contiguous(memory_format=torch.channels_last)).float().numpy()
-    return vectors.reshape(len(rows), -1)
+        vectors: Floats = body(images.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+    return vectors.reshape(len(images), -1)
 
 
 def flat(vectors: Floats, *, umap: bool) -> tuple[npt.NDArray[np.float64], str]:

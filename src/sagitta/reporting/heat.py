@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from sagitta.errors import SagittaError
+from sagitta.evaluation import heat_maps
 from sagitta.loading import Loader
 from sagitta.models import Classifier
 from sagitta.reporting.gathering import Judged
-from sagitta.reporting.pictures import Album, Clock, Shelf
+from sagitta.reporting.pictures import Album, Clock, Shelf, paced
 
 _SIDE = 160
 _BATCH = 8
@@ -30,33 +32,29 @@ def heat_pictures(
         album: gets the pictures.
         clock: when to end.
     """
-    from sagitta.evaluation import heat_maps
-
     how, found = classifier.preprocessing, dict[str, int]()
     if how is None:
         return {}, "its checkpoint has no preprocessing"
-    places = [(row, shelf.find(judged.paths[row])) for row in rows]
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    placed = [(row, place) for row in rows if (place := shelf.find(judged.paths[row])) is not None]
     loaders: dict[str, Loader] = {}
     try:
-        for start in range(0, len(places), _BATCH):
-            for split in {place[0].name for _, place in places[start : start + _BATCH] if place}:
-                if clock.left <= 0:
-                    return found, "" if found else "no time was left for heat maps"
-                own = [
-                    (row, place[1]) for row, place in places[start : start + _BATCH] if place and place[0].name == split
-                ]
-                loader = loaders.setdefault(
-                    split, Loader(shelf.shards, split, _BATCH, train=False, preprocessing=how, normalize=False)
-                )
-                pixels, _ = loader.take(np.array([number for _, number in own], np.int64))
+        for batch in paced(placed, _BATCH, clock):
+            for split in {own.name for _, (own, _) in batch}:
+                own = [(row, number) for row, (each, number) in batch if each.name == split]
+                if split not in loaders:
+                    loaders[split] = Loader(
+                        shelf.shards, split, _BATCH, train=False, preprocessing=how, normalize=False
+                    )
+                pixels, _ = loaders[split].take(np.array([number for _, number in own], np.int64))
                 classes = [_class(judged, row) for row, _ in own]
-                maps = heat_maps(classifier, how.normalize(pixels), classes)
-                for (row, _), image, heat in zip(own, pixels.permute(0, 2, 3, 1).numpy(), maps, strict=True):
+                maps = heat_maps(classifier.to(device), how.normalize(pixels.to(device)), classes)
+                for (row, _), image, heat in zip(own, pixels.permute(0, 2, 3, 1).cpu().numpy(), maps, strict=True):
                     if (number := album.add(lit(image, heat))) is not None:
                         found[judged.paths[row]] = number
     except (SagittaError, RuntimeError, ValueError) as error:
         return found, " ".join(str(error).split())
-    return found, ""
+    return found, "" if found or not placed else "no time was left for them: sagitta report draws them"
 
 
 def _class(judged: Judged, row: int) -> int:

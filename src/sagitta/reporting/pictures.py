@@ -3,12 +3,12 @@
 import base64
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from markupsafe import Markup
@@ -22,6 +22,7 @@ from sagitta.pool import usable_cores
 from sagitta.run import find_source
 from sagitta.settings import Settings
 
+T = TypeVar("T")
 MOST_PICTURES, MOST_BYTES = 400, 2_800_000
 _TINY = 48  # pixels a side up to which an image is kept as it is
 _QUALITY = 74
@@ -209,6 +210,18 @@ class Album:
     def tiny(self) -> list[int]:
         """The numbers of pictures whose pixels should stay sharp."""
         return sorted(self._tiny)
+
+
+def paced(items: Sequence[T], most: int, clock: Clock) -> Iterator[Sequence[T]]:
+    """Yield batches as long as there is time for another, the first of one item: some networks take seconds for it."""
+    began, done, size = time.monotonic(), 0, 1
+    while done < len(items):
+        each = (time.monotonic() - began) / max(done, 1)
+        if clock.left <= each * size:
+            return
+        yield items[done : done + size]
+        done += size
+        size = min(most, size * 4)
 
 
 def thumbnail(data: memoryview, side: int) -> Image.Image:

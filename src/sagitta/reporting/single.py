@@ -11,6 +11,7 @@ from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import data_of, findings_of, reproduction_of, suspects_of
 from sagitta.reporting.embedding import features_of
 from sagitta.reporting.gathering import Gathered, Judged
+from sagitta.reporting.heat import heat_pictures
 from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf
 from sagitta.reporting.results import Part, part_of, percent_short, worst_rows
 
@@ -107,8 +108,6 @@ class Single:
         if not any(worst_rows(judged) for judged in self.run.judged):
             return {}, ""
         try:
-            from sagitta.reporting.heat import heat_pictures
-
             classifier = self.model.first
             clock = Clock.of(min(self.clock.left * _HEAT_SHARE, 120.0))
             found, why = {}, ""
@@ -118,7 +117,7 @@ class Single:
                         classifier, judged, worst_rows(judged), shelf, self.album, clock
                     )
             return found, why
-        except (SagittaError, OSError, ImportError) as error:
+        except (SagittaError, OSError) as error:
             return {}, " ".join(str(error).split())
 
     def _atlas(self) -> tuple[dict[str, Any] | None, dict[str, Any], str]:
