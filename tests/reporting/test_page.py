@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sagitta.reporting import write_report
+from sagitta.reporting import page, write_report
 from sagitta.reporting.page import json_script, soft
 from tests.reporting import browser, runs
 
@@ -79,6 +79,30 @@ def test_pictures_have_words_and_headings_and_names_are_unique(work: Path, name:
     assert len(names) == len(set(names))
     assert [tag for tag, _ in elements].count("h1") == 1
     assert all(a.get("aria-label") for tag, a in elements if tag == "svg" and a.get("role") == "img")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_letters_stand_out_as_wcag_asks(theme: str) -> None:
+    style = Path(page.__file__).with_name("page.css").read_text()
+    block = re.search(r":root\{(.*?)\}" if theme == "light" else r":root\[data-theme=dark\]\{(.*?)\}", style)
+    assert block is not None
+    colours = dict(re.findall(r"--([\w-]+):(#\w+)", block[1]))
+
+    def luminance(name: str) -> float:
+        digits = colours[name][1:]
+        digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+        parts = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    letters = [contrast(name, "card") for name in ("ink", "soft", "accent", "miss")]
+    letters += [contrast("ink", "paper"), contrast("soft", "paper"), contrast("ink", "warm")]
+    lines = [contrast(f"s{number}", "card") for number in range(8)]
+    assert min(letters) >= 4.5 and min(lines) >= 3
 
 
 @chromium
