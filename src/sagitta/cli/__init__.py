@@ -25,13 +25,15 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("test", runs.test, "evaluate a run on test data"),
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
-    ("predict", runs.predict, "classify image files with a run"),
+    ("predict", runs.predict, "classify images of any number with a run"),
+    ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",
+    "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
     "predict": "nothing is kept of it; with -o FILE the same command goes on from there",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"

@@ -1,4 +1,4 @@
-"""`sagitta validate`, `test` and `predict`: what is done with a run."""
+"""`sagitta validate`, `test`, `predict` and `explain`: what is done with a run."""
 
 import sys
 from pathlib import Path
@@ -104,3 +104,33 @@ def predict(argv: list[str]) -> int:
     for line in found.lines():
         show(f"sagitta: {line}", sys.stderr)
     return int(a.strict and found.unreadable > 0)
+
+
+def explain(argv: list[str]) -> None:
+    """Write heat maps of images, and the training images that are most like them."""
+    from sagitta.evaluation import write_explanations
+
+    parser = Command(
+        "explain",
+        "RUN IMAGE… [--OPTION VALUE …]",
+        "Show where in an image a network sees what speaks for its class, and the training images that it finds most "
+        "alike: a picture each, and nearest.csv.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", metavar="IMAGE", help=_PATHS_HELP)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", default=Path("explained"), help="folder of the pictures (explained)"
+    )
+    parser.add_argument(
+        "--class", dest="class_name", metavar="NAME", help="what is explained (the most probable; each label given)"
+    )
+    parser.add_argument("--nearest", type=_count, metavar="N", default=5, help="training images beside it; 0: none (5)")
+    a, _ = parser.parse(argv)
+    how: dict[str, Any] = {"class_name": a.class_name, "nearest": a.nearest}
+    for line in write_explanations(Path(a.run), a.paths, a.output, **how):
+        show(line)
+
+
+def _count(text: str) -> int:
+    """Parse a number of at least 0."""
+    return 0 if text == "0" else whole(text)

@@ -1,3 +1,7 @@
+from .explain import Explanation as Explanation
+from .explain import Explanations as Explanations
+from .explain import explain as explain
+from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
