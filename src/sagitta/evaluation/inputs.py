@@ -216,10 +216,14 @@ def open_inputs(paths: Sequence[str | Path], *, split: str | None = None, open_d
         if (found := _open(path, split, open_data)) is None:
             files.append(str(path))
             continue
-        if files:
-            parts.append(_Files(tuple(files)))
-            files.clear()
-        parts += found.parts
+        for part in found.parts:
+            if isinstance(part, _Files):
+                files += part.paths
+                continue
+            if files:
+                parts.append(_Files(tuple(files)))
+                files.clear()
+            parts.append(part)
         skipped += found.skipped
         notes += found.notes
     parts += [_Files(tuple(files))] if files else []

@@ -64,10 +64,14 @@ class Unfinished:
         self.told: list[dict[str, Any]] = []
         self.before, self.other = 0, list[str]()
         self._file = path.open("a+b")
-        if not self._goes_on(dict(key)):
-            self._file.truncate(0)
-            self._file.write(_TITLE)
-            self._write(dict(key), schema.serialize())
+        try:
+            if not self._goes_on(dict(key)):
+                self._file.truncate(0)
+                self._file.write(_TITLE)
+                self._write(dict(key), schema.serialize())
+        except BaseException:
+            self._file.close()
+            raise
 
     def _goes_on(self, key: dict[str, Any]) -> bool:
         """Find what an earlier process left, and cut off what it did not finish; returns whether it is of this table.
