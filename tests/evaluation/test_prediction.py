@@ -77,7 +77,7 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_bytes(
 
     monkeypatch.setattr(Unfinished, "add", end)
     assert main([*command, f"found{suffix}"]) == 130
-    assert f"kept beside found{suffix}, and the same command goes on from there" in capsys.readouterr().err
+    assert f"kept in found{suffix}.partial, and the same command goes on from there" in capsys.readouterr().err
     assert not Path(f"found{suffix}").exists()
     assert main([*command, f"found{suffix}"]) == 0 and len(told) == 5
     words = capsys.readouterr().err

@@ -34,7 +34,7 @@ _AFTER_INTERRUPTION = {
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",
     "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
-    "predict": "nothing is kept of it; with -o FILE the same command goes on from there",
+    "predict": "nothing was kept; the same command begins again, and with -o FILE it goes on where it was",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"
 _UNREAD = 128 + 13  # as a shell reports the signal PIPE

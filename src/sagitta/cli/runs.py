@@ -57,7 +57,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> int:
     """Classify images; returns 1 where ``--strict`` is asked for and an image could not be read."""
-    from sagitta.evaluation import Asked, check_output, predict_into
+    from sagitta.evaluation import Asked, check_output, partial_of, predict_into
 
     parser = Command(
         "predict",
@@ -97,9 +97,9 @@ def predict(argv: list[str]) -> int:
     try:
         found = predict_into(Path(a.run), a.paths, a.output, asked, split=a.split, sort_into=a.sort_into)
     except KeyboardInterrupt as error:
-        if a.output is None:
+        if a.output is None or not partial_of(a.output).exists():
             raise
-        after = f"what is predicted so far is kept beside {a.output}, and the same command goes on from there"
+        after = f"what is predicted is kept in {partial_of(a.output)}, and the same command goes on from there"
         raise Interrupted(after, interruption_of(error).number) from None
     for line in found.lines():
         show(f"sagitta: {line}", sys.stderr)

@@ -48,6 +48,11 @@ def check_output(output: Path) -> None:
     check_place(output)
 
 
+def partial_of(output: Path) -> Path:
+    """Return where a table lies while it is made."""
+    return output.with_name(f"{output.name}.partial")
+
+
 class Unfinished:
     """A table on its way to a file; made by :func:`unfinished`.
 
@@ -164,7 +169,7 @@ def unfinished(output: Path, key: Mapping[str, Any], schema: pa.Schema) -> Itera
         ConfigError: another process is making it.
         OSError: it cannot be written there.
     """
-    path = output.with_name(f"{output.name}.partial")
+    path = partial_of(output)
     try:
         with lock(path.with_name(f"{path.name}.lock"), wait=False, needed=False):
             table = Unfinished(path, key, schema)
