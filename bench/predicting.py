@@ -6,7 +6,8 @@
 The photos, named again and again, are predicted into Parquet by a run of random weights (or of those given), with what
 ``predict`` takes by itself. Beside it stand the same network on the same images decoded before (``network``), and
 reading and decoding without a network (``decoding``), alternating with it. ``images_s`` are images a second of
-wall-clock time, ``cpu_ms`` the processor time of all threads an image; of the repeats, the median.
+wall-clock time, ``cpu_ms`` the processor time of all threads an image, both without opening the run (``once_s``); of
+the repeats, the median.
 
 ``of_network`` is the share of the network's own speed. On a GPU decoding has the cores for itself, and 0.9 is asked
 for. On a CPU both want the same cores: what can be had then is ``bound``, the speed of both one after the other, and
@@ -50,13 +51,18 @@ def checkpoint(model: str, weights: str | None, folder: Path) -> Path:
     return folder / "network.ckpt"
 
 
-def measured(work: Callable[[], object], images: int) -> dict[str, float]:
-    """Return the rates of a piece of work."""
+def spent(work: Callable[[], object]) -> tuple[float, float]:
+    """Return seconds of wall-clock and of processor time of a piece of work."""
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     work()
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"images_s": images / seconds, "cpu_ms": 1000 * cpu / images}
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measured(work: Callable[[], object], images: int, beside: Callable[[], object] | None = None) -> dict[str, float]:
+    """Return the rates of a piece of work, without what is done once in it, which ``beside`` does alone."""
+    (seconds, cpu), (once, own) = spent(work), (0.0, 0.0) if beside is None else spent(beside)
+    return {"images_s": images / (seconds - once), "cpu_ms": 1000 * (cpu - own) / images, "once_s": once}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -81,12 +87,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for _ in DecodedAhead(inputs, [member.preprocessing], predictor.chunk):
                 pass
 
-        def whole() -> None:
+        def whole(paths: list[str]) -> None:
             predict_into(network, paths, Path(folder) / "found.parquet", asked)
 
         member.probabilities(batches[0])
-        cases = {"network": forward, "decoding": decode, "predict": whole}
-        runs = [{name: measured(work, len(paths)) for name, work in cases.items()} for _ in range(options.repeats)]
+        cases = ("network", "decoding", "predict")
+        runs = [
+            {
+                "network": measured(forward, len(paths)),
+                "decoding": measured(decode, len(paths)),
+                "predict": measured(lambda: whole(paths), len(paths), lambda: whole(paths[:1])),
+            }
+            for _ in range(options.repeats)
+        ]
     rates = {
         name: {key: statistics.median(each[name][key] for each in runs) for key in runs[0][name]} for name in cases
     }
