@@ -101,3 +101,19 @@ def test_a_heat_map_leaves_what_is_cold_as_it_is_in_grey() -> None:
     assert np.ptp(pixels[0, 0]) == 0 and np.ptp(pixels[1, 2]) > 20
     words = repr(Explanation("a.png", "cat", 0.5, heat, image))
     assert words == "a.png: 50.0% cat"
+
+
+def test_members_that_read_images_differently_have_the_mean_of_their_maps() -> None:
+    sagitta.fit("images", epochs=1, batch_size=16, model="simple-cnn", image_size=16, out="second")
+    sagitta.ensemble(["run", "second"], out="both")
+    apart = {
+        run: explain(Path(run), ["images/red/001.png"], class_name="red", nearest=0)[0][0] for run in ("run", "second")
+    }
+    (found,), notes = explain(Path("both"), ["images/red/001.png"], class_name="red")
+    assert notes == ["no nearest training images: both: several networks, which have no features in common"]
+    weights = sagitta.Run(Path("both")).record["ensemble"]["weights"]
+    mean = sum(weight * each.heat for weight, each in zip(weights, apart.values(), strict=True))
+    np.testing.assert_allclose(found.heat, mean, atol=1e-5)
+    assert found.nearest == () and found.probability == pytest.approx(
+        sum(weight * each.probability for weight, each in zip(weights, apart.values(), strict=True)), abs=1e-5
+    )

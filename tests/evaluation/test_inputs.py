@@ -97,6 +97,7 @@ def test_a_dataset_is_its_rows_by_split() -> None:
 
     assert len(open_inputs(["digits", "hf://a/b", "photos/labels.csv"], open_data=converted)) == 12
     assert opened == ["digits", "hf://a/b", "photos/labels.csv"]
+    assert names(open_inputs(["photos"], split="val", open_data=converted)) == val and opened[3:] == ["photos"]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])

@@ -150,6 +150,7 @@ def test_images_are_sorted_into_folders_of_their_classes(capsys: pytest.CaptureF
     assert sorted(str(path) for path in Path("sorted").rglob("*.png")) == sorted(
         f"sorted/{row['class']}/{Path(row['path']).name}" for row in rows
     )
+    assert main(["predict", "run", "images/red", "--copy"]) == 2
     assert main(["predict", "run", "images", "--sort-into", "images/sorted"]) == 2
     assert "would be found again" in capsys.readouterr().err
 

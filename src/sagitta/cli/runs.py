@@ -1,6 +1,7 @@
 """`sagitta validate`, `test`, `predict` and `explain`: what is done with a run."""
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +80,8 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--columns", metavar="A,B", help=_COLUMNS_HELP)
     parser.add_argument("--embed", action="store_true", help="a column of features: what the network's head is given")
     parser.add_argument("--sort-into", type=Path, metavar="DIR", help=_SORT_HELP)
-    parser.add_argument("--split", metavar="NAME", help="of datasets (all of their rows)")
+    parser.add_argument("--copy", action="store_true", help="with --sort-into: copies, which share nothing")
+    parser.add_argument("--split", metavar="NAME", help="of datasets, and of what one can be made of (all rows)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where an image could not be read")
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, or such as cuda:1 (auto)")
@@ -94,8 +96,11 @@ def predict(argv: list[str]) -> int:
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision")
     asked = Asked(**{name: getattr(a, name) for name in names}, flip=a.tta == "flip")
+    if a.copy and a.sort_into is None:
+        raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")
+    where: dict[str, Any] = {"split": a.split, "sort_into": a.sort_into, "copy": a.copy}
     try:
-        found = predict_into(Path(a.run), a.paths, a.output, asked, split=a.split, sort_into=a.sort_into)
+        found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
     except KeyboardInterrupt as error:
         if a.output is None or not partial_of(a.output).exists():
             raise
@@ -133,4 +138,6 @@ def explain(argv: list[str]) -> None:
 
 def _count(text: str) -> int:
     """Parse a number of at least 0."""
-    return 0 if text == "0" else whole(text)
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r}: must be a whole number, at least 0")
+    return int(text)

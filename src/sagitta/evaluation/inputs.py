@@ -5,7 +5,8 @@ a file                                        that image
 a folder                                      its images, sorted; a converted dataset or image Parquet: its rows
 ``'photos/**/*.jpg'``                         what the pattern finds, sorted
 a tar or a zip                                its images, sorted, as ``photos.zip/cat/1.jpg``
-a table, ``hf://USER/NAME``, ``digits`` …     the rows of that dataset, converted once into the cache
+a table, ``hf://USER/NAME``, ``digits`` …     the rows of that dataset, converted once into the cache; where a split is
+                                              named, so is whatever a dataset can be made of
 ``-``                                         a path a line of standard input, or as ``find -print0`` gives them
 ============================================  =================================================================
 """
@@ -272,6 +273,8 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     """
     name, place = str(path), Path(path).expanduser()
     if name.startswith("hf://") or (name in BUILTIN and not os.path.lexists(place)):
+        return _rows(_data(name, open_data), split)
+    if split is not None and open_data is not None and place.exists():
         return _rows(_data(name, open_data), split)
     if place.is_dir():
         if (place / INFO_FILE).exists() or _is_parquet(place):

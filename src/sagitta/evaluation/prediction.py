@@ -129,6 +129,7 @@ def predict_into(
     *,
     split: str | None = None,
     sort_into: Path | None = None,
+    copy: bool = False,
 ) -> Summary:
     """Write what :func:`predict` returns, chunk by chunk, in the memory of a few of them.
 
@@ -141,6 +142,7 @@ def predict_into(
         asked: what is wanted of each.
         split: of datasets, all by default.
         sort_into: folder in which each image gets a second name by its class, see :mod:`sagitta.evaluation.sorting`.
+        copy: it gets a copy there.
 
     Raises:
         SagittaError: as :func:`predict` does.
@@ -152,7 +154,7 @@ def predict_into(
         check_apart(sort_into, paths)
     inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
     schema = predictor.schema
-    sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names)
+    sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names, copy)
     key = predictor.key(inputs) | {"sorted": None if sort_into is None else str(sort_into)}
     with nullcontext() if output is None else unfinished(output, key, schema) as table:
         start, notes = (0, []) if table is None else (table.before, _notes(table, len(inputs)))

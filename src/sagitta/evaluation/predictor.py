@@ -245,6 +245,8 @@ def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
     cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     usual = "32-true" if trained is None or (cpu and not str(trained).startswith("64")) else str(trained)
     precision = asked.precision or usual
+    if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():
+        raise ConfigError(f"--device {asked.device}: this machine has none; leave it out, or give cpu")
     if cpu and precision.startswith("16"):
         raise ConfigError(f"--precision {precision}: not on a CPU; leave it out, or give bf16-mixed")
     how: dict[str, Any] = {
