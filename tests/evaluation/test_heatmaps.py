@@ -112,20 +112,21 @@ def test_a_map_of_a_mean_over_positions_and_a_linear_layer_is_that_of_the_layers
     np.testing.assert_allclose(heat_maps(classifier, images, [1, 1]), expected.detach().numpy(), atol=1e-5)
 
 
-def small_vit() -> nn.Module:
+def vit_b() -> nn.Module:
     how: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64, "num_classes": 3}
-    return torchvision.models.VisionTransformer(image_size=64, patch_size=16, **how)
+    network: nn.Module = torchvision.models.VisionTransformer(image_size=64, patch_size=16, **how)
+    return network
 
 
-def small_swin() -> nn.Module:
+def swin() -> nn.Module:
     sizes: dict[str, Any] = {"patch_size": [4, 4], "window_size": [4, 4], "depths": [2, 2], "num_heads": [2, 2]}
-    return torchvision.models.SwinTransformer(embed_dim=16, num_classes=3, **sizes)
+    network: nn.Module = torchvision.models.SwinTransformer(embed_dim=16, num_classes=3, **sizes)
+    return network
 
 
 @pytest.mark.parametrize(
     "made",
-    ["resnet-whitened", "resnet20", "resnet18", "mobilenetv2_100", "convnext_atto", "test_efficientnet", small_vit]
-    + [small_swin],
+    ["resnet-whitened", "resnet20", "resnet18", "mobilenetv2_100", "convnext_atto", "test_efficientnet", vit_b, swin],
 )
 def test_every_kind_of_network_has_a_place(made: str | Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
