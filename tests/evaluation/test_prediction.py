@@ -88,7 +88,9 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_bytes(
     assert main([*command, f"found{suffix}"]) == 0 and "from before" not in capsys.readouterr().err
 
 
-def test_a_table_of_other_images_options_or_weights_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_other_images_options_or_weights_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree("run", "other", dirs_exist_ok=True)
     add = Unfinished.add
 
@@ -105,8 +107,8 @@ def test_a_table_of_other_images_options_or_weights_is_begun_anew(monkeypatch: p
     for run, count, size, what in (("run", 8, 4, "images"), ("run", 9, 3, "options"), ("other", 9, 4, "run")):
         interrupted("run")
         asked = Asked(batch_size=size)
-        (note,) = predict_into(Path(run), images(count), Path("some.csv"), asked).notes
-        assert note.startswith("some.csv.partial was of another table") and what in note
+        predict_into(Path(run), images(count), Path("some.csv"), asked)
+        assert f"some.csv.partial was of another table (other {what})" in capsys.readouterr().err
         predict_into(Path(run), images(count), Path("again.csv"), asked)
         assert Path("some.csv").read_bytes() == Path("again.csv").read_bytes()
 
