@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command: convert, verify, fit, probe, ensemble, evaluate, predict, report.
+"""What Sagitta does, one function a command: convert, verify, fit, probe, ensemble, evaluate, predict, explain, report.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.dataset import ShardSet, Verified
-    from sagitta.evaluation import Evaluation
+    from sagitta.evaluation import Evaluation, Explanations
     from sagitta.models import Classifier
     from sagitta.training import Fitted
 
@@ -505,6 +505,28 @@ def predict(
     return table.to_pandas() if find_spec("pandas") else table
 
 
+def explain(
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+) -> "Explanations":
+    """Show what speaks for a class in images, and the training images that are most like them; in a notebook, pictures.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: as for :func:`predict`.
+        class_name: by default the most probable one, and of several labels each that is given.
+        nearest: how many training images of each; 0 looks for none.
+
+    Raises:
+        SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
+    """
+    from sagitta.evaluation import explain as explain_images
+
+    found, notes = explain_images(_path(run), _listed(paths), class_name=class_name, nearest=nearest)
+    for note in notes:
+        show(note)
+    return found
+
+
 def predict_table(
     run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, split: str | None = None, **asked: Any
 ) -> "pa.Table":
@@ -643,9 +665,15 @@ class Run:
 
         return one_classifier(self.path)
 
-    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
-        """Classify image files, see :func:`sagitta.predict`."""
-        return predict(self, paths, top_k=top_k, batch_size=batch_size)
+    def predict(self, paths: PathLike | Sequence[PathLike], **how: Any) -> Any:
+        """Classify images, see :func:`sagitta.predict`."""
+        return predict(self, paths, **how)
+
+    def explain(
+        self, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+    ) -> "Explanations":
+        """Show what speaks for a class in images, see :func:`sagitta.explain`."""
+        return explain(self, paths, class_name=class_name, nearest=nearest)
 
     @property
     def report_file(self) -> Path | None:

@@ -1,6 +1,7 @@
-"""`sagitta validate`, `test` and `predict`: what is done with a run."""
+"""`sagitta validate`, `test`, `predict` and `explain`: what is done with a run."""
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
 def predict(argv: list[str]) -> int:
     """Classify images; returns 1 where ``--strict`` is asked for and an image could not be read."""
-    from sagitta.evaluation import Asked, check_output, predict_into
+    from sagitta.evaluation import Asked, check_output, partial_of, predict_into
 
     parser = Command(
         "predict",
@@ -82,7 +83,8 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--columns", metavar="A,B", help=_COLUMNS_HELP)
     parser.add_argument("--embed", action="store_true", help="a column of features: what the network's head is given")
     parser.add_argument("--sort-into", type=Path, metavar="DIR", help=_SORT_HELP)
-    parser.add_argument("--split", metavar="NAME", help="of datasets (all of their rows)")
+    parser.add_argument("--copy", action="store_true", help="with --sort-into: copies, which share nothing")
+    parser.add_argument("--split", metavar="NAME", help="of datasets, and of what one can be made of (all rows)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where an image could not be read")
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, or such as cuda:1 (auto)")
@@ -97,13 +99,48 @@ def predict(argv: list[str]) -> int:
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision")
     asked = Asked(**{name: getattr(a, name) for name in names}, flip=a.tta == "flip")
+    if a.copy and a.sort_into is None:
+        raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")
+    where: dict[str, Any] = {"split": a.split, "sort_into": a.sort_into, "copy": a.copy}
     try:
-        found = predict_into(Path(a.run), a.paths, a.output, asked, split=a.split, sort_into=a.sort_into)
+        found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
     except KeyboardInterrupt as error:
-        if a.output is None:
+        if a.output is None or not partial_of(a.output).exists():
             raise
-        after = f"what is predicted so far is kept beside {a.output}, and the same command goes on from there"
+        after = f"what is predicted is kept in {partial_of(a.output)}, and the same command goes on from there"
         raise Interrupted(after, interruption_of(error).number) from None
     for line in found.lines():
         show(f"sagitta: {line}", sys.stderr)
     return int(a.strict and found.unreadable > 0)
+
+
+def explain(argv: list[str]) -> None:
+    """Write heat maps of images, and the training images that are most like them."""
+    from sagitta.evaluation import write_explanations
+
+    parser = Command(
+        "explain",
+        "RUN IMAGE… [--OPTION VALUE …]",
+        "Show where in an image a network sees what speaks for its class, and the training images that it finds most "
+        "alike: a picture each, and nearest.csv.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", metavar="IMAGE", help=_PATHS_HELP)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", default=Path("explained"), help="folder of the pictures (explained)"
+    )
+    parser.add_argument(
+        "--class", dest="class_name", metavar="NAME", help="what is explained (the most probable; each label given)"
+    )
+    parser.add_argument("--nearest", type=_count, metavar="N", default=5, help="training images beside it; 0: none (5)")
+    a, _ = parser.parse(argv)
+    how: dict[str, Any] = {"class_name": a.class_name, "nearest": a.nearest}
+    for line in write_explanations(Path(a.run), a.paths, a.output, **how):
+        show(line)
+
+
+def _count(text: str) -> int:
+    """Parse a number of at least 0."""
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r}: must be a whole number, at least 0")
+    return int(text)

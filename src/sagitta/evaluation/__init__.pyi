@@ -1,8 +1,13 @@
+from .explain import Explanation as Explanation
+from .explain import Explanations as Explanations
+from .explain import explain as explain
+from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
 from .output import check_output as check_output
+from .output import partial_of as partial_of
 from .overlap import SEEN_FILE as SEEN_FILE
 from .overlap import Digests as Digests
 from .overlap import Seen as Seen

@@ -5,7 +5,8 @@ a file                                        that image
 a folder                                      its images, sorted; a converted dataset or image Parquet: its rows
 ``'photos/**/*.jpg'``                         what the pattern finds, sorted
 a tar or a zip                                its images, sorted, as ``photos.zip/cat/1.jpg``
-a table, ``hf://USER/NAME``, ``digits`` …     the rows of that dataset, converted once into the cache
+a table, ``hf://USER/NAME``, ``digits`` …     the rows of that dataset, converted once into the cache; where a split is
+                                              named, so is whatever a dataset can be made of
 ``-``                                         a path a line of standard input, or as ``find -print0`` gives them
 ============================================  =================================================================
 """
@@ -216,10 +217,14 @@ def open_inputs(paths: Sequence[str | Path], *, split: str | None = None, open_d
         if (found := _open(path, split, open_data)) is None:
             files.append(str(path))
             continue
-        if files:
-            parts.append(_Files(tuple(files)))
-            files.clear()
-        parts += found.parts
+        for part in found.parts:
+            if isinstance(part, _Files):
+                files += part.paths
+                continue
+            if files:
+                parts.append(_Files(tuple(files)))
+                files.clear()
+            parts.append(part)
         skipped += found.skipped
         notes += found.notes
     parts += [_Files(tuple(files))] if files else []
@@ -268,6 +273,8 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     """
     name, place = str(path), Path(path).expanduser()
     if name.startswith("hf://") or (name in BUILTIN and not os.path.lexists(place)):
+        return _rows(_data(name, open_data), split)
+    if split is not None and open_data is not None and place.exists():
         return _rows(_data(name, open_data), split)
     if place.is_dir():
         if (place / INFO_FILE).exists() or _is_parquet(place):

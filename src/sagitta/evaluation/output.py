@@ -48,6 +48,11 @@ def check_output(output: Path) -> None:
     check_place(output)
 
 
+def partial_of(output: Path) -> Path:
+    """Return where a table lies while it is made."""
+    return output.with_name(f"{output.name}.partial")
+
+
 class Unfinished:
     """A table on its way to a file; made by :func:`unfinished`.
 
@@ -64,10 +69,14 @@ class Unfinished:
         self.told: list[dict[str, Any]] = []
         self.before, self.other = 0, list[str]()
         self._file = path.open("a+b")
-        if not self._goes_on(dict(key)):
-            self._file.truncate(0)
-            self._file.write(_TITLE)
-            self._write(dict(key), schema.serialize())
+        try:
+            if not self._goes_on(dict(key)):
+                self._file.truncate(0)
+                self._file.write(_TITLE)
+                self._write(dict(key), schema.serialize())
+        except BaseException:
+            self._file.close()
+            raise
 
     def _goes_on(self, key: dict[str, Any]) -> bool:
         """Find what an earlier process left, and cut off what it did not finish; returns whether it is of this table.
@@ -160,7 +169,7 @@ def unfinished(output: Path, key: Mapping[str, Any], schema: pa.Schema) -> Itera
         ConfigError: another process is making it.
         OSError: it cannot be written there.
     """
-    path = output.with_name(f"{output.name}.partial")
+    path = partial_of(output)
     try:
         with lock(path.with_name(f"{path.name}.lock"), wait=False, needed=False):
             table = Unfinished(path, key, schema)

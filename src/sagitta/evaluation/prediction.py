@@ -17,6 +17,7 @@ from sagitta.evaluation.output import Unfinished, check_output, unfinished, writ
 from sagitta.evaluation.predictor import Asked, Predicted, Predictor, inputs_for
 from sagitta.evaluation.sorting import Sorter, check_apart
 from sagitta.pool import progress
+from sagitta.terminal import show
 
 _ASKED = Asked()
 
@@ -76,7 +77,7 @@ class _Tally:
         if self.first is None and "first" in words:
             self.first = words["first"][0], words["first"][1]
 
-    def summary(self, notes: Sequence[str] = ()) -> Summary:
+    def summary(self) -> Summary:
         """Return the sum.
 
         Raises:
@@ -85,7 +86,7 @@ class _Tally:
         total = len(self._inputs)
         if self.unreadable == total and self.first is not None:
             raise SourceError(f"none of the {total} images is readable; {': '.join(self.first)}")
-        return Summary(total, self.unreadable, self.first, self.reduced, (*self._inputs.notes, *notes))
+        return Summary(total, self.unreadable, self.first, self.reduced, self._inputs.notes)
 
 
 def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, split: str | None = None) -> pa.Table:
@@ -129,6 +130,7 @@ def predict_into(
     *,
     split: str | None = None,
     sort_into: Path | None = None,
+    copy: bool = False,
 ) -> Summary:
     """Write what :func:`predict` returns, chunk by chunk, in the memory of a few of them.
 
@@ -141,6 +143,7 @@ def predict_into(
         asked: what is wanted of each.
         split: of datasets, all by default.
         sort_into: folder in which each image gets a second name by its class, see :mod:`sagitta.evaluation.sorting`.
+        copy: it gets a copy there.
 
     Raises:
         SagittaError: as :func:`predict` does.
@@ -152,14 +155,15 @@ def predict_into(
         check_apart(sort_into, paths)
     inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
     schema = predictor.schema
-    sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names)
+    sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names, copy)
     key = predictor.key(inputs) | {"sorted": None if sort_into is None else str(sort_into)}
     with nullcontext() if output is None else unfinished(output, key, schema) as table:
-        start, notes = (0, []) if table is None else (table.before, _notes(table, len(inputs)))
+        start = 0 if table is None else table.before
+        if table is not None and (left := _what_was_there(table, len(inputs))):
+            show(f"sagitta: {left}", sys.stderr)
         tally = _Tally(inputs, [] if table is None else table.told)
         bar = table is not None or not sys.stdout.isatty()
-        with progress("predicting", len(inputs), show=bar) as advance:
-            advance(start)
+        with progress("predicting", len(inputs) - start, show=bar) as advance:
             for found in predictor.predict(inputs, start):
                 if sorter is not None:
                     sorter.put(found)
@@ -172,7 +176,7 @@ def predict_into(
         if table is None:
             return tally.summary()
         try:
-            summary = tally.summary(notes)
+            summary = tally.summary()
         except SourceError:
             table.remove()
             raise
@@ -181,10 +185,10 @@ def predict_into(
         return summary
 
 
-def _notes(table: Unfinished, total: int) -> list[str]:
-    """Return whether something was there, in words."""
+def _what_was_there(table: Unfinished, total: int) -> str:
+    """Return what an earlier process left, in words; empty where that is nothing."""
     if table.before:
-        return [f"{table.before:,} of {total:,} rows were there from before"]
+        return f"{table.before:,} of {total:,} rows were there from before, and it goes on behind them"
     if table.other:
-        return [f"{table.path} was of another table (other {' and '.join(table.other)}), so it was begun anew"]
-    return []
+        return f"{table.path} was of another table (other {' and '.join(table.other)}), so it is begun anew"
+    return ""

@@ -87,6 +87,12 @@ class Predictor:
         asked: of it.
         further: what gives columns beside the usual ones.
 
+    Attributes:
+        model: what the run predicts with.
+        members: its parts, on the device.
+        device: where it computes.
+        batch_size: images that the network sees at a time.
+
     Raises:
         ConfigError: there is no such run, device, precision or column, or a number is below 1.
     """
@@ -104,9 +110,9 @@ class Predictor:
         )
         limit_threads()
         reuse_memory()
-        self._members = [_Member(part, names, asked) for part in self.model.parts]
+        self.members = [Member(part, names, asked) for part in self.model.parts]
         self._head = _head_of(run, self.model) if self._answers.needs_features else None
-        self.device = self._members[0].device
+        self.device = self.members[0].device
         size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
         self.batch_size = _whole("--batch-size", size)
 
@@ -123,15 +129,15 @@ class Predictor:
     def key(self, inputs: Inputs) -> dict[str, Any]:
         """Return what a table depends on, by words for people."""
         states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoints_of(self._run)]
-        precisions = [member.precision for member in self._members]
+        precisions = [member.precision for member in self.members]
         how = asdict(self._asked) | {"batch_size": self.batch_size, "device": self.device.type, "precision": precisions}
         found = {"run": states, "options": how, "images": [len(inputs), inputs.digest()]}
         return dict(json.loads(json.dumps(found)))
 
     def predict(self, inputs: Inputs, start: int = 0) -> Iterator[Predicted]:
         """Yield what is known of the images from number ``start`` on, chunk by chunk."""
-        hows = list(dict.fromkeys(member.preprocessing for member in self._members))
-        ahead = DecodedAhead(inputs, hows, self._chunk(hows), start, pinned=self.device.type == "cuda")
+        hows = list(dict.fromkeys(member.preprocessing for member in self.members))
+        ahead = DecodedAhead(inputs, hows, self.chunk, start, pinned=self.device.type == "cuda")
         before: tuple[Decoded, Tensor, Tensor | None] | None = None
         for decoded in ahead:
             now = decoded, *self._computed(decoded, hows)
@@ -141,8 +147,10 @@ class Predictor:
         if before is not None:
             yield self._told(inputs, *before)
 
-    def _chunk(self, hows: Sequence[Preprocessing]) -> int:
-        """Return how many images are decoded at a time: whole batches, so that where one begins depends on nothing."""
+    @property
+    def chunk(self) -> int:
+        """How many images are decoded at a time: whole batches, so that where one begins depends on nothing."""
+        hows = [member.preprocessing for member in self.members]
         pixels = max(how.size[0] * how.size[1] * how.channels for how in hows) * self.batch_size
         return self.batch_size * max(1, min(_CHUNK // self.batch_size, _CHUNK_BYTES // pixels))
 
@@ -150,8 +158,8 @@ class Predictor:
         """Return probabilities (R, classes) and, where they are needed, features (R, D), on the device."""
         mean = torch.zeros((len(decoded.readable), len(self.model.class_names)), device=self.device)
         features: list[Tensor] = []
-        with quiet(), _inputs_of(self._head) as seen:
-            for member in self._members:
+        with _inputs_of(self._head) as seen:
+            for member in self.members:
                 pixels = decoded.pixels[hows.index(member.preprocessing)]
                 for first in range(0, len(pixels), self.batch_size):
                     batch = pixels[first : first + self.batch_size]
@@ -185,7 +193,7 @@ class Predictor:
         )
 
 
-class _Member:
+class Member:
     """A classifier on its device, and its part in the whole.
 
     Raises:
@@ -237,6 +245,8 @@ def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
     cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     usual = "32-true" if trained is None or (cpu and not str(trained).startswith("64")) else str(trained)
     precision = asked.precision or usual
+    if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():
+        raise ConfigError(f"--device {asked.device}: this machine has none; leave it out, or give cpu")
     if cpu and precision.startswith("16"):
         raise ConfigError(f"--precision {precision}: not on a CPU; leave it out, or give bf16-mixed")
     how: dict[str, Any] = {

@@ -1,4 +1,5 @@
 from .augmentation import Augmentation as Augmentation
+from .augmentation import crop_box as crop_box
 from .autoaugment import Policy as Policy
 from .datamodule import ImageData as ImageData
 from .draws import Stream as Stream
