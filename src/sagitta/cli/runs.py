@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
 from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
@@ -29,7 +30,7 @@ def test(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> None:
-    from sagitta.verbs import evaluate
+    from sagitta.verbs import Run, evaluate
 
     parser = Command(
         name,
@@ -54,6 +55,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
     if is_first_process():
         show(evaluation.text())
+        if evaluation.folder is not None:
+            show_report(Run(evaluation.folder.parents[1]).report_file)
 
 
 def predict(argv: list[str]) -> int:

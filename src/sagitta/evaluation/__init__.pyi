@@ -33,6 +33,7 @@ from .testing import quiet_trainer as quiet_trainer
 from .testing import run_test as run_test
 from .testing import validate as validate
 from .testlog import append_test_log as append_test_log
+from .testlog import read_test_log as read_test_log
 from .testlog import record_test as record_test
 from .unseen import Common as Common
 from .unseen import common_rows as common_rows

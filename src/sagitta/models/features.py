@@ -122,6 +122,13 @@ class FeatureStore:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         self.folder = user_cache() / "features" / f"{name.replace('/', '-')}-{digest.hexdigest()}"
 
+    @classmethod
+    def named(cls, name: str) -> "FeatureStore":
+        """Open the features of an earlier run by the name of their folder, which stands in its record."""
+        store = cls.__new__(cls)
+        store.folder = user_cache() / "features" / name
+        return store
+
     @cached_property
     def _parts(self) -> list[tuple[Path, pa.ChunkedArray]]:
         """Each part and its content hashes; what is damaged is removed, and so computed again."""

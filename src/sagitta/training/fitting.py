@@ -35,6 +35,7 @@ from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
+    PACE_FILE,
     check_free,
     held,
     history_table,
@@ -258,7 +259,7 @@ def _train(
     every = settings.trainer["log_every_n_steps"]
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked(kept)],
+        callbacks=[*_callbacks(settings, run), *callbacks, *begin, kept, EndWhenAsked(kept)],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -377,12 +378,12 @@ def validated(run: Path) -> dict[str, float]:
     return result
 
 
-def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
+def _callbacks(settings: Settings, run: Path | None = None) -> Iterable[pl.Callback]:
     yield StepSeed(settings.seed)
     yield StopDiverged()
     yield PredictionImages()
     yield EpochLines()
-    yield Throughput()
+    yield Throughput(None if run is None else run / PACE_FILE)
     if settings.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
         yield WeightEMA(settings.ema)
     if settings.patience:
