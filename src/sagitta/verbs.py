@@ -445,6 +445,8 @@ def predict(
     top_k: int = 5,
     batch_size: int | None = None,
     flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> Any:
     """Classify image files; returns one row a file with class, probability and the runners-up.
 
@@ -457,16 +459,26 @@ def predict(
         top_k: how many classes a row.
         batch_size: images at a time, by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        coverage: share of images whose class is in ``set``, such as 0.9.
 
     Raises:
-        SagittaError: there is no such run or file, or no image is readable.
+        SagittaError: there is no such run or file, no image is readable, or what is asked for cannot be promised.
     """
-    table = predict_table(run, paths, top_k=top_k, batch_size=batch_size, flip=flip)
+    how: dict[str, Any] = {"flip": flip, "accuracy": accuracy, "coverage": coverage}
+    table = predict_table(run, paths, top_k=top_k, batch_size=batch_size, **how)
     return table.to_pandas() if find_spec("pandas") else table
 
 
 def predict_table(
-    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int | None, flip: bool
+    run: "PathLike | Run",
+    paths: PathLike | Sequence[PathLike],
+    *,
+    top_k: int,
+    batch_size: int | None,
+    flip: bool,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> "pa.Table":
     """Do what :func:`predict` does, as an Arrow table.
 
@@ -475,7 +487,8 @@ def predict_table(
     """
     from sagitta.evaluation import predict as predict_files
 
-    return predict_files(_path(run), _listed(paths), top_k=top_k, batch_size=batch_size, flip=flip)
+    how: dict[str, Any] = {"flip": flip, "accuracy": accuracy, "coverage": coverage}
+    return predict_files(_path(run), _listed(paths), top_k=top_k, batch_size=batch_size, **how)
 
 
 def _listed(paths: Any) -> list[Path]:

@@ -51,6 +51,7 @@ def predict(argv: list[str]) -> None:
     """Classify image files."""
     from sagitta.dataset import plural
     from sagitta.evaluation import check_output, list_files, reduced, write_predictions
+    from sagitta.evaluation import told as notes
     from sagitta.verbs import predict_table
 
     parser = Command(
@@ -66,13 +67,18 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
+    parser.add_argument(
+        "--accuracy", metavar="A", type=float, help="abstain where answers are not as often right: 0.99"
+    )
+    parser.add_argument("--coverage", metavar="C", type=float, help="give sets that hold the class as often: 0.9")
     a, _ = parser.parse(argv)
     if a.output is not None:
         check_output(a.output)
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     listed = list_files([Path(path) for path in a.paths])
-    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
+    how: dict[str, Any] = {"flip": a.tta == "flip", "accuracy": a.accuracy, "coverage": a.coverage}
+    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, **how)
     write_predictions(table, a.output)
     for words, count in reduced(table).items():
         show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
@@ -84,3 +90,5 @@ def predict(argv: list[str]) -> None:
         told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
     if told:
         show(f"sagitta: {'; '.join(told)}", sys.stderr)
+    for line in notes(table):
+        show(f"sagitta: {line}", sys.stderr)

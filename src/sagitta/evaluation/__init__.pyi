@@ -30,6 +30,7 @@ from .prediction import check_output as check_output
 from .prediction import list_files as list_files
 from .prediction import predict as predict
 from .prediction import reduced as reduced
+from .prediction import told as told
 from .prediction import write_predictions as write_predictions
 from .result import Evaluation as Evaluation
 from .result import Tested as Tested
@@ -46,6 +47,9 @@ from .testing import run_test as run_test
 from .testing import validate as validate
 from .testlog import append_test_log as append_test_log
 from .testlog import record_test as record_test
+from .trust import Trust as Trust
+from .trust import head_input as head_input
+from .trust import open_trust as open_trust
 from .unseen import Common as Common
 from .unseen import common_rows as common_rows
 from .weighing import Weighed as Weighed

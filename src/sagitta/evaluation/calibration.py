@@ -94,7 +94,7 @@ def tempered_thresholds(thresholds: Sequence[float], temperature: float) -> list
 
 def figures(evaluation: Evaluation) -> dict[str, float]:
     """Return log loss and, of one label an image, calibration error, each with its 95 % interval, without prefixes."""
-    found = {}
+    found: dict[str, float] = {}
     for name, score in evaluation.scores.items():
         short = "loss" if name.endswith("log_loss") else "ece" if name.endswith("ece") else None
         if short is not None:

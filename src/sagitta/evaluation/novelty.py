@@ -18,6 +18,7 @@ classes, and with it about one of 100 that are one.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,7 @@ def write_familiar(run: Path, familiar: Familiar, checkpoint: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    tensors = {"bank": familiar.bank, "known": familiar.known}
+    tensors: dict[str, npt.NDArray[Any]] = {"bank": familiar.bank, "known": familiar.known}
     write_atomic(run / FAMILIAR_FILE, save(tensors, {"checkpoint": checkpoint}))
 
 

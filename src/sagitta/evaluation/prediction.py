@@ -5,6 +5,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +21,23 @@ from torch import Tensor
 from sagitta.errors import ConfigError, SourceError
 from sagitta.evaluation.members import Part, open_model
 from sagitta.evaluation.testing import quiet, quiet_trainer
+from sagitta.evaluation.trust import head_input, open_trust
 from sagitta.files import check_place, write_atomic
 from sagitta.loading import FilePixels
-from sagitta.models import Classifier, inference_batch
+from sagitta.models import Classifier, HeadInput, inference_batch
 from sagitta.pool import progress
 from sagitta.sources import image_files
 
 
 def predict(
-    run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
+    run: Path,
+    paths: Sequence[Path],
+    *,
+    top_k: int = 5,
+    batch_size: int | None = None,
+    flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> pa.Table:
     """Classify image files with a run's best checkpoint, or by the mean of its members' probabilities.
 
@@ -40,29 +49,35 @@ def predict(
         top_k: how many classes a row, where the model gives one label.
         batch_size: images a batch; by default what is fast on the device.
         flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: abstain where it is not reached.
+        coverage: give the set of classes that holds the label of a share of images.
 
     Returns:
         One row a file, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
         ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
         Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
-        reaches the label's threshold, the most probable first.
+        reaches the label's threshold, the most probable first. And the columns of
+        :meth:`sagitta.evaluation.trust.Trust.columns`.
 
     Raises:
-        ConfigError: there is no such run, or a number is below 1.
+        ConfigError: there is no such run, a number is below 1, or what is asked for cannot be promised.
         SourceError: a path does not exist, or no image is readable.
     """
     top_k = _whole("--top-k", top_k)
     batch_size = None if batch_size is None else _whole("--batch-size", batch_size)
     files = list_files(paths).files
     model = open_model(run, flip=flip)
+    trust = open_trust(run, model, accuracy=accuracy, coverage=coverage, flip=flip)
     if any(part.classifier.preprocessing is None for part in model.parts):
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
     errors: dict[str, str] = {}
     lost: dict[str, int] = {}
     mean = np.zeros((len(files), len(model.class_names)), np.float32)
+    features: list[npt.NDArray[np.float32]] = []
     with quiet(), progress("predicting", len(files) * len(model.parts), show=True) as advance:
-        for part in model.parts:
-            batches, outputs = _read_and_classified(part, files, batch_size, advance)
+        for number, part in enumerate(model.parts):
+            watch = head_input(model) if number == 0 and trust.familiar is not None else None
+            batches, outputs = _read_and_classified(part, files, batch_size, advance, watch, features)
             errors |= batches.errors
             lost |= batches.reduced
             readable = [row for row, path in enumerate(files) if path not in batches.errors]
@@ -76,19 +91,40 @@ def predict(
         answers |= _labels(files, errors, probabilities, model.first)
     else:
         answers |= _top(files, errors, probabilities, model.class_names, top_k)
+    found = trust.columns(probabilities.numpy(), np.concatenate(features) if features else None)
+    answers |= {name: _with_gaps(column, [path in errors for path in files]) for name, column in found.items()}
     table = pa.table(answers | {"error": pa.array([errors.get(path) for path in files], pa.string())})
-    return table.replace_schema_metadata({"reduced": json.dumps(lost)}) if lost else table
+    notes = {"reduced": lost, "told": trust.lines()}
+    return table.replace_schema_metadata({name: json.dumps(note) for name, note in notes.items() if note})
+
+
+def _with_gaps(column: pa.Array, missing: Sequence[bool]) -> pa.Array:
+    """Return a column of the files that could be read as one of all of them."""
+    rows = np.cumsum(~np.array(missing)) - 1
+    return column.take(pa.array(rows, mask=np.array(missing)))
 
 
 def _read_and_classified(
-    part: Part, files: list[str], batch_size: int | None, advance: Callable[[int], None]
+    part: Part,
+    files: list[str],
+    batch_size: int | None,
+    advance: Callable[[int], None],
+    watch: HeadInput | None,
+    features: list[npt.NDArray[np.float32]],
 ) -> tuple[FilePixels, npt.NDArray[np.float32]]:
-    """Return how the files were read, and the probabilities (N, classes) of those that can be."""
+    """Return how the files were read, and the probabilities (N, classes) of those that can be; adds their features."""
     trainer = quiet_trainer(devices=1)
     how = part.classifier.preprocessing
     assert how is not None
     batches = FilePixels(files, how, batch_size or inference_batch(trainer.strategy.root_device))
-    outputs = trainer.predict(part.classifier, _Followed(batches, advance)) or []
+    with nullcontext() if watch is None else watch:
+
+        def done(images: int) -> None:
+            if watch is not None:
+                features.append(watch.take().numpy())
+            advance(images)
+
+        outputs = trainer.predict(part.classifier, _Followed(batches, done)) or []
     found = [output.numpy() for output in outputs if isinstance(output, Tensor)]
     return batches, np.concatenate([np.empty((0, part.classifier.num_classes), np.float32), *found])
 
@@ -96,6 +132,11 @@ def _read_and_classified(
 def reduced(table: pa.Table) -> dict[str, int]:
     """Return what decoding lost of the files that :func:`predict` read, and in how many of them."""
     return dict(json.loads((table.schema.metadata or {}).get(b"reduced", b"{}")))
+
+
+def told(table: pa.Table) -> list[str]:
+    """Return what a person has to know of the predictions of :func:`predict`, one line each."""
+    return list(json.loads((table.schema.metadata or {}).get(b"told", b"[]")))
 
 
 def _whole(name: str, value: int) -> int:

@@ -1,3 +1,4 @@
+from .averaging import Mean as Mean
 from .averaging import averaged as averaged
 from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier

@@ -113,8 +113,9 @@ def fold_temperature(
 
 def unfolded(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the weights in an open checkpoint as the training left them."""
-    weights: dict[str, Tensor] = dict(checkpoint["state_dict"])
-    return weights | (checkpoint.get(_BEFORE) or {"state_dict": {}})["state_dict"]
+    before = checkpoint.get(_BEFORE) or {"state_dict": {}}
+    weights: dict[str, Tensor] = checkpoint["state_dict"] | before["state_dict"]
+    return weights
 
 
 def _read(path: Path) -> dict[str, Any]:
