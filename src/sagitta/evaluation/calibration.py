@@ -25,7 +25,7 @@ from sagitta.evaluation.result import Evaluation, arrays_of, judge
 from sagitta.models import Floats, Task
 
 FEWEST = 50
-"""Rows below which no temperature is looked for: of 30 rows of CIFAR-10, one division in twelve was made worse by it."""
+"""Rows below which no temperature is looked for: by 30 rows of CIFAR-10, one division in twelve was made worse."""
 VALIDATION_FILE = "validation.parquet"
 """In a run: every row that a temperature was looked for on, ``path``, ``split``, ``label``, ``predicted`` and
 ``probabilities`` (list<float>, in label order), calibrated."""

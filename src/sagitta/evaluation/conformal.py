@@ -1,4 +1,4 @@
-"""What can be promised of predictions by rows that the model has not learned from: when to abstain, and sets of classes.
+"""What can be promised of predictions, by rows that the model has not learned from: answers, and sets of classes.
 
 Both promises hold for images like those rows: what the model has never seen the like of is another question, see
 :mod:`sagitta.evaluation.novelty`.
@@ -70,8 +70,8 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
     rows, fewest = len(right), math.ceil(math.log(_RISK) / math.log(accuracy))
     if rows < fewest:
         raise ConfigError(
-            f"--accuracy {accuracy:g}: takes {fewest} images that the model has not learned from to show it, even if all "
-            f"are right, and the run has {rows}; ask for {_RISK ** (1 / rows) if rows else 0:.3f} at most"
+            f"--accuracy {accuracy:g}: takes {fewest} images that the model has not learned from to show it, even if "
+            f"all are right, and the run has {rows}; ask for {_RISK ** (1 / rows) if rows else 0:.3f} at most"
         )
     order = np.argsort(-certainty, kind="stable")
     sure, wrong = certainty[order], np.cumsum(~right[order])

@@ -118,13 +118,8 @@ def _read_and_classified(
     assert how is not None
     batches = FilePixels(files, how, batch_size or inference_batch(trainer.strategy.root_device))
     with nullcontext() if watch is None else watch:
-
-        def done(images: int) -> None:
-            if watch is not None:
-                features.append(watch.take().numpy())
-            advance(images)
-
-        outputs = trainer.predict(part.classifier, _Followed(batches, done)) or []
+        outputs = trainer.predict(part.classifier, _Followed(batches, advance)) or []
+    features += [] if watch is None else [watch.take().numpy() for _ in outputs]
     found = [output.numpy() for output in outputs if isinstance(output, Tensor)]
     return batches, np.concatenate([np.empty((0, part.classifier.num_classes), np.float32), *found])
 

@@ -42,7 +42,7 @@ class Trust:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("images", "unfamiliar", "abstained"), 0))
 
     def columns(self, probabilities: Floats, features: Floats | None) -> dict[str, pa.Array]:
-        """Return ``abstain`` (bool), ``set`` (list<string>) and ``unfamiliar`` (float, 0 to 1), as far as there are any.
+        """Return ``abstain`` (bool), ``set`` (list<string>) and ``unfamiliar`` (float, 0 to 1), as far as they are known.
 
         Args:
             probabilities: (B, classes).
@@ -51,11 +51,11 @@ class Trust:
         columns: dict[str, pa.Array] = {}
         self.counts["images"] += len(probabilities)
         if self.abstention is not None:
-            abstain = probabilities.max(axis=1) < np.float32(self.abstention.threshold)
+            abstain = probabilities.max(axis=1) < self.abstention.threshold
             self.counts["abstained"] += int(abstain.sum())
             columns["abstain"] = pa.array(abstain)
         if self.level is not None:
-            rows = [np.flatnonzero(row) for row in sets_of(probabilities, np.float32(self.level))]
+            rows = [np.flatnonzero(row) for row in sets_of(probabilities, self.level)]
             ranked = [row[np.argsort(-own[row], kind="stable")] for row, own in zip(rows, probabilities, strict=True)]
             columns["set"] = pa.array([[self.names[label] for label in row] for row in ranked], pa.list_(pa.string()))
         if self.familiar is not None and features is not None:
@@ -109,10 +109,10 @@ def head_input(model: Model) -> HeadInput:
     """Return what remembers the features of a model's first member, as :class:`Trust` takes them."""
     network = model.first.network
     assert network is not None
-    return HeadInput(first_network(network))
+    return HeadInput(_first_network(network), passes=2 if model.first.flip else 1)
 
 
-def first_network(network: nn.Module) -> nn.Module:
+def _first_network(network: nn.Module) -> nn.Module:
     """Return the first of several networks that are one classifier, or the only one."""
     return network.networks[0] if isinstance(network, Mean) else network
 
@@ -130,8 +130,8 @@ def _rows(
     folder = run_of(run)
     if folder is None or not (folder / VALIDATION_FILE).is_file():
         raise ConfigError(
-            f"{option}: {run} has no {VALIDATION_FILE} of images that its model has not learned from; fit keeps it where "
-            "there is a val, and probe always: make the run again"
+            f"{option}: {run} has no {VALIDATION_FILE} of images that its model has not learned from; fit keeps it "
+            "where there is a val, and probe always: make the run again"
         )
     if run.is_file() and Path(read_record(folder).get("best_checkpoint", "")).name != run.name:
         raise ConfigError(

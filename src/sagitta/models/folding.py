@@ -25,32 +25,30 @@ class HeadInput:
 
     Args:
         network: whose head is one linear layer.
+        passes: of a batch through the network; with mirror images, the first of two is that of the images themselves.
 
     Raises:
         ConfigError: it is not.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, passes: int = 1) -> None:
         if (head := linear_head(network)) is None:
             raise ConfigError(
                 "the network does not end in one linear layer, so there is no telling what its features are"
             )
-        self._layer, self._given = head[1], list[Tensor]()
+        self._layer, self._passes, self._given = head[1], passes, list[Tensor]()
 
     def __enter__(self) -> Self:
-        self._hook = self._layer.register_forward_pre_hook(lambda _, given: self._given.append(given[0].detach()))
+        self._hook = self._layer.register_forward_pre_hook(lambda _layer, given: self._given.append(given[0].detach()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._hook.remove()
 
     def take(self) -> Tensor:
-        """Return the features (B, D), float32 on the CPU, of the first batch since the last call, and forget them all.
-
-        With mirror images, the first pass is that of the images themselves.
-        """
+        """Return the features (B, D), float32 on the CPU, of the oldest batch that was not taken yet."""
         first = self._given[0].float().cpu()
-        self._given.clear()
+        del self._given[: self._passes]
         return first
 
 
@@ -60,7 +58,7 @@ def can_fold(classifier: Classifier) -> bool:
     if how is None or network is None or (head := linear_head(network)) is None:
         return False
     found: list[Tensor] = []
-    hook = head[1].register_forward_hook(lambda _, given, output: found.append(output))
+    hook = head[1].register_forward_hook(lambda _layer, _given, output: found.append(output))
     parameter = next(network.parameters())
     images = torch.linspace(-1, 1, how.channels * how.size[0] * how.size[1]).view(1, how.channels, *how.size)
     modes = {module: module.training for module in network.modules()}
