@@ -42,7 +42,7 @@ class Trust:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("images", "unfamiliar", "abstained"), 0))
 
     def columns(self, probabilities: Floats, features: Floats | None) -> dict[str, pa.Array]:
-        """Return ``abstain`` (bool), ``set`` (list<string>) and ``unfamiliar`` (float, 0 to 1), as far as they are known.
+        """Return ``abstain`` (bool), ``set`` (list<string>) and ``unfamiliar`` (float, 0 to 1), if known.
 
         Args:
             probabilities: (B, classes).
