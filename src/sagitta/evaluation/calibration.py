@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sagitta.evaluation.result import Evaluation, arrays_of, judge
+from sagitta.evaluation.result import UNCALIBRATED, Evaluation, arrays_of, judge
 from sagitta.models import Floats, Task
 
 FEWEST = 50
@@ -144,7 +144,7 @@ def beside_uncalibrated(
 
 def _with_uncalibrated(evaluation: Evaluation, before: Evaluation, prefix: str) -> Evaluation:
     found = {
-        f"{prefix}{name}_uncalibrated": before.scores[f"{prefix}{name}"]
+        f"{prefix}{name}{UNCALIBRATED}": before.scores[f"{prefix}{name}"]
         for name in ("log_loss", "ece")
         if f"{prefix}{name}" in before.scores
     }
