@@ -19,6 +19,7 @@ from sagitta.models import Floats
 Bools = npt.NDArray[np.bool_]
 
 _RISK = 0.05  # that what is promised of the accuracy does not hold
+_FORGIVEN, _MANY = 2, 2  # wrong rows of the first test that do not end it, where there are so many times its rows
 _STEP = 20  # each step of the sequence answers a twentieth more
 
 
@@ -54,8 +55,8 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
 
     Thresholds are tested from the highest one on, each by an exact binomial test of the rows above it, until one
     fails: in such a fixed sequence each test may use the whole risk (learn then test, Angelopoulos et al. 2021,
-    arXiv 2110.01052). The first has as few rows as could show the accuracy, if all of them are right. The interval is
-    that of Clopper and Pearson (1934).
+    arXiv 2110.01052). The first has as few rows as could show the accuracy, if all of them are right; or, of many rows,
+    if two are wrong, since some labels always are. The interval is that of Clopper and Pearson (1934).
 
     Args:
         certainty: (N,) highest probabilities.
@@ -75,15 +76,15 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
         )
     order = np.argsort(-certainty, kind="stable")
     sure, wrong = certainty[order], np.cumsum(~right[order])
-    last = 0
-    for count in _sequence(sure, fewest):
+    first, last = _first(rows, fewest, accuracy), 0
+    for count in _sequence(sure, first):
         if bdtr(float(wrong[count - 1]), count, 1 - accuracy) > _RISK:
             break
         last = count
     if not last:
-        errors, first = int(wrong[fewest - 1]), plural(fewest, "image")
+        errors = int(wrong[first - 1])
         raise ConfigError(
-            f"--accuracy {accuracy:g}: cannot be shown: of the {first} that the model is most certain of, {errors} "
+            f"--accuracy {accuracy:g}: cannot be shown: of the {plural(first, 'image')} that the model is most certain of, {errors} "
             f"{'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
         )
     answered = last - int(wrong[last - 1])
@@ -129,6 +130,14 @@ def sets_of(probabilities: Floats, level: float) -> Bools:
     chosen: Bools = probabilities >= level
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
+
+
+def _first(rows: int, fewest: int, accuracy: float) -> int:
+    """Return how many rows the first test has."""
+    count = fewest
+    while bdtr(float(_FORGIVEN), count, 1 - accuracy) > _RISK:
+        count += 1
+    return count if rows >= _MANY * count else fewest
 
 
 def _sequence(sure: npt.NDArray[Any], fewest: int) -> list[int]:

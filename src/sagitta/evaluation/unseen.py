@@ -76,11 +76,11 @@ def common_rows(runs: Sequence[Path], models: Sequence[Model]) -> tuple[Common |
         columns = [model.class_names.index(name) for name in names]
         probabilities.append(arrays_of(own, task, model.class_names)[0][:, columns])
         labels.append(task.numbers_of(own["label"].to_pylist(), names))
-    agree: Array = np.array([(each == labels[0]).reshape(len(shared), -1).all(axis=1) for each in labels]).all(axis=0)
+    agree = np.array([(each == labels[0]).reshape(len(shared), -1).all(axis=1) for each in labels]).all(axis=0)
     if not agree.any():
         return None, "the runs were given different labels of the rows that none was trained on"
     first = tables[0]["path"].take(firsts[0][1][np.searchsorted(firsts[0][0], shared)]).to_pylist()
-    paths = [path for path, same in zip(first, agree, strict=True) if same]
+    paths = [path for path, same in zip(first, np.asarray(agree), strict=True) if same]
     return Common(np.stack(probabilities)[:, agree], labels[0][agree], paths), ""
 
 
