@@ -82,10 +82,10 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
             break
         last = count
     if not last:
-        errors = int(wrong[first - 1])
+        errors, asked = int(wrong[first - 1]), plural(first, "image")
         raise ConfigError(
-            f"--accuracy {accuracy:g}: cannot be shown: of the {plural(first, 'image')} that the model is most certain of, "
-            f"{errors} {'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
+            f"--accuracy {accuracy:g}: cannot be shown: of the {asked} that the model is most certain of, {errors} "
+            f"{'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
         )
     answered = last - int(wrong[last - 1])
     low, high = clopper_pearson(answered, last)
