@@ -24,16 +24,16 @@ def test_columns_of_a_batch() -> None:
     familiar = Familiar(bank, np.linspace(0, 0.5, 200, dtype=np.float32))
     trust = Trust(["a", "b", "c"], familiar, Abstention(0.7, 0.99, 0.95, 1.0, 0.5, 100), 0.3)
     features = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0.1, 0, 0]], np.float32)
-    columns = trust.columns(PROBABILITIES, features)
+    columns = trust(PROBABILITIES, features)
     assert columns["abstain"].to_pylist() == [False, True, False]  # 0.7 of float32 is what it is compared with
     assert columns["set"].to_pylist() == [["b"], ["a", "b"], ["c"]]
     unfamiliar = columns["unfamiliar"].to_pylist()
     assert unfamiliar[0] < unfamiliar[2] < 0.1 and unfamiliar[1] == pytest.approx(200 / 201)
-    trust.columns(PROBABILITIES[:1], features[1:2])
+    trust(PROBABILITIES[:1], features[1:2])
     first, second = trust.lines()
     assert first.startswith("abstained from 1 of 4 images; answers from a probability of 0.7000 on: 50.0% of images")
     assert second == "2 of 4 images look like none of the classes (column unfamiliar)"
-    assert not Trust(["a", "b", "c"], None).columns(PROBABILITIES, None)
+    assert not Trust(["a", "b", "c"], None)(PROBABILITIES, None)
 
 
 def model(*, multilabel: bool = False) -> Model:

@@ -57,7 +57,7 @@ def predict(
         ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
         Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
         reaches the label's threshold, the most probable first. And the columns of
-        :meth:`sagitta.evaluation.trust.Trust.columns`.
+        :class:`sagitta.evaluation.trust.Trust`.
 
     Raises:
         ConfigError: there is no such run, a number is below 1, or what is asked for cannot be promised.
@@ -76,7 +76,7 @@ def predict(
     features: list[npt.NDArray[np.float32]] = []
     with quiet(), progress("predicting", len(files) * len(model.parts), show=True) as advance:
         for number, part in enumerate(model.parts):
-            watch = head_input(model) if number == 0 and trust.familiar is not None else None
+            watch = head_input(model) if number == 0 and trust.needs_features else None
             batches, outputs = _read_and_classified(part, files, batch_size, advance, watch, features)
             errors |= batches.errors
             lost |= batches.reduced
@@ -91,7 +91,7 @@ def predict(
         answers |= _labels(files, errors, probabilities, model.first)
     else:
         answers |= _top(files, errors, probabilities, model.class_names, top_k)
-    found = trust.columns(probabilities.numpy(), np.concatenate(features) if features else None)
+    found = trust(probabilities.numpy(), np.concatenate(features) if features else None)
     answers |= {name: _with_gaps(column, [path in errors for path in files]) for name, column in found.items()}
     table = pa.table(answers | {"error": pa.array([errors.get(path) for path in files], pa.string())})
     notes = {"reduced": lost, "told": trust.lines()}

@@ -1,6 +1,6 @@
 """What a prediction says beside its probabilities: whether to abstain, a set of classes, how unfamiliar the image is.
 
-All of it is one function of a batch, :meth:`Trust.columns`, by what the run found out on rows that it has not learned
+All of it is one function of a batch, :class:`Trust`, by what the run found out on rows that it has not learned
 from.
 """
 
@@ -41,7 +41,12 @@ class Trust:
     level: float | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("images", "unfamiliar", "abstained"), 0))
 
-    def columns(self, probabilities: Floats, features: Floats | None) -> dict[str, pa.Array]:
+    @property
+    def needs_features(self) -> bool:
+        """Whether a batch is to come with its features."""
+        return self.familiar is not None
+
+    def __call__(self, probabilities: Floats, features: Floats | None) -> dict[str, pa.Array]:
         """Return ``abstain`` (bool), ``set`` (list<string>) and ``unfamiliar`` (float, 0 to 1), if known.
 
         Args:
