@@ -5,7 +5,8 @@
 
 - ``temperature``: log loss and calibration error of test before and after, three seeds: a ResNet from scratch on
   CIFAR-10's test batch (8,000/1,000/1,000), and mobilenetv2_100 with the ImageNet weights of `$SAGITTA_DATA/weights`,
-  fine-tuned on dogs-vs-cats, and probed on butterflies. ``few``: the temperature of few rows of such a test, judged on
+  fine-tuned on dogs-vs-cats, and probed on butterflies; ``heads``: the solved head of dogs-vs-cats, which has its
+  temperature from rows out of fold already, without it. ``few``: the temperature of few rows of such a test, judged on
   its other rows, 50 divisions; ``vector``: one factor and one bias a class in the place of one temperature.
 - ``coverage``: share of images whose class is in the set of ``--coverage 0.9``, and classes in it, over 20 divisions of
   rows that no model has learned from, half to find the level and half to judge it.
@@ -48,6 +49,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dogs-vs-cats": ("fit", "dogs-vs-cats", "--epochs", "2", *TUNED),
     "butterflies": ("probe", "butterflies", *TUNED),
     "cat-breeds": ("probe", "cat-breeds", "--model", "tf_efficientnet_lite0", "--weights", LITE),
+    "dogs-probed": ("probe", "dogs-vs-cats", "--embed", *TUNED),
     "mnist": ("fit", "digits-of-mnist", "--epochs", "8"),
 }
 SEEDED = {"cifar-10-batches-py": (0, 1, 2), "dogs-vs-cats": (0, 1, 2), "butterflies": (0,)}
@@ -90,6 +92,29 @@ def temperature(work: Path) -> dict[str, Any]:
         }
         found[name] = {"medians": middle, "runs": rows}
     return found
+
+
+def heads(work: Path) -> dict[str, Any]:
+    """Measure the log loss of test of solved heads, whose temperature is found out of fold, and of such without one."""
+    from sagitta.training import head as module
+
+    table = pq.read_table(next(run_of("dogs-probed", 0, work).glob("features-*.parquet")))
+    vectors, split = np.stack(table["vector"].to_numpy(zero_copy_only=False)), np.array(table["split"].to_pylist())
+    labels = np.unique(table["label"].to_pylist(), return_inverse=True)[1]
+    known, real, rows = split != "test", module._temper, []
+    for seed in (0, 1, 2):
+        row: dict[str, Any] = {"seed": seed}
+        for name, temper in (("without", lambda z, y, _spread: (1.0, real(z, y, 0.0)[1])), ("with", real)):
+            module._temper = temper
+            head = module.fit_head(vectors[known].copy(), labels[known], 2, seed=seed)
+            logits = vectors[~known] @ head.weight.T + head.bias
+            row[name] = float(losses(logits, labels[~known]).mean())
+        rows.append(row)
+    module._temper = real
+    return {
+        "medians": {name: statistics.median(row[name] for row in rows) for name in ("without", "with")},
+        "runs": rows,
+    }
 
 
 def unseen_rows(run: Path) -> tuple[Floats, Floats]:
@@ -264,7 +289,7 @@ def novelty(work: Path) -> dict[str, Any]:
     return found
 
 
-PARTS = {each.__name__: each for each in (temperature, few, coverage, accuracy, novelty)}
+PARTS = {each.__name__: each for each in (temperature, heads, few, coverage, accuracy, novelty)}
 
 
 def main() -> None:
