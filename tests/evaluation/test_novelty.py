@@ -8,7 +8,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from sagitta.errors import ConfigError
-from sagitta.evaluation.novelty import FAMILIAR_FILE, Familiar, distances, familiar_with, read_familiar, write_familiar
+from sagitta.evaluation.novelty import (
+    FAMILIAR_FILE,
+    UNUSUAL,
+    Familiar,
+    distances,
+    familiar_with,
+    read_familiar,
+    write_familiar,
+)
 from sagitta.models import Floats
 
 
@@ -30,18 +38,19 @@ def test_distances_are_those_to_the_fifth_nearest_of_scikit_learn() -> None:
 
 def test_a_share_is_that_of_the_known_images_that_are_less_unusual() -> None:
     bank = np.tile(np.eye(4, dtype=np.float16)[:1], (5, 1))
-    familiar = Familiar(bank, np.array([0.1, 0.2, 0.3, 0.4], np.float32))
-    turned = np.array([[1 - each, (1 - (1 - each) ** 2) ** 0.5, 0, 0] for each in (0.0, 0.25, 0.9)], np.float32)
-    assert familiar.unfamiliar(turned) == pytest.approx([0, 2 / 5, 4 / 5])
-    assert familiar.limit == pytest.approx(4 / 5)  # few are known: only what is beyond all of them
-    assert Familiar(bank, np.linspace(0, 1, 500, dtype=np.float32)).limit == pytest.approx(0.99)
+    familiar = Familiar(bank, np.array([0.1, 0.2, 0.3, 0.4], np.float32))  # the larger half is 0.15 beyond the rest
+    turned = np.array([[1 - each, (1 - (1 - each) ** 2) ** 0.5, 0, 0] for each in (0.0, 0.25, 0.55, 0.9)], np.float32)
+    beyond = [1 - np.exp(-each / 0.15) / 5 for each in (0.15, 0.5)]
+    assert familiar.unfamiliar(turned) == pytest.approx([0, 2 / 5, *beyond], abs=1e-5)
+    alike = Familiar(bank, np.zeros(30, np.float32))
+    assert alike.unfamiliar(turned)[[0, 3]].tolist() == [0, 1]
 
 
 def test_other_images_are_told_from_known_ones() -> None:
     familiar = familiar_with(vectors(200, 0, 0), vectors(150, 0, 1))
     own, other = (familiar.unfamiliar(vectors(100, middle, 2)) for middle in (0, 5))
     assert roc_auc_score([0] * 100 + [1] * 100, np.r_[own, other]) > 0.99
-    assert (other >= familiar.limit).mean() > 0.95 and (own >= familiar.limit).mean() < 0.06
+    assert (other >= UNUSUAL).mean() > 0.95 and (own >= UNUSUAL).mean() < 0.06
 
 
 def test_a_file_is_of_one_checkpoint_and_whole(tmp_path: Path) -> None:

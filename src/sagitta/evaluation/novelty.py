@@ -5,9 +5,10 @@ distance is one less the cosine to the fifth nearest of some training images (Su
 chosen by measurement over energy, highest logit, Mahalanobis distances and the residual outside of the principal space,
 see ``bench/calibration.py``.
 
-A distance says nothing to a person, so it is compared with those of images that are known and that the model has not
-learned from: ``unfamiliar`` is the share of these that are less unusual. From 0.99 on an image counts as none of the
-classes, and with it about one of 100 that are one.
+A distance says nothing to a person, so it is compared with those of images that are known and that the features have
+not learned from: ``unfamiliar`` is the share of these that are less unusual. Beyond them all it goes on towards 1 as if
+their largest distances were exponentially distributed (peaks over a threshold, Pickands 1975). From 0.99 on an image
+counts as none of the classes, and with it about one of 100 that is one.
 
 ::
 
@@ -32,8 +33,11 @@ from sagitta.models import Floats
 FAMILIAR_FILE = "familiar.safetensors"
 FEWEST_KNOWN = 20
 """Known images below which nothing can be said of a share of them."""
+UNUSUAL = 0.99
+"""Share from which an image counts as none of the classes."""
 _NEIGHBOURS = 5
-_UNUSUAL = 0.99
+_TAIL = 10  # part of the known images whose distances are the largest
+_TINY = 1e-6  # distances are not told apart below
 _BATCH = 512  # rows whose distances to the whole bank are computed at a time
 
 
@@ -51,14 +55,13 @@ class Familiar:
 
     def unfamiliar(self, features: Floats) -> Floats:
         """Return for each row (B,) of features (B, D) the share of known images that are less unusual."""
-        ranks = np.searchsorted(self.known, distances(self.bank, features), side="left")
-        found: Floats = (ranks / (len(self.known) + 1)).astype(np.float32)
-        return found
-
-    @property
-    def limit(self) -> float:
-        """The share from which an image counts as none of the classes: with few known ones, beyond all of these."""
-        return float(np.float32(min(_UNUSUAL, len(self.known) / (len(self.known) + 1))))
+        found, count = distances(self.bank, features).astype(np.float64), len(self.known)
+        shares = np.searchsorted(self.known, found, side="left") / (count + 1)
+        tail = max(2, count // _TAIL)
+        excess = float((self.known[-tail:] - self.known[-tail - 1]).mean())
+        beyond = np.maximum(found - self.known[-1], 0) / max(excess, _TINY)
+        shares = np.where(beyond > 0, 1 - np.exp(-beyond) / (count + 1), shares)
+        return shares.astype(np.float32)
 
 
 def familiar_with(bank: Floats, known: Floats) -> Familiar:

@@ -17,7 +17,7 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.conformal import Abstention, abstain_below, set_level, sets_of
 from sagitta.evaluation.members import Model
-from sagitta.evaluation.novelty import Familiar, read_familiar
+from sagitta.evaluation.novelty import UNUSUAL, Familiar, read_familiar
 from sagitta.evaluation.result import arrays_of
 from sagitta.models import Floats, HeadInput, Mean
 from sagitta.run import find_checkpoint, members_of, read_record, run_of
@@ -65,7 +65,7 @@ class Trust:
             columns["set"] = pa.array([[self.names[label] for label in row] for row in ranked], pa.list_(pa.string()))
         if self.familiar is not None and features is not None:
             unfamiliar = self.familiar.unfamiliar(features)
-            self.counts["unfamiliar"] += int((unfamiliar >= self.familiar.limit).sum())
+            self.counts["unfamiliar"] += int((unfamiliar >= np.float32(UNUSUAL)).sum())
             columns["unfamiliar"] = pa.array(unfamiliar)
         return columns
 

@@ -311,7 +311,7 @@ def _trust(trainer: pl.Trainer, data: ImageData, run: Path, checkpoint: Path, un
     """Calibrate the checkpoint that is kept, and note what its model knows; the first process does, for all."""
     if is_first_process():
         calibrate(run, checkpoint, unseen)
-        remember(run, checkpoint, data, trainer.current_epoch)
+        remember(run, checkpoint, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
     trainer.strategy.barrier()
 
 

@@ -58,7 +58,7 @@ from sagitta.run import (
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
-from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, note_familiar, out_of_fold, sample, unable
+from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -278,17 +278,17 @@ def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> t
 
 
 def _note_known(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> None:
-    """Note what the network knows: its features do not depend on the head, so ``val`` is new to them in any case."""
-    bank, known = sample(data, "train", BANK), sample(data, "val", KNOWN)
-    if not len(known):  # then every fifth row of train
-        bank, known = np.delete(bank, np.s_[::5]), bank[::5]
-    if (reason := unable(best.classifier, len(known))) is not None:
+    """Note what the network knows: its features do not depend on the head."""
+    bank, known = divided(data, BANK, KNOWN, frozen=True)
+    if (reason := unable(best.classifier, known)) is not None:
         show(f"predictions come without `unfamiliar`: {reason}")
         return
-    splits = ("train", "val" if "val" in data.shards.splits else "train")
+    hashes = {name: split.content_hashes for name, split in data.shards.splits.items()}
     vectors = [
-        best.solved.read(data.shards.splits[name].content_hashes.take(pa.array(rows)))
-        for name, rows in zip(splits, (bank, known), strict=True)
+        best.solved.read(
+            pa.concat_arrays([hashes[name].take(pa.array(rows)) for name, rows in some.items() if len(rows)])
+        )
+        for some in (bank, known)
     ]
     note_familiar(run, checkpoint, *vectors)
 

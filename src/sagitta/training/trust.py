@@ -3,7 +3,7 @@
 Both are done to the checkpoint that is kept, and to nothing that a training goes on from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,27 +168,40 @@ def _temperature(classifier: Classifier, unseen: Unseen) -> Tempered:
     return find_temperature(classifier.task, probabilities, labels)
 
 
-def remember(run: Path, checkpoint: Path, data: ImageData, epochs: int) -> None:
-    """Note what the model of a checkpoint knows, by a sample of ``train`` and of ``val``; or say why it cannot be.
+def remember(run: Path, checkpoint: Path, data: ImageData, epochs: int, *, frozen: bool) -> None:
+    """Note what the model of a checkpoint knows, by a sample of images; or say why it cannot be.
 
     Args:
         run: its directory.
         checkpoint: of it.
         data: set up.
         epochs: that were trained, in proportion to which it may take time.
+        frozen: nothing but the head was trained, so the features know no image.
     """
     classifier = load_classifier(checkpoint)
     shown = epochs * len(data.shards.splits["train"]) // _SHARE
-    bank = sample(data, "train", min(BANK, max(_FEW_BANK, shown)))
-    known = sample(data, "val", min(KNOWN, max(_FEW_KNOWN, shown // 4)))
-    reason = unable(classifier, len(known))
-    if reason is None:
-        vectors = [
-            vectors_of(classifier, data.shards, split, rows) for split, rows in (("train", bank), ("val", known))
-        ]
-        note_familiar(run, checkpoint, *vectors)
-    else:
+    most = min(BANK, max(_FEW_BANK, shown)), min(KNOWN, max(_FEW_KNOWN, shown // 4))
+    bank, known = divided(data, *most, frozen=frozen)
+    if (reason := unable(classifier, known)) is not None:
         say(f"predictions come without `unfamiliar`: {reason}")
+        return
+    vectors = [
+        np.concatenate([vectors_of(classifier, data.shards, split, rows) for split, rows in some.items() if len(rows)])
+        for some in (bank, known)
+    ]
+    note_familiar(run, checkpoint, *vectors)
+
+
+def divided(data: ImageData, bank: int, known: int, *, frozen: bool) -> tuple[dict[str, Ints], dict[str, Ints]]:
+    """Return rows by split of which the features are kept, and others that are compared with them, at most so many.
+
+    Where the features know no image, a fifth of those of ``train`` stand in for what ``val`` lacks.
+    """
+    train, val = sample(data, "train", bank), sample(data, "val", known)
+    lacking = min(known - len(val), len(train) // 5) if frozen else 0
+    held = np.zeros(len(train), np.bool_)
+    held[np.linspace(0, len(train), lacking, endpoint=False).astype(np.int64)] = True
+    return {"train": train[~held]}, {"val": val, "train": train[held]}
 
 
 def note_familiar(run: Path, checkpoint: Path, bank: Floats, known: Floats) -> None:
@@ -197,10 +210,10 @@ def note_familiar(run: Path, checkpoint: Path, bank: Floats, known: Floats) -> N
         write_familiar(run, familiar_with(bank, known), checkpoint.name)
 
 
-def unable(classifier: Classifier, known: int) -> str | None:
-    """Return why it cannot be told what a model knows, by so many images that it has not learned from; else None."""
-    if known < FEWEST_KNOWN:
-        return f"{plural(known, 'image')} to compare with, and {FEWEST_KNOWN} are needed"
+def unable(classifier: Classifier, known: Mapping[str, Ints]) -> str | None:
+    """Return why it cannot be told what a model knows, by such images to compare with; else None."""
+    if (count := sum(map(len, known.values()))) < FEWEST_KNOWN:
+        return f"{plural(count, 'image')} to compare with, and {FEWEST_KNOWN} are needed"
     if not can_fold(classifier):
         return (
             f"model {classifier.name!r} does not end in one linear layer, so there is no telling what its features are"
