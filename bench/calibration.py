@@ -11,8 +11,9 @@
 - ``coverage``: share of images whose class is in the set of ``--coverage 0.9``, and classes in it, over 20 divisions of
   rows that no model has learned from, half to find the level and half to judge it.
 - ``accuracy``: of 200 such divisions, how often the answers of ``--accuracy`` were right less often than asked for.
-- ``novelty``: AUROC of the column ``unfamiliar``, beside other scores of the same features and logits. ``chosen`` are
-  the pairs by which the score was chosen, of other models; the rest was judged once.
+  Halves of few hundred rows have chance of their own, and what one has the other lacks: that is more than one in 20.
+- ``novelty``: AUROC of the column ``unfamiliar``, beside one less the probability. The score was chosen on other models
+  and pairs, see LOG.md.
 """
 
 import argparse
