@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
-from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
-from sagitta.models import Classifier, HeadInput, build_network, can_fold, fold_temperature, load_classifier, unfolded
+from sagitta.models import Classifier, can_fold, fold_temperature, load_classifier, unfolded
 from sagitta.training.solving import write_checkpoint
 
 HOW = Preprocessing((16, 16), 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -69,17 +67,3 @@ def test_a_network_that_goes_on_after_its_last_layer_is_left_alone() -> None:
     assert can_fold(classifier) and classifier.network is not None and classifier.network.training
     classifier.network = torch.nn.Sequential(classifier.network, torch.nn.Tanh())
     assert not can_fold(classifier)
-
-
-def test_what_a_head_is_given_comes_batch_by_batch() -> None:
-    network = build_network("resnet20", 3, 3, (16, 16)).eval()
-    head = next(module for module in network.modules() if isinstance(module, torch.nn.Linear))
-    with torch.inference_mode(), HeadInput(network, passes=2) as watch:
-        logits = [network(each) for images in (IMAGES, -IMAGES) for each in (images, images.flip(-1))]
-        first, second = watch.take(), watch.take()
-    assert torch.allclose(head(first), logits[0]) and torch.allclose(head(second), logits[2])
-    network(IMAGES)
-    with pytest.raises(IndexError):
-        watch.take()
-    with pytest.raises(ConfigError, match="one linear layer"):
-        HeadInput(torch.nn.Conv2d(3, 3, 1))

@@ -10,6 +10,11 @@ from .calibration import tempered_thresholds as tempered_thresholds
 from .conformal import abstain_below as abstain_below
 from .conformal import set_level as set_level
 from .conformal import sets_of as sets_of
+from .explain import Explanation as Explanation
+from .explain import Explanations as Explanations
+from .explain import explain as explain
+from .explain import write_explanations as write_explanations
+from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
@@ -18,6 +23,8 @@ from .novelty import FEWEST_KNOWN as FEWEST_KNOWN
 from .novelty import familiar_with as familiar_with
 from .novelty import read_familiar as read_familiar
 from .novelty import write_familiar as write_familiar
+from .output import check_output as check_output
+from .output import partial_of as partial_of
 from .overlap import SEEN_FILE as SEEN_FILE
 from .overlap import Digests as Digests
 from .overlap import Seen as Seen
@@ -26,12 +33,10 @@ from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
-from .prediction import check_output as check_output
-from .prediction import list_files as list_files
+from .prediction import Summary as Summary
 from .prediction import predict as predict
-from .prediction import reduced as reduced
-from .prediction import told as told
-from .prediction import write_predictions as write_predictions
+from .prediction import predict_into as predict_into
+from .predictor import Asked as Asked
 from .result import Evaluation as Evaluation
 from .result import Tested as Tested
 from .result import arrays_of as arrays_of
@@ -48,7 +53,6 @@ from .testing import validate as validate
 from .testlog import append_test_log as append_test_log
 from .testlog import record_test as record_test
 from .trust import Trust as Trust
-from .trust import head_input as head_input
 from .trust import open_trust as open_trust
 from .unseen import Common as Common
 from .unseen import common_rows as common_rows

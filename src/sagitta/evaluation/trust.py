@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from torch import nn
 
 from sagitta.dataset import plural, read_table
 from sagitta.errors import ConfigError
@@ -19,7 +18,7 @@ from sagitta.evaluation.conformal import Abstention, abstain_below, set_level, s
 from sagitta.evaluation.members import Model
 from sagitta.evaluation.novelty import UNUSUAL, Familiar, read_familiar
 from sagitta.evaluation.result import arrays_of
-from sagitta.models import Floats, HeadInput, Mean
+from sagitta.models import Floats
 from sagitta.run import find_checkpoint, members_of, read_record, run_of
 
 
@@ -108,18 +107,6 @@ def open_trust(
         if coverage is not None:
             level = set_level(own, coverage)
     return Trust(model.class_names, _familiar(run), abstention, level)
-
-
-def head_input(model: Model) -> HeadInput:
-    """Return what remembers the features of a model's first member, as :class:`Trust` takes them."""
-    network = model.first.network
-    assert network is not None
-    return HeadInput(_first_network(network), passes=2 if model.first.flip else 1)
-
-
-def _first_network(network: nn.Module) -> nn.Module:
-    """Return the first of several networks that are one classifier, or the only one."""
-    return network.networks[0] if isinstance(network, Mean) else network
 
 
 def _rows(

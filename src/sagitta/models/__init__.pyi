@@ -12,7 +12,6 @@ from .features import prepare as prepare
 from .features import split_head as split_head
 from .features import vectors_array as vectors_array
 from .features import vectors_of as vectors_of
-from .folding import HeadInput as HeadInput
 from .folding import can_fold as can_fold
 from .folding import fold_temperature as fold_temperature
 from .folding import unfolded as unfolded
@@ -28,12 +27,14 @@ from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
+from .networks import linear_head as linear_head
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights
 from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages
 from .stages import stage_widths as stage_widths
 from .task import MULTI_LABEL as MULTI_LABEL

@@ -6,50 +6,16 @@ that, and a second temperature takes the place of the first.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sagitta.errors import ConfigError
 from sagitta.files import new_file
 from sagitta.models.classifier import Classifier
 from sagitta.models.networks import linear_head
 
 _BEFORE = "uncalibrated"
-
-
-class HeadInput:
-    """Remembers, while it is entered, what the last linear layer of a network is given: the features of each image.
-
-    Args:
-        network: whose head is one linear layer.
-        passes: of a batch through the network; with mirror images, the first of two is that of the images themselves.
-
-    Raises:
-        ConfigError: it is not.
-    """
-
-    def __init__(self, network: nn.Module, passes: int = 1) -> None:
-        if (head := linear_head(network)) is None:
-            raise ConfigError(
-                "the network does not end in one linear layer, so there is no telling what its features are"
-            )
-        self._layer, self._passes, self._given = head[1], passes, list[Tensor]()
-
-    def __enter__(self) -> Self:
-        self._hook = self._layer.register_forward_pre_hook(lambda _layer, given: self._given.append(given[0].detach()))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._hook.remove()
-
-    def take(self) -> Tensor:
-        """Return the features (B, D), float32 on the CPU, of the oldest batch that was not taken yet."""
-        first = self._given[0].float().cpu()
-        del self._given[: self._passes]
-        return first
 
 
 def can_fold(classifier: Classifier) -> bool:
