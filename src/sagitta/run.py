@@ -9,6 +9,8 @@
     RUN/pace.csv               a line an epoch: seconds, learning rate, images a second, share of waiting for data
     RUN/predictions/           epoch=05.png
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
+    RUN/validation.parquet     what the kept weights say of rows that they have not learned from, calibrated
+    RUN/familiar.safetensors   features of training images, by which others are found unfamiliar
     RUN/test_logs.csv          one line for each test
     RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.testlog
     RUN/report.html            all of it as one page, see sagitta.reporting

@@ -475,6 +475,8 @@ def predict(
     device: str = "auto",
     precision: str | None = None,
     flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> Any:
     """Classify images; returns one row an image with class, probability and the runners-up.
 
@@ -493,13 +495,15 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: as Lightning names it; by default that of the training, and on a CPU float32.
         flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        coverage: share of images whose class is in ``set``, such as 0.9.
 
     Raises:
-        SagittaError: there is no such run or file, or no image is readable.
+        SagittaError: there is no such run or file, no image is readable, or what is asked for cannot be promised.
     """
     how: dict[str, Any] = {
         "top_k": top_k, "every": every, "embed": embed, "columns": columns, "split": split, "batch_size": batch_size,
-        "device": device, "precision": precision, "flip": flip,
+        "device": device, "precision": precision, "flip": flip, "accuracy": accuracy, "coverage": coverage,
     }  # fmt: skip
     table = predict_table(run, paths, **how)
     return table.to_pandas() if find_spec("pandas") else table

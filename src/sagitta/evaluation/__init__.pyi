@@ -1,3 +1,15 @@
+from .calibration import FEWEST as FEWEST
+from .calibration import VALIDATION_FILE as VALIDATION_FILE
+from .calibration import Tempered as Tempered
+from .calibration import calibration_text as calibration_text
+from .calibration import figures as figures
+from .calibration import find_temperature as find_temperature
+from .calibration import temper as temper
+from .calibration import tempered as tempered
+from .calibration import tempered_thresholds as tempered_thresholds
+from .conformal import abstain_below as abstain_below
+from .conformal import set_level as set_level
+from .conformal import sets_of as sets_of
 from .explain import Explanation as Explanation
 from .explain import Explanations as Explanations
 from .explain import explain as explain
@@ -6,6 +18,11 @@ from .heatmaps import heat_maps as heat_maps
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
+from .novelty import FAMILIAR_FILE as FAMILIAR_FILE
+from .novelty import FEWEST_KNOWN as FEWEST_KNOWN
+from .novelty import familiar_with as familiar_with
+from .novelty import read_familiar as read_familiar
+from .novelty import write_familiar as write_familiar
 from .output import check_output as check_output
 from .output import partial_of as partial_of
 from .overlap import SEEN_FILE as SEEN_FILE
@@ -27,6 +44,7 @@ from .result import judge as judge
 from .testing import choose_split as choose_split
 from .testing import describe as describe
 from .testing import evaluate as evaluate
+from .testing import evaluate_validation as evaluate_validation
 from .testing import new_trainer as new_trainer
 from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer
@@ -35,6 +53,8 @@ from .testing import validate as validate
 from .testlog import append_test_log as append_test_log
 from .testlog import read_test_log as read_test_log
 from .testlog import record_test as record_test
+from .trust import Trust as Trust
+from .trust import open_trust as open_trust
 from .unseen import Common as Common
 from .unseen import common_rows as common_rows
 from .weighing import Weighed as Weighed

@@ -69,6 +69,7 @@ from sagitta.training.headfirst import (
 from sagitta.training.interruption import EndWhenAsked
 from sagitta.training.logs import WholeCSVLogger
 from sagitta.training.resume import continuation, is_begun
+from sagitta.training.trust import Unseen, calibrate, remember, validate_kept
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -287,8 +288,11 @@ def _train(
     path = best or run / "checkpoints" / LAST_CHECKPOINT
     result = validated(run)
     if (first := find_head(run)) is not None:
-        path, chosen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
+        path, chosen, unseen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
+        _trust(trainer, data, run, path, unseen)
+    elif best is not None:
+        _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None
@@ -302,6 +306,14 @@ def _train(
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _trust(trainer: pl.Trainer, data: ImageData, run: Path, checkpoint: Path, unseen: Unseen) -> None:
+    """Calibrate the checkpoint that is kept, and note what its model knows; the first process does, for all."""
+    if is_first_process():
+        calibrate(run, checkpoint, unseen)
+        remember(run, checkpoint, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
+    trainer.strategy.barrier()
 
 
 @contextmanager
