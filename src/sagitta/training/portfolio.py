@@ -33,7 +33,7 @@ from sagitta.models import Classifier, Floats, dry_run, extract, prepare
 from sagitta.run import BEGAN, check_free, read_record, write_record
 from sagitta.settings import Settings, device_of, seconds_of, short_name
 from sagitta.terminal import table
-from sagitta.training.checks import check_splits
+from sagitta.training.checks import Look, check_splits
 from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
 from sagitta.training.head import estimate, log_losses, surely_better
@@ -115,7 +115,7 @@ class _Judged:
     val_acc: float
 
 
-def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fitted:
+def fit_in_time(settings: Settings, began: float, out: Path | None = None, *, look: Look | None = None) -> Fitted:
     """Fit the best that ``settings.time`` is long enough for.
 
     Args:
@@ -123,6 +123,7 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
             several, with commas and in the same order.
         began: when the clock began, by :func:`time.monotonic`, unless a command began earlier.
         out: run directory to make.
+        look: see :func:`sagitta.training.fit`.
 
     Raises:
         ConfigError: another setting says how long to train, or several devices are asked for.
@@ -145,7 +146,7 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
         chosen = made if best is None else best.made
         changes, deadline = _plan(chosen, best, clock)
         before = clock.left
-        fitted = _fit(chosen.settings, changes, out, deadline, solved=best is not None)
+        fitted = _fit(chosen.settings, changes, out, deadline, look, solved=best is not None)
     tried = _tried(fitted.run, heads, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
     if clock.left < 0:
@@ -154,7 +155,13 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
 
 
 def _fit(
-    settings: Settings, changes: Mapping[str, Any], out: Path | None, deadline: Deadline, *, solved: bool
+    settings: Settings,
+    changes: Mapping[str, Any],
+    out: Path | None,
+    deadline: Deadline,
+    look: Look | None,
+    *,
+    solved: bool,
 ) -> Fitted:
     """Return the fit by the plan; where that diverges, what is there without it: a solved head.
 
@@ -162,13 +169,13 @@ def _fit(
         DivergenceError: there is none.
     """
     try:
-        return fit(settings.changed(changes), out, callbacks=[deadline], verbose=False)
+        return fit(settings.changed(changes), out, callbacks=[deadline], look=look, verbose=False)
     except DivergenceError as error:
         if not solved or error.run is None:
             raise
         say(f"time:  fine-tuning diverged, so the head is kept: {error.reason}")
         shutil.rmtree(error.run)
-        return fit(settings.changed(_NO_EPOCH), out, verbose=False)
+        return fit(settings.changed(_NO_EPOCH), out, look=look, verbose=False)
 
 
 def _check(settings: Settings) -> None:

@@ -1,0 +1,124 @@
+"""Probable label errors: what a model that has not seen a row says of it, against what its label says.
+
+Confident learning (Northcutt, Jiang and Chuang 2021, arXiv 1911.00068): a class is confidently said of a row where its
+probability is at least what it is on average for rows that have this label. A row of which another class than its
+label's is confidently said is a suspect. So classes that a model is never sure of are not suspected as a whole.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sagitta.conversion import deal
+from sagitta.doctor.duplicates import named
+from sagitta.doctor.findings import finding
+from sagitta.doctor.rows import Ints, Rows
+from sagitta.loading import ImageData
+from sagitta.models import Floats, extract, prepare, stage_widths
+from sagitta.pool import follow
+from sagitta.training import Candidate, build_candidate, features_for, fit_either
+
+_FOLDS = 5
+_MANY = 5000  # rows from which a head judges but a fifth of them, so that the folds are made here
+
+
+def suspects(probabilities: Floats, labels: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+    """Return rows whose label is probably wrong, the most probable first; the class for each; and by how much.
+
+    Args:
+        probabilities: (N, classes), of a model that has not seen the row.
+        labels: (N,) int64.
+
+    Returns:
+        rows (M,), classes (M,), and the class's probability less the label's (M,), 0..1.
+    """
+    numbers = np.arange(len(labels))
+    own = probabilities[numbers, labels].astype(np.float64)
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
+    usual = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # nothing is confidently a class without rows
+    said = np.where(probabilities >= usual, probabilities, -1.0)
+    best = said.argmax(axis=1)
+    margin = probabilities[numbers, best] - own
+    found = np.flatnonzero((said[numbers, best] >= 0) & (best != labels) & (margin > 0))
+    found = found[np.argsort(-margin[found], kind="stable")]
+    return found, best[found], margin[found]
+
+
+def label_findings(rows: Rows, judged: Ints, probabilities: Floats) -> Iterator[dict[str, Any]]:
+    """Yield a finding for each suspect.
+
+    Args:
+        rows: of the dataset, with one label each.
+        judged: (M,) of the rows.
+        probabilities: (M, classes) of a model that has not seen them.
+    """
+    names, labels = rows.info.class_names, rows.labels[judged]
+    for place, label, margin in zip(*suspects(probabilities, labels), strict=True):
+        row = int(judged[place])
+        own = float(probabilities[place, labels[place]])
+        evidence = (
+            f"{names[labels[place]]} by its label ({own:.0%}), {names[label]} by its picture "
+            f"({own + margin:.0%}), says a model that has not seen it"
+        )
+        yield finding("label-error", evidence, **named(rows, row), score=float(margin), proposed_label=names[label])
+
+
+def out_of_fold(
+    data: ImageData, rows: Rows, candidate: Candidate, units: Ints, *, image_size: int | None, verbose: bool
+) -> tuple[Ints, Floats, int]:
+    """Return rows, their probabilities by heads that have not seen them, and the shorter side of the model's input.
+
+    Features are computed once and cached, as a probe does.
+
+    Args:
+        data: set up.
+        rows: its rows, with one label each.
+        candidate: the network.
+        units: (N,) equal for copies, which are judged by a head that has seen none of them.
+        image_size: other height and width of the input than the weights were trained with.
+        verbose: show progress.
+
+    Raises:
+        ConfigError: the network or its weights do not fit.
+        DatasetError: an image cannot be decoded.
+    """
+    classifier, preprocessing = build_candidate(data, candidate, image_size)
+    splits = [name for name, split in data.shards.splits.items() if len(split)]
+    body, store = features_for(classifier, data, preprocessing, splits)
+    hashes = [data.shards.splits[name].content_hashes for name in splits]
+    total = sum(len(store.missing(each)) for each in hashes)
+    fast = prepare(body) if total else body
+    with closing(
+        count for name in splits for count in extract(store, fast, data.shards, name, preprocessing)
+    ) as counts:
+        follow(candidate.name, counts, total, show=verbose)
+    vectors = np.concatenate([store.read(each) for each in hashes])
+    judged, logits = _judged(vectors, rows.labels, stage_widths(body), len(rows.info.class_names), units)
+    return judged, torch.from_numpy(logits).softmax(dim=1).numpy(), min(preprocessing.size)
+
+
+def _judged(vectors: Floats, labels: Ints, widths: Sequence[int], classes: int, units: Ints) -> tuple[Ints, Floats]:
+    """Return rows (M,) and what heads say of them that have not seen them, logits (M, classes)."""
+    if len(labels) <= _MANY:
+        head = fit_either(vectors, labels, widths, classes, units=units)
+        return head.judged, head.logits
+    folds = deal(_FOLDS, 0, labels, [str(unit) for unit in units.tolist()], [None] * len(labels))
+    logits = np.empty((len(labels), classes), np.float32)
+    for fold in range(_FOLDS):
+        others, own = folds != fold, folds == fold
+        head = fit_either(vectors[others], labels[others], widths, classes, units=units[others])
+        logits[own] = vectors[own][:, -head.weight.shape[1] :] @ head.weight.T + head.bias
+    return np.arange(len(labels)), logits
+
+
+def judged_rows(rows: Rows, predictions: Mapping[str, Sequence[Any]]) -> Ints:
+    """Return the rows that predictions are about, by their ``path``; -1 where none or several have it."""
+    places: dict[str, int] = {}
+    for row, path in enumerate(rows.paths):
+        places[path] = -1 if path in places else row
+    return np.array([places.get(path, -1) for path in predictions["path"]], np.int64)
