@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.dataset import ShardSet, Verified
-    from sagitta.doctor import Findings
+    from sagitta.diagnosis import Findings
     from sagitta.evaluation import Evaluation
     from sagitta.models import Classifier
 
@@ -176,7 +176,7 @@ def doctor(
     Raises:
         SagittaError: the source cannot be read, or the network does not fit.
     """
-    from sagitta.doctor import check_name, examine, findings_sheet
+    from sagitta.diagnosis import check_name, examine, findings_sheet
     from sagitta.evaluation import quiet
     from sagitta.files import check_place
 
@@ -322,7 +322,7 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
-    from sagitta.doctor import Glance
+    from sagitta.diagnosis import Glance
     from sagitta.training import fit as fit_settings
     from sagitta.training import fit_folds, fit_in_time, resumable, with_data
 
@@ -430,7 +430,7 @@ def probe(
     Raises:
         SagittaError: something does not fit together; nothing is left behind then.
     """
-    from sagitta.doctor import Glance
+    from sagitta.diagnosis import Glance
     from sagitta.training import probe_run
 
     options = {

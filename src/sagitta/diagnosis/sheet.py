@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from sagitta.dataset import ShardSet
-from sagitta.doctor.findings import KINDS, Findings
+from sagitta.diagnosis.findings import KINDS, Findings
 from sagitta.errors import ImageError
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sagitta.doctor.findings import finding
-from sagitta.doctor.looks import Looks
-from sagitta.doctor.rows import Ints, Rows
+from sagitta.diagnosis.findings import finding
+from sagitta.diagnosis.looks import Looks
+from sagitta.diagnosis.rows import Ints, Rows
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sagitta.doctor.rows import Ints, Progress, Rows
+from sagitta.diagnosis.rows import Ints, Progress, Rows
 from sagitta.files import content_hash
 from sagitta.images import JOB, BatchError, decode, decode_batch
 from sagitta.pool import usable_cores

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sagitta.doctor.findings import finding
-from sagitta.doctor.likeness import NEAR, NEAR_SMALL, SMALL, candidates, likenesses, signatures
-from sagitta.doctor.looks import Looks, pixel_hash
-from sagitta.doctor.rows import Ints, Rows
+from sagitta.diagnosis.findings import finding
+from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, candidates, likenesses, signatures
+from sagitta.diagnosis.looks import Looks, pixel_hash
+from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.errors import ImageError
 
 _SAME = 0.97  # likeness from which two images of one size may have equal pixels
@@ -161,13 +161,16 @@ def duplicate_findings(rows: Rows, found: Duplicates) -> Iterator[dict[str, Any]
             if row != stays:
                 yield _copy(rows, row, stays, "the same pixels as", 1.0, near=False, unsure=differing)
     members = {group[0]: group for group in found.exact}
+    told: set[tuple[int, bool]] = set()  # of several that an image is like, the most alike is named
     for one, other, score in found.near:
         groups = [members.get(row, (row,)) for row in (one, other)]
         stays = _stays(rows, [*groups[0], *groups[1]])
         against = groups[1] if stays in groups[0] else groups[0]
         crossing = [row for row in against if rows.rank[row] < rows.rank[stays]]
         for row in crossing or against[:1]:
-            yield _copy(rows, row, stays, f"{score:.1%} of its details agree with", score, near=True, unsure=True)
+            if (row, bool(crossing)) not in told:
+                told.add((row, bool(crossing)))
+                yield _copy(rows, row, stays, f"{score:.1%} of its details agree with", score, near=True, unsure=True)
     yield from _conflicts(rows, found)
 
 

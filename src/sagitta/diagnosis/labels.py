@@ -2,7 +2,12 @@
 
 Confident learning (Northcutt, Jiang and Chuang 2021, arXiv 1911.00068): a class is confidently said of a row where its
 probability is at least what it is on average for rows that have this label. A row of which another class than its
-label's is confidently said is a suspect. So classes that a model is never sure of are not suspected as a whole.
+label's is confidently said is a suspect. So classes that a model is never sure of are not suspected as a whole. A model
+that is sure of nearly every row would rarely say another class as surely of one whose label is wrong: so it is also a
+suspect where another class is clearly more probable than its label's.
+
+A model that is often wrong about a class cannot tell its own mistakes from those of the labels: what it says of such
+classes is told apart from the rest, as doubts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +19,18 @@ import numpy.typing as npt
 import torch
 
 from sagitta.conversion import deal
-from sagitta.doctor.duplicates import named
-from sagitta.doctor.findings import finding
-from sagitta.doctor.rows import Ints, Rows
+from sagitta.diagnosis.duplicates import named
+from sagitta.diagnosis.findings import finding
+from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.loading import ImageData
 from sagitta.models import Floats, extract, prepare, stage_widths
 from sagitta.pool import follow
 from sagitta.training import Candidate, build_candidate, features_for, fit_either
 
+_KNOWN = 0.8  # of a class's rows that a model has to be right about, for its doubts to be about the label
+_ENOUGH = 8  # of its rows, by which that is known
+_CLEAR = 0.3  # of probability, by which another class is clearly more probable
+_DOUBTFUL = 0.5  # of probability, by which it has to be wrong otherwise
 _FOLDS = 5
 _MANY = 5000  # rows from which a head judges but a fifth of them, so that the folds are made here
 
@@ -42,9 +51,12 @@ def suspects(probabilities: Floats, labels: Ints) -> tuple[Ints, Ints, npt.NDArr
     sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
     usual = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # nothing is confidently a class without rows
     said = np.where(probabilities >= usual, probabilities, -1.0)
-    best = said.argmax(axis=1)
+    best = np.where(said.max(axis=1) >= 0, said.argmax(axis=1), labels)
+    likely = probabilities.argmax(axis=1)
+    clear = probabilities[numbers, likely] - own >= _CLEAR
+    best = np.where((best == labels) & clear, likely, best)
     margin = probabilities[numbers, best] - own
-    found = np.flatnonzero((said[numbers, best] >= 0) & (best != labels) & (margin > 0))
+    found = np.flatnonzero((best != labels) & (margin > 0))
     found = found[np.argsort(-margin[found], kind="stable")]
     return found, best[found], margin[found]
 
@@ -58,14 +70,24 @@ def label_findings(rows: Rows, judged: Ints, probabilities: Floats) -> Iterator[
         probabilities: (M, classes) of a model that has not seen them.
     """
     names, labels = rows.info.class_names, rows.labels[judged]
+    agreed = _agreements(probabilities, labels)
+    known = [len(each) >= _ENOUGH and each.mean() >= _KNOWN for each in agreed]
     for place, label, margin in zip(*suspects(probabilities, labels), strict=True):
-        row = int(judged[place])
-        own = float(probabilities[place, labels[place]])
-        evidence = (
-            f"{names[labels[place]]} by its label ({own:.0%}), {names[label]} by its picture "
-            f"({own + margin:.0%}), says a model that has not seen it"
-        )
-        yield finding("label-error", evidence, **named(rows, row), score=float(margin), proposed_label=names[label])
+        row, given = int(judged[place]), int(labels[place])
+        sure = known[given] and known[label]
+        if not sure and margin < _DOUBTFUL:
+            continue
+        own = float(probabilities[place, given])
+        evidence = f"{names[given]} by its label ({own:.0%}), {names[label]} by its picture ({own + margin:.0%})"
+        proposed = {"score": float(margin), "proposed_label": names[label]}
+        yield finding("label-error" if sure else "label-doubt", evidence, **named(rows, row), **proposed)
+
+
+def _agreements(probabilities: Floats, labels: Ints) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield for each class which of the rows of this label a model agrees with."""
+    right = probabilities.argmax(axis=1) == labels
+    for label in range(probabilities.shape[1]):
+        yield right[labels == label]
 
 
 def out_of_fold(

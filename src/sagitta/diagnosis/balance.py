@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sagitta.dataset import INFO_FILE, QUARANTINE_FILE, plural, read_table
-from sagitta.doctor.findings import finding
-from sagitta.doctor.rows import Rows
+from sagitta.diagnosis.findings import finding
+from sagitta.diagnosis.rows import Rows
 
 _TRAINED, _MEASURED = 5, 5  # images of a class that can be learned from, and that say something of it
 _IMBALANCED = 10  # times as many images in the largest class as in the smallest

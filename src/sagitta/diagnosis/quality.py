@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sagitta.doctor.duplicates import named
-from sagitta.doctor.findings import finding
-from sagitta.doctor.looks import Looks
-from sagitta.doctor.rows import Rows
+from sagitta.diagnosis.duplicates import named
+from sagitta.diagnosis.findings import finding
+from sagitta.diagnosis.looks import Looks
+from sagitta.diagnosis.rows import Rows
 
 _BLANK = 2.0  # grey levels of deviation
 _DARK, _BRIGHT = 40.0, 215.0  # 95th percentile below, 5th above
@@ -20,6 +20,7 @@ _BLURRED, _OUTLYING = 0.055, 4.0  # Laplacian by deviation; robust deviations of
 _SHARP_SIDE = 96  # pixels from which blur can be told from few pixels
 _TINY, _HUGE = 32, 40_000_000  # pixels of the shorter side, and of the whole
 _ODD = 3.0  # times as long as wide
+_ENLARGED = 1.5  # times, by which an image loses nothing that a model would miss
 _USUAL = 0.1  # share of a dataset that is like that, from which it is no oddity
 
 
@@ -71,7 +72,7 @@ def _sizes(rows: Rows, input_side: int | None) -> Iterator[dict[str, Any]]:
         "odd-aspect": (known & (aspect > max(_ODD, 1.5 * float(np.median(aspect)))), aspect),
     }
     if input_side is not None:
-        found["small-for-model"] = (known & (short < input_side), -short)
+        found["small-for-model"] = (known & (_ENLARGED * short < input_side), -short)
     for kind, (which, score) in found.items():
         needed = f", the model takes {input_side}" if kind == "small-for-model" else ""
         for row in np.flatnonzero(which).tolist():

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from sagitta.doctor.looks import SIDE, Bytes, Floats
+from sagitta.diagnosis.looks import SIDE, Bytes, Floats
 
 Ints = npt.NDArray[np.int64]
 

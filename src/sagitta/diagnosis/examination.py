@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sagitta.dataset import plural
-from sagitta.doctor.balance import known_findings
-from sagitta.doctor.cues import cue_findings
-from sagitta.doctor.duplicates import Duplicates, duplicate_findings, find_duplicates
-from sagitta.doctor.findings import FINDINGS_FILE, KINDS, Findings, table_of
-from sagitta.doctor.labels import judged_rows, label_findings, out_of_fold
-from sagitta.doctor.looks import look
-from sagitta.doctor.quality import quality_findings
-from sagitta.doctor.rows import Ints, Rows
+from sagitta.diagnosis.balance import known_findings
+from sagitta.diagnosis.cues import cue_findings
+from sagitta.diagnosis.duplicates import Duplicates, duplicate_findings, find_duplicates
+from sagitta.diagnosis.findings import FINDINGS_FILE, KINDS, Findings, table_of
+from sagitta.diagnosis.labels import judged_rows, label_findings, out_of_fold
+from sagitta.diagnosis.looks import look
+from sagitta.diagnosis.quality import quality_findings
+from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.evaluation import arrays_of
 from sagitta.loading import ImageData
 from sagitta.models import SINGLE_LABEL

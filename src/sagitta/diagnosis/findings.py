@@ -93,6 +93,11 @@ KINDS: Mapping[str, Kind] = {
     "imbalance": Kind("doubtful", "imbalance", "imbalances", "add images, or fit with --class-weights balanced"),
     "quarantined": Kind("doubtful", "file was left out", "files were left out", "mend them, and convert again"),
     "blank": Kind("doubtful", "image is blank", "images are blank", _REVIEW),
+    "label-doubt": Kind(
+        "note", "label is in doubt, of classes that the network cannot tell apart well",
+        "labels are in doubt, of classes that the network cannot tell apart well",
+        "a network that knows these classes better tells more",
+    ),
     "small-for-model": Kind(
         "note", "image is smaller than the model's input", "images are smaller than the model's input",
         "they are enlarged: give a smaller --image-size, or larger images",
