@@ -53,6 +53,8 @@ def convert(
     on_bad: Literal["quarantine", "fail"] | None = None,
     min_images: int | None = None,
     allow_group_overlap: bool = False,
+    drop_duplicates: bool = False,
+    fix: PathLike | None = None,
 ) -> "ShardSet":
     """Turn images into a dataset of standard Parquet that every tool opens; returns it, open.
 
@@ -80,6 +82,9 @@ def convert(
             are refused.
         min_images: leave out classes with fewer readable images.
         allow_group_overlap: take given splits though a group has rows in several of them.
+        drop_duplicates: leave out all but one of the images of equal pixels; of several splits, those of test stay,
+            then those of val.
+        fix: reviewed findings of :func:`doctor`: rows of action ``drop`` and ``relabel`` are done.
 
     Raises:
         SagittaError: the source cannot be read or split, or ``out`` exists.
@@ -99,7 +104,8 @@ def convert(
     options = ConvertOptions(
         val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
         restart_markers=restart_markers,
-        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
+        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap,
+        drop_duplicates=drop_duplicates, fix=None if fix is None else str(_path(fix)), **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
     show(opened.describe())

@@ -11,6 +11,7 @@ from sagitta.diagnosis.findings import finding
 from sagitta.diagnosis.rows import Rows
 
 _TRAINED, _MEASURED = 5, 5  # images of a class that can be learned from, and that say something of it
+_ASKED = ("the same pixels as", "dropped by", "class ")  # reasons of what was left out as it was asked for
 _IMBALANCED = 10  # times as many images in the largest class as in the smallest
 
 
@@ -31,6 +32,8 @@ def _quarantined(rows: Rows) -> Iterator[dict[str, Any]]:
     root = rows.shards.root
     if rows.info.quarantined and (root / INFO_FILE).is_file():
         for row in read_table(root / QUARANTINE_FILE, ["path", "label", "reason"]).to_pylist():
+            if row["reason"].startswith(_ASKED):
+                continue
             yield finding("quarantined", row["reason"], path=row["path"], label=row["label"], action="none")
 
 

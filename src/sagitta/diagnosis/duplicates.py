@@ -14,9 +14,10 @@ import numpy as np
 
 from sagitta.diagnosis.findings import finding
 from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, candidates, likenesses, signatures
-from sagitta.diagnosis.looks import Looks, pixel_hash
+from sagitta.diagnosis.looks import Looks
 from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.errors import ImageError
+from sagitta.images import pixel_hash
 
 _SAME = 0.97  # likeness from which two images of one size may have equal pixels
 

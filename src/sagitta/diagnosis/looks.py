@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagitta.diagnosis.rows import Ints, Progress, Rows
-from sagitta.files import content_hash
-from sagitta.images import JOB, BatchError, decode, decode_batch
+from sagitta.images import JOB, BatchError, decode_batch
 from sagitta.pool import usable_cores
 
 Bytes = npt.NDArray[np.uint8]
@@ -127,13 +126,3 @@ def _measured(seen: Bytes) -> tuple[Bytes, Floats]:
     colour = border.mean(axis=1, dtype=np.float32)
     edge = border.std(axis=1, dtype=np.float32).mean(axis=1)
     return thumbnails, np.column_stack([flat.mean(axis=1), spread, low, high, sharpness, colour, edge]).astype("f4")
-
-
-def pixel_hash(data: memoryview | bytes) -> str:
-    """Return a digest of an image's upright pixels in RGB and of its size: the same for every lossless copy.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    pixels = decode(data)
-    return f"{pixels.shape[1]}x{pixels.shape[0]}-{content_hash(pixels.tobytes())}"
