@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sagitta.diagnosis.findings import finding
-from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, candidates, likenesses, signatures
+from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, SMALLEST, candidates, likenesses, signatures
 from sagitta.diagnosis.looks import Looks
 from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.errors import ImageError
@@ -77,9 +77,10 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int) -> Duplicates:
     for alike in _equal(keys):
         groups.join_equal(looks.rows[list(alike)].tolist())
     first = np.array([groups.first(row) == row for row in looks.rows.tolist()], np.bool_)
-    places = np.flatnonzero(first)
-    thumbnails = looks.thumbnails[places]
-    found, skipped = candidates(signatures(thumbnails), pairs)
+    sides = rows.geometry[looks.rows, :2].min(axis=1)
+    places = np.flatnonzero(first & (sides >= SMALLEST))
+    thumbnails, small = looks.thumbnails[places], bool(np.median(sides) < SMALL) if len(sides) else False
+    found, skipped = candidates(signatures(thumbnails), pairs, small=small)
     scores = np.concatenate([np.empty(0, np.float32), *likenesses(thumbnails, found)])
     numbers = looks.rows[places]
     near = [(int(numbers[one]), int(numbers[other]), float(s)) for (one, other), s in zip(found, scores, strict=True)]

@@ -12,7 +12,7 @@ from sagitta.diagnosis.balance import known_findings
 from sagitta.diagnosis.cues import cue_findings
 from sagitta.diagnosis.duplicates import Duplicates, duplicate_findings, find_duplicates
 from sagitta.diagnosis.findings import FINDINGS_FILE, KINDS, Findings, table_of
-from sagitta.diagnosis.labels import judged_rows, label_findings, out_of_fold
+from sagitta.diagnosis.labels import label_findings, out_of_fold, rows_of
 from sagitta.diagnosis.looks import look
 from sagitta.diagnosis.quality import quality_findings
 from sagitta.diagnosis.rows import Ints, Rows
@@ -26,7 +26,7 @@ from sagitta.training import Candidate
 
 PAIRS, GLANCED_PAIRS = 20_000, 1_000
 """How many pairs of images are compared closely."""
-_GLANCE = 5.0  # seconds for looking at images; comparing them takes about as long
+_GLANCE = 4.0  # seconds for looking at images; comparing them takes about as long
 
 
 def examine(
@@ -78,7 +78,7 @@ def _seen(rows: Rows, copies: Duplicates) -> list[dict[str, Any]]:
 def _skipped(copies: Duplicates, pairs: int) -> list[str]:
     if not copies.skipped:
         return []
-    return [f"near duplicates beyond the {pairs:,} pairs that are most alike at first sight"]
+    return [f"near copies beyond the {pairs:,} pairs most alike at first sight"]
 
 
 def glance(data: ImageData, seconds: float = _GLANCE) -> Findings:
@@ -131,7 +131,7 @@ class Glance:
             return
         predictions = pq.read_table(path)
         probabilities, _ = arrays_of(predictions, SINGLE_LABEL, self._rows.info.class_names)
-        judged = judged_rows(self._rows, predictions)
+        judged = rows_of(self._rows, predictions["path"].to_pylist())
         known = judged >= 0
         more = list(label_findings(self._rows, judged[known], probabilities[known]))
         table = table_of([*self._findings.table.to_pylist(), *more])

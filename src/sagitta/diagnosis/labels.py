@@ -10,7 +10,7 @@ A model that is often wrong about a class cannot tell its own mistakes from thos
 classes is told apart from the rest, as doubts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -138,9 +138,9 @@ def _judged(vectors: Floats, labels: Ints, widths: Sequence[int], classes: int, 
     return np.arange(len(labels)), logits
 
 
-def judged_rows(rows: Rows, predictions: Mapping[str, Sequence[Any]]) -> Ints:
-    """Return the rows that predictions are about, by their ``path``; -1 where none or several have it."""
+def rows_of(rows: Rows, paths: Sequence[str]) -> Ints:
+    """Return the rows (M,) of these paths; -1 where none or several have it."""
     places: dict[str, int] = {}
     for row, path in enumerate(rows.paths):
         places[path] = -1 if path in places else row
-    return np.array([places.get(path, -1) for path in predictions["path"]], np.int64)
+    return np.array([places.get(path, -1) for path in paths], np.int64)

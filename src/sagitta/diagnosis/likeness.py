@@ -24,13 +24,13 @@ from sagitta.diagnosis.looks import SIDE, Bytes, Floats
 
 Ints = npt.NDArray[np.int64]
 
-NEAR, NEAR_SMALL = 0.87, 0.98
+NEAR, NEAR_SMALL = 0.87, 0.99
 """Correlation of details from which a pair counts as near duplicates, and likewise where one is a small image."""
-SMALL = 64
-"""Pixels of the shorter side below which an image is small."""
+SMALL, SMALLEST = 64, 16
+"""Pixels of the shorter side below which an image is small, and too small for any such comparison."""
 _FREQUENCIES = 8
 _PRIOR = 30  # images that the usual spectrum of photos counts like
-_LEAST = 0.55  # cosine
+_LEAST, _LEAST_SMALL = 0.55, 0.9  # cosine, of photos and of small images
 _MANY = 10  # candidates an image, above which the cosine asked for rises
 _TILE = 4096
 _PAIRS = 128  # registered at a time
@@ -56,9 +56,15 @@ def signatures(thumbnails: Bytes) -> Floats:
     return np.where(lengths > 1e-2, found / np.maximum(lengths, 1e-6), 0).astype(np.float32)
 
 
-def candidates(signatures: Floats, most: int) -> tuple[Ints, bool]:
-    """Return pairs (P, 2) of high cosine, the most alike first and at most so many; and whether that left some out."""
-    least = _least(signatures)
+def candidates(signatures: Floats, most: int, *, small: bool) -> tuple[Ints, bool]:
+    """Return pairs (P, 2) of high cosine, the most alike first, and whether there are more.
+
+    Args:
+        signatures: (N, 63), see there.
+        most: pairs.
+        small: most of the images are small, so that only those that agree almost wholly count.
+    """
+    least = max(_least(signatures), _LEAST_SMALL if small else _LEAST)
     pairs, cosines = [], []
     for first in range(0, len(signatures), _TILE):
         for second in range(first, len(signatures), _TILE):
@@ -78,7 +84,7 @@ def _least(signatures: Floats) -> float:
     some = signatures[np.unique(np.linspace(0, len(signatures) - 1, min(len(signatures), 2000)).astype(np.int64))]
     products = (some @ some.T)[np.triu_indices(len(some), 1)]
     wanted = 1 - 2 * _MANY / max(len(signatures), 2 * _MANY + 1)
-    return max(_LEAST, float(np.quantile(products, wanted)) if len(products) > 1000 else _LEAST)
+    return float(np.quantile(products, wanted)) if len(products) > 1000 else 0.0
 
 
 def likenesses(thumbnails: Bytes, pairs: Ints) -> Iterator[Floats]:
