@@ -67,7 +67,7 @@ def cropped(image: Image.Image, random: np.random.Generator) -> bytes:
     """Return 95 % of each side at a random place."""
     width, height = round(image.width * 0.95), round(image.height * 0.95)
     left, top = random.integers(0, image.width - width + 1), random.integers(0, image.height - height + 1)
-    return saved(image.crop((left, top, left + width, top + height)))
+    return saved(image.crop((int(left), int(top), int(left) + width, int(top) + height)))
 
 
 NEARLY: dict[str, Variant] = {
@@ -140,7 +140,7 @@ def judge(folder: Path, truth: dict[str, Any], weights: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     rows = sagitta.doctor(folder, model="mobilenetv2_100", weights=weights).table.to_pylist()
     assert plain.table.num_rows
-    pairs = {kind: [] for kind in ("exact", "near")}
+    pairs: dict[str, list[tuple[frozenset[str], float]]] = {"exact": [], "near": []}
     for row in rows:
         if row["kind"].split("-")[0] in pairs and row["kind"].endswith(("leak", "duplicate")):
             pairs[row["kind"].split("-")[0]].append((frozenset((row["path"], row["other_path"])), row["score"]))
@@ -192,7 +192,7 @@ def planted(name: str, seeds: int) -> dict[str, Any]:
         values: list[Any] = runs
         for key in keys:
             values = [value[key] for value in values]
-        return min(values)
+        return float(min(values))
 
     return {
         "exact_recall": least("exact", "recall"),

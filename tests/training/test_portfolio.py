@@ -13,7 +13,7 @@ from sagitta.cli import main
 from sagitta.models.networks import build_network
 from sagitta.settings import settings_of
 from sagitta.training import fit_in_time
-from sagitta.training.portfolio import _sides as sides
+from sagitta.training.candidates import sides
 
 
 @pytest.fixture

@@ -89,9 +89,8 @@ def measure(settings: Settings, data: ImageData, classifier: Classifier, limit: 
         limit: seconds after which no step more is taken.
     """
     trial = _Trial(limit)
-    followed = {name: settings.trainer[name] for name in ("accelerator", "precision") if settings.trainer[name]}
     trainer = quiet_trainer(
-        **followed,
+        **followed(settings),
         devices=1,
         max_epochs=1,
         limit_train_batches=_STEPS,
@@ -104,6 +103,11 @@ def measure(settings: Settings, data: ImageData, classifier: Classifier, limit: 
     training = trial.rate("train")
     assert training is not None
     return Pace(training, trial.rate("val") or 2 * training)
+
+
+def followed(settings: Settings) -> dict[str, Any]:
+    """Return the Trainer's arguments that a trial has in common with the run, where they are set."""
+    return {name: settings.trainer[name] for name in ("accelerator", "precision") if settings.trainer[name]}
 
 
 class _Trial(pl.Callback):
