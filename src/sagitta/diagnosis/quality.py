@@ -16,7 +16,7 @@ from sagitta.diagnosis.rows import Rows
 
 _BLANK = 2.0  # grey levels of deviation
 _DARK, _BRIGHT = 40.0, 215.0  # 95th percentile below, 5th above
-_BLURRED, _OUTLYING = 0.055, 4.0  # Laplacian by deviation; robust deviations of its logarithm below the median
+_BLURRED, _OUTLYING = 0.085, 2.5  # Laplacian by deviation; robust deviations of its logarithm below the median
 _SHARP_SIDE = 96  # pixels from which blur can be told from few pixels
 _TINY, _HUGE = 32, 40_000_000  # pixels of the shorter side, and of the whole
 _ODD = 3.0  # times as long as wide
@@ -43,7 +43,7 @@ def quality_findings(rows: Rows, looks: Looks, input_side: int | None) -> Iterat
         "blurred": _blur(rows, looks, ~blank),
     }
     for kind, (which, score, words, values) in found.items():
-        for place in np.flatnonzero(which).tolist() if kind == "blank" or which.mean() < _USUAL else []:
+        for place in np.flatnonzero(which).tolist() if kind == "blank" or which.sum() < _USUAL * len(which) else []:
             row = int(looks.rows[place])
             yield finding(kind, words.format(values[place]), **named(rows, row), score=float(score[place]))
     yield from _sizes(rows, input_side)
