@@ -27,7 +27,7 @@ def picture(seed: int, side: int = 120) -> Image.Image:
 def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     """An encoded image."""
     sink = io.BytesIO()
-    image.save(sink, kind, **({"quality": 90} | options if kind == "JPEG" else options))  # type: ignore[arg-type]
+    image.save(sink, kind, **({"quality": 90} | options if kind == "JPEG" else options))
     return sink.getvalue()
 
 

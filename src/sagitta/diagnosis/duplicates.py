@@ -17,6 +17,7 @@ from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, SMALLEST, candid
 from sagitta.diagnosis.looks import Looks
 from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.errors import ImageError
+from sagitta.files import content_hash
 from sagitta.images import pixel_hash
 
 _SAME = 0.97  # likeness from which two images of one size may have equal pixels
@@ -71,7 +72,7 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int) -> Duplicates:
             groups.join(group)
     # Images whose thumbnails and sizes are equal: copies, or flat pictures that show nothing to tell them apart by.
     keys = [
-        (height, width, thumbnail.tobytes())
+        (height, width, content_hash(thumbnail.data))
         for (height, width), thumbnail in zip(rows.geometry[looks.rows, :2].tolist(), looks.thumbnails, strict=True)
     ]
     for alike in _equal(keys):
@@ -79,11 +80,12 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int) -> Duplicates:
     first = np.array([groups.first(row) == row for row in looks.rows.tolist()], np.bool_)
     sides = rows.geometry[looks.rows, :2].min(axis=1)
     places = np.flatnonzero(first & (sides >= SMALLEST))
-    thumbnails, small = looks.thumbnails[places], bool(np.median(sides) < SMALL) if len(sides) else False
-    found, skipped = candidates(signatures(thumbnails), pairs, small=small)
-    scores = np.concatenate([np.empty(0, np.float32), *likenesses(thumbnails, found)])
-    numbers = looks.rows[places]
-    near = [(int(numbers[one]), int(numbers[other]), float(s)) for (one, other), s in zip(found, scores, strict=True)]
+    small = bool(np.median(sides) < SMALL) if len(sides) else False
+    found, skipped = candidates(signatures(looks.thumbnails)[places], pairs, small=small)
+    found = places[found]
+    scores = np.concatenate([np.empty(0, np.float32), *likenesses(looks.thumbnails, found)])
+    numbers = looks.rows[found].tolist()
+    near = [(one, other, float(score)) for (one, other), score in zip(numbers, scores.tolist(), strict=True)]
     sizes = rows.geometry[:, :2]
     for one, other, score in near:
         if score >= _SAME and (sizes[one] == sizes[other]).all():
