@@ -118,11 +118,15 @@ class Glance:
         self._findings: Findings | None = None
 
     def __call__(self, data: ImageData) -> Callable[[Path], None]:
-        """Look at the data of a run that is to begin; returns what keeps the findings in its directory."""
+        """Look at the data of a run that is to begin; returns what tells and keeps the findings."""
         self._rows = Rows(data.shards)
-        self._findings = findings = glance(data)
-        show("\n".join(told(findings)))
-        return lambda run: findings.write(run / FINDINGS_FILE)
+        self._findings = glance(data)
+        return self._keep
+
+    def _keep(self, run: Path) -> None:
+        assert self._findings is not None
+        self._findings.write(run / FINDINGS_FILE)
+        show("\n".join(told(self._findings)))
 
     def judge(self, run: Path) -> None:
         """Add the label errors of a run that is finished, where it has predictions out of fold."""

@@ -56,7 +56,7 @@ class Kind(NamedTuple):
     advice: str
 
 
-_REVIEW = "look at them, set their action to drop or relabel, and convert with --fix FINDINGS"
+_REVIEW = "look at them, say drop or relabel in the file of --out, and convert with --fix FILE"
 _DROP = "convert the source with --drop-duplicates"
 
 KINDS: Mapping[str, Kind] = {
@@ -77,7 +77,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "label-error": Kind(
         "doubtful", "label is probably wrong", "labels are probably wrong",
-        "the proposed ones are in FINDINGS: set their action to relabel where you agree, and convert with --fix",
+        "say relabel in the file of --out where the proposed one is right, and convert with --fix FILE",
     ),
     "exact-duplicate": Kind(
         "doubtful", "image has an exact copy in its split", "images have an exact copy in their split", _DROP

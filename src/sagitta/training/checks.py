@@ -12,7 +12,7 @@ from sagitta.loading import ImageData
 from sagitta.settings import Settings, short_name
 
 Look = Callable[[ImageData], Callable[[Path], None]]
-"""Looks at the data before a run begins, and returns what leaves in the run's directory what it found."""
+"""Looks at the data before a run begins, and returns what tells what it found, and leaves it in the run's directory."""
 LOGGERS = ("csv", "tensorboard", "wandb")
 _COUNTS = tuple(
     f"trainer.{name}"
