@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -71,3 +73,26 @@ def test_images_of_several_labels_say_what_has_no_meaning(tmp_path: Path) -> Non
     assert "label errors and cues: images have several labels here" in found.notes
     (conflict,) = found.of("label-conflict").to_pylist()
     assert {conflict["label"]} <= {"dog", "cat;dog"} and conflict["path"] in ("again.jpg", "3.jpg")
+
+
+def test_predictions_out_of_fold_add_label_errors(
+    data: ImageData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    look = Glance()
+    look(data)(tmp_path)
+    look.judge(tmp_path)  # a run without any
+    before = pq.read_table(tmp_path / "findings.parquet")
+    split = data.shards.splits["train"]
+    said = [[0.95, 0.05] if label == 0 else [0.05, 0.95] for label in split.labels.tolist()]
+    said[3] = said[3][::-1]
+    paths = [split.path(row) for row in range(len(split))]
+    names = [data.class_names[label] for label in split.labels.tolist()]
+    (tmp_path / "out_of_fold").mkdir()
+    table = pa.table({"path": paths, "label": names, "probabilities": pa.array(said, pa.list_(pa.float32()))})
+    pq.write_table(table, tmp_path / "out_of_fold" / "predictions.parquet")
+    look.judge(tmp_path)
+    after = pq.read_table(tmp_path / "findings.parquet")
+    assert after.num_rows == before.num_rows + 1
+    (row,) = after.filter(pc.equal(after["kind"], "label-error")).to_pylist()
+    assert row["path"] == paths[3] and row["proposed_label"] != row["label"] == names[3]
+    assert "1 label is probably wrong" in capsys.readouterr().out

@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 
-from sagitta.diagnosis.labels import label_findings, rows_of, suspects
+from sagitta.diagnosis.labels import label_findings, learned, rows_of, suspects
 from sagitta.diagnosis.rows import Rows
+from sagitta.evaluation import keep_seen, seen_of
+from sagitta.run import write_record
+from sagitta.training import Candidate
 
 
 def test_suspects_are_rows_of_which_another_class_is_confidently_said() -> None:
@@ -37,3 +42,14 @@ def test_what_a_weak_model_says_is_a_doubt_and_no_error(rows: Rows) -> None:
 
 def test_rows_are_found_by_their_paths(rows: Rows) -> None:
     assert rows_of(rows, [rows.paths[4], "nowhere.jpg", rows.paths[0]]).tolist() == [4, -1, 0]
+
+
+def test_a_network_that_was_tuned_on_the_labels_is_named(rows: Rows, tmp_path: Path) -> None:
+    write_record(tmp_path, seed=0)
+    keep_seen(tmp_path, seen_of(rows.shards.splits, trained=("test",), chose=()))
+    (note,) = learned(rows, Candidate("resnet20", str(tmp_path)))
+    count = len(rows.shards.splits["test"])
+    assert note.startswith(f"label errors among {count} images whose label {tmp_path} was trained with")
+    write_record(tmp_path, probe=[])  # of a probe only the head has learned, and here it is another one
+    assert learned(rows, Candidate("resnet20", str(tmp_path))) == []
+    assert learned(rows, Candidate("resnet20")) == []

@@ -12,7 +12,7 @@ from sagitta.diagnosis.balance import known_findings
 from sagitta.diagnosis.cues import cue_findings
 from sagitta.diagnosis.duplicates import Duplicates, duplicate_findings, find_duplicates
 from sagitta.diagnosis.findings import FINDINGS_FILE, KINDS, Findings, table_of
-from sagitta.diagnosis.labels import label_findings, out_of_fold, rows_of
+from sagitta.diagnosis.labels import label_findings, learned, out_of_fold, rows_of
 from sagitta.diagnosis.looks import look
 from sagitta.diagnosis.quality import quality_findings
 from sagitta.diagnosis.rows import Ints, Rows
@@ -65,6 +65,7 @@ def examine(
                 data, rows, candidate, units, image_size=image_size, verbose=verbose
             )
             found += label_findings(rows, judged, probabilities)
+            notes += learned(rows, candidate)
             if alone := len(rows) - len(judged):
                 notes.append(f"label errors among {plural(alone, 'image')} whose class has no others to learn from")
     found += quality_findings(rows, looks, side)
@@ -101,7 +102,7 @@ def glance(data: ImageData, seconds: float = _GLANCE) -> Findings:
     if not looks.complete:
         notes.append(f"all but copies of equal bytes in {len(rows) - len(looks.rows):,} of {len(rows):,} images")
     found = [*_seen(rows, copies), *quality_findings(rows, looks, None)]
-    return Findings(str(data.source), len(rows), table_of(found), tuple(notes), short=True)
+    return Findings(str(data.source), len(rows), table_of(found), tuple(notes))
 
 
 def _by_importance(rows: Rows) -> Ints:
@@ -139,7 +140,10 @@ class Glance:
         known = judged >= 0
         more = list(label_findings(self._rows, judged[known], probabilities[known]))
         table = table_of([*self._findings.table.to_pylist(), *more])
-        Findings(self._findings.source, self._findings.images, table).write(run / FINDINGS_FILE)
+        judgement = Findings(self._findings.source, self._findings.images, table)
+        judgement.write(run / FINDINGS_FILE)
+        for line in judgement.lines(["label-error"]):
+            show(f"doctor: {line}")
 
 
 def told(findings: Findings) -> list[str]:

@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,7 +157,6 @@ class Findings:
     images: int
     table: pa.Table
     notes: tuple[str, ...] = ()
-    short: bool = field(default=False, repr=False)
 
     def count(self, kind: str) -> int:
         """Return how many findings of a kind there are."""

@@ -12,6 +12,7 @@ classes is told apart from the rest, as doubts.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ import numpy.typing as npt
 import torch
 
 from sagitta.conversion import deal
+from sagitta.dataset import plural
 from sagitta.diagnosis.duplicates import named
 from sagitta.diagnosis.findings import finding
 from sagitta.diagnosis.rows import Ints, Rows
+from sagitta.evaluation import digests_of, read_seen
 from sagitta.loading import ImageData
 from sagitta.models import Floats, extract, prepare, stage_widths
 from sagitta.pool import follow
+from sagitta.run import read_record, run_of
 from sagitta.training import Candidate, build_candidate, features_for, fit_either
 
 _KNOWN = 0.8  # of a class's rows that a model has to be right about, for its doubts to be about the label
@@ -136,6 +140,17 @@ def _judged(vectors: Floats, labels: Ints, widths: Sequence[int], classes: int, 
         head = fit_either(vectors[others], labels[others], widths, classes, units=units[others])
         logits[own] = vectors[own][:, -head.weight.shape[1] :] @ head.weight.T + head.bias
     return np.arange(len(labels)), logits
+
+
+def learned(rows: Rows, candidate: Candidate) -> list[str]:
+    """Return what has to be said where the network itself was trained on labels that it is to judge; else nothing."""
+    run = None if candidate.weights is None else run_of(Path(candidate.weights))
+    seen = None if run is None or "probe" in read_record(run) else read_seen(run)
+    if seen is None:
+        return []
+    count = sum(seen.count(digests_of(split), "trained") for split in rows.shards.splits.values())
+    known = f"{plural(count, 'image')} whose label {run} was trained with: it may know wrong ones by heart"
+    return [f"label errors among {known}; a network that has not seen them tells more"] if count else []
 
 
 def rows_of(rows: Rows, paths: Sequence[str]) -> Ints:
