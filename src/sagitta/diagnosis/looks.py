@@ -74,7 +74,7 @@ def look(rows: Rows, order: Ints, *, seconds: float = float("inf"), told: Progre
             break
         some = order[start : start + _BATCH]
         images = rows.images(some)
-        seen, reasons = _seen(images, rows.geometry[some])
+        seen, reasons = _seen(images, rows.know(some, images))
         failed |= {int(some[place]): reason for place, reason in reasons.items()}
         whole = np.array([place not in reasons for place in range(len(some))])
         count = start + len(some)

@@ -66,10 +66,11 @@ def _sizes(rows: Rows, input_side: int | None) -> Iterator[dict[str, Any]]:
     short, long, area = sides.min(axis=1), sides.max(axis=1), sides.prod(axis=1)
     aspect = long / np.maximum(short, 1)
     known = short > 0
+    usual_side, usual_aspect = (float(np.median(each[known])) if known.any() else 0.0 for each in (short, aspect))
     found = {
-        "tiny": (known & (short < _TINY) & (short < 0.5 * np.median(short)), -short),
+        "tiny": (known & (short < _TINY) & (short < 0.5 * usual_side), -short),
         "huge": (area > _HUGE, area),
-        "odd-aspect": (known & (aspect > max(_ODD, 1.5 * float(np.median(aspect)))), aspect),
+        "odd-aspect": (known & (aspect > max(_ODD, 1.5 * usual_aspect)), aspect),
     }
     if input_side is not None:
         found["small-for-model"] = (known & (_ENLARGED * short < input_side), -short)

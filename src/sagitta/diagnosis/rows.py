@@ -101,19 +101,27 @@ class Rows:
 
     @cached_property
     def geometry(self) -> Ints:
-        """(N, 3) height, width and orientation of each image; zeros where its header cannot be read."""
-        columns = [self.column(name) for name in ("height", "width", "orientation")]
-        if all(column is not None for column in columns):
-            return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
-        return np.array([self._header(row) for row in range(len(self))], np.int64).reshape(-1, 3)
+        """(N, 3) height, width and orientation of each image; zeros where no column holds them, until :meth:`know`."""
+        columns = self._sizes
+        return np.zeros((len(self), 3), np.int64) if columns is None else columns
 
-    def _header(self, row: int) -> tuple[int, int, int]:
-        split, number = self.where(row)
-        try:
-            header = read_header(split.image(number))
-        except ImageError:
-            return 0, 0, 0
-        return header.height, header.width, header.orientation
+    @cached_property
+    def _sizes(self) -> Ints | None:
+        columns = [self.column(name) for name in ("height", "width", "orientation")]
+        known = [np.asarray(column, np.int64) for column in columns if column is not None]
+        return np.stack(known, axis=1) if len(known) == len(columns) else None
+
+    def know(self, rows: Ints, images: list[memoryview]) -> Ints:
+        """Return the geometry (B, 3) of rows, read from their headers where no column holds it; else zeros."""
+        if self._sizes is None:
+            for row, image in zip(rows.tolist(), images, strict=True):
+                try:
+                    header = read_header(image)
+                except ImageError:
+                    continue
+                self.geometry[row] = header.height, header.width, header.orientation
+        known: Ints = self.geometry[rows]
+        return known
 
     def release(self) -> None:
         """Let go of mapped pages."""
