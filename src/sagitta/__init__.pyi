@@ -23,6 +23,7 @@ from .verbs import convert as convert
 from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble
 from .verbs import evaluate as evaluate
+from .verbs import explain as explain
 from .verbs import fit as fit
 from .verbs import predict as predict
 from .verbs import probe as probe

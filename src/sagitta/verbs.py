@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command: convert, doctor, verify, fit, probe, ensemble, evaluate, predict.
+"""What Sagitta does, one function a command: convert, doctor, verify, fit, probe, ensemble, evaluate, predict, explain.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sagitta.dataset import ShardSet, Verified
     from sagitta.diagnosis import Findings
-    from sagitta.evaluation import Evaluation
+    from sagitta.evaluation import Evaluation, Explanations
     from sagitta.models import Classifier
 
 PathLike = str | Path
@@ -560,49 +560,89 @@ def predict(
     paths: PathLike | Sequence[PathLike],
     *,
     top_k: int = 5,
+    every: bool = False,
+    embed: bool = False,
+    columns: str | None = None,
+    split: str | None = None,
     batch_size: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
     flip: bool = False,
 ) -> Any:
-    """Classify image files; returns one row a file with class, probability and the runners-up.
+    """Classify images; returns one row an image with class, probability and the runners-up.
 
     A pandas DataFrame where pandas is installed, else an Arrow table; the columns are those of
     :func:`sagitta.evaluation.predict`.
 
     Args:
         run: run directory or checkpoint file.
-        paths: image files, or folders of them.
+        paths: image files, folders of them, patterns such as ``photos/**/*.jpg``, tars and zips, or datasets.
         top_k: how many classes a row.
+        every: a column ``p:CLASS`` for the probability of every class.
+        embed: a column ``features``: what the network's last layer is given.
+        columns: a template in place of the usual columns, such as ``id,label``.
+        split: of datasets, all by default.
         batch_size: images at a time, by default what is fast on the device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: as Lightning names it; by default that of the training, and on a CPU float32.
         flip: take the mean of the probabilities of each image and its mirror image.
 
     Raises:
         SagittaError: there is no such run or file, or no image is readable.
     """
-    table = predict_table(run, paths, top_k=top_k, batch_size=batch_size, flip=flip)
+    how: dict[str, Any] = {
+        "top_k": top_k, "every": every, "embed": embed, "columns": columns, "split": split, "batch_size": batch_size,
+        "device": device, "precision": precision, "flip": flip,
+    }  # fmt: skip
+    table = predict_table(run, paths, **how)
     return table.to_pandas() if find_spec("pandas") else table
 
 
+def explain(
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+) -> "Explanations":
+    """Show what speaks for a class in images, and the training images that are most like them; in a notebook, pictures.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: as for :func:`predict`.
+        class_name: by default the most probable one, and of several labels each that is given.
+        nearest: how many training images of each; 0 looks for none.
+
+    Raises:
+        SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
+    """
+    from sagitta.evaluation import explain as explain_images
+
+    found, notes = explain_images(_path(run), _listed(paths), class_name=class_name, nearest=nearest)
+    for note in notes:
+        show(note)
+    return found
+
+
 def predict_table(
-    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int | None, flip: bool
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, split: str | None = None, **asked: Any
 ) -> "pa.Table":
     """Do what :func:`predict` does, as an Arrow table.
 
     Raises:
         SagittaError: as :func:`predict`.
     """
-    from sagitta.evaluation import predict as predict_files
+    from sagitta.evaluation import Asked
+    from sagitta.evaluation import predict as predict_images
 
-    return predict_files(_path(run), _listed(paths), top_k=top_k, batch_size=batch_size, flip=flip)
+    return predict_images(_path(run), _listed(paths), Asked(**asked), split=split)
 
 
-def _listed(paths: Any) -> list[Path]:
-    """Return one path or several as a list.
+def _listed(paths: Any) -> list[str | Path]:
+    """Return one path or several as a list, as they were given: a text may be a pattern.
 
     Raises:
         ConfigError: something else was given, such as an open image.
     """
     try:
-        return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        return [path if isinstance(path, str) else Path(path) for path in given]
     except TypeError:
         kind = type(paths).__name__
         raise ConfigError(f"paths of type {kind}: give a file, a folder, or a list of files and folders") from None
@@ -675,9 +715,15 @@ class Run:
 
         return one_classifier(self.path)
 
-    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
-        """Classify image files, see :func:`sagitta.predict`."""
-        return predict(self, paths, top_k=top_k, batch_size=batch_size)
+    def predict(self, paths: PathLike | Sequence[PathLike], **how: Any) -> Any:
+        """Classify images, see :func:`sagitta.predict`."""
+        return predict(self, paths, **how)
+
+    def explain(
+        self, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+    ) -> "Explanations":
+        """Show what speaks for a class in images, see :func:`sagitta.explain`."""
+        return explain(self, paths, class_name=class_name, nearest=nearest)
 
     def evaluate(
         self, source: PathLike | None = None, *, split: Literal["train", "val", "test"] | None = None

@@ -26,7 +26,8 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("test", runs.test, "evaluate a run on test data"),
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
-    ("predict", runs.predict, "classify image files with a run"),
+    ("predict", runs.predict, "classify images of any number with a run"),
+    ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",
@@ -34,7 +35,8 @@ _AFTER_INTERRUPTION = {
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",
-    "predict": "nothing was written; the same command begins again",
+    "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
+    "predict": "nothing was kept; the same command begins again, and with -o FILE it goes on where it was",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"
 _UNREAD = 128 + 13  # as a shell reports the signal PIPE

@@ -192,7 +192,7 @@ def _measure(
     return mean_of(found, shares, model.task, orders, model.first.thresholds, chosen.prefix), data
 
 
-def _pixels_of(classifier: Classifier) -> dict[str, str]:
+def pixels_of(classifier: Classifier) -> dict[str, str]:
     """Return the settings by which deep samples and bands of other data become what the model was trained on."""
     how = classifier.preprocessing
     options = {} if how is None or how.reduction is None else how.reduction.options()
@@ -204,7 +204,7 @@ def _data_settings(
 ) -> Settings:
     """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
     if source is not None:
-        return Settings.of({"source": source, "data.convert.purpose": purpose} | _pixels_of(classifier))
+        return Settings.of({"source": source, "data.convert.purpose": purpose} | pixels_of(classifier))
     assert own is not None and run is not None
     return own.changed({"source": find_source(run, own.source)})
 

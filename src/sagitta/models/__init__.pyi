@@ -1,3 +1,4 @@
+from .averaging import Mean as Mean
 from .averaging import averaged as averaged
 from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
@@ -22,12 +23,14 @@ from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
+from .networks import linear_head as linear_head
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights
 from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages
 from .stages import stage_widths as stage_widths
 from .task import MULTI_LABEL as MULTI_LABEL

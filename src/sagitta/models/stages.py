@@ -32,17 +32,38 @@ class _EveryStage(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of images (B, C, H, W)."""
+        return self.forward_apart(images)[0]
+
+    def forward_apart(self, images: Tensor, *, apart: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Return logits (B, classes), and what the head sees of each stage, (B, C, H, W).
+
+        Args:
+            images: (B, C, H, W).
+            apart: let the gradients of these be those of what the head sees alone, not of the stages behind them too.
+        """
         network: Any = self
         last, stages = network.forward_intermediates(images, indices=list(self.seen_stages))
+        if apart:
+            stages = [stage.detach().requires_grad_() for stage in stages]
         pooled = [F.normalize(stage.mean((2, 3)), dim=1) for stage in stages]
         vector = torch.cat([*pooled, network.forward_head(last, pre_logits=True)], dim=1)
         logits: Tensor = self.get_submodule(self.seen_by)(vector)
-        return logits
+        return logits, stages
 
 
 def stage_widths(network: nn.Module) -> tuple[int, ...]:
     """Return how many numbers of each stage a network's head sees before the last features; empty: these alone."""
     return network.seen_widths if isinstance(network, _EveryStage) else ()
+
+
+def forward_apart(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return logits (B, classes), and what the head sees of earlier stages, (B, C, H, W), if it does.
+
+    The gradients of these, and of what is computed before the last features, are those of what the head sees of each.
+    """
+    if isinstance(network, _EveryStage):
+        return network.forward_apart(images, apart=True)
+    return network.forward(images), []
 
 
 def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[int, int]:
