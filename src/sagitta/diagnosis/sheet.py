@@ -17,8 +17,8 @@ _COLUMNS, _SIDE = 8, 128
 _RED = (200, 30, 30)
 
 
-def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> bool:
-    """Write a PNG of the worst findings of each kind that are about an image; returns whether there were any.
+def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> None:
+    """Write a PNG of the worst findings of each kind that are about an image.
 
     Raises:
         DatasetError: an image's file cannot be read.
@@ -54,9 +54,7 @@ def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> bool:
         if any(shown):
             tiles += [*shown, *[None] * (_COLUMNS - len(shown))]
             heads.append(f"{KINDS[kind].many}\n{count:,} found")
-    if not heads:
-        return False
     encoded = io.BytesIO()
-    grid(tiles, _COLUMNS, side=_SIDE, heads=heads).save(encoded, "PNG")
+    note = "" if heads else "no finding is about an image"
+    grid(tiles, _COLUMNS, side=_SIDE, heads=heads, note=note).save(encoded, "PNG")
     write_atomic(path, encoded.getvalue())
-    return True
