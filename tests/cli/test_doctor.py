@@ -32,6 +32,15 @@ def test_find_review_mend_and_find_no_more(tmp_path: Path) -> None:
     assert again.returncode == 0 and "another split" not in again.stdout and "another label" not in again.stdout
 
 
+def test_a_fit_begins_with_a_glance_and_keeps_it(tmp_path: Path) -> None:
+    put(tmp_path / "images", faults())
+    done = sagitta("fit", "images", "--epochs", 1, "--image-size", 16, "--folds", 2, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "doctor: !! " in done.stdout
+    assert done.stdout.count("lesser findings in findings.parquet") == 1  # once, whatever the number of members
+    assert (tmp_path / "run" / "findings.parquet").is_file()
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     put(tmp_path / "images", {f"{name}/{n}.png": saved(picture(n, 16), "PNG") for name in "ab" for n in range(4)})
     (tmp_path / "empty").mkdir()
