@@ -6,8 +6,9 @@
 Into 400 images of a set are planted, anew for each seed: 30 exact copies (the same bytes, saved as PNG, tagged anew,
 turned and tagged with the orientation that turns them back); 30 near copies (half or one and a half times the size,
 JPEG quality 40, a crop of 95 % of each side, at a random place, brightness 0.75 or 1.3); 20 labels swapped for a random
-other one. No image has two faults. The sets' own near copies, which there are, were looked at and count as right:
-``OWN``. Butterflies were there while the limits were chosen, the others were not.
+other one. No image has two faults. The sets have near copies of their own: pairs whose
+details agree by ``OWN_LIKENESS`` count as right, since all of those that were looked at were. Butterflies were there
+while the limits were chosen, the others were not.
 
 The 100,000 images are generated: blurred noise of 96x96 pixels as JPEG in 100 classes, 1,000 of them copies of others,
 500 of these recompressed. Conversion is not timed.
@@ -169,15 +170,14 @@ def judge(folder: Path, truth: dict[str, Any], weights: Path) -> dict[str, Any]:
     suspects = [row["path"] for row in rows if row["kind"] == "label-error"]
     first = [row["path"] for row in rows if row["kind"] in ("label-error", "label-doubt")][:SHOWN]
     hits = len(set(suspects) & truth["swapped"].keys())
-    right = [
-        row for row in rows if truth["swapped"].get(row["path"]) == row["proposed_label"] and row["proposed_label"]
-    ]
+    told = [row for row in rows if row["kind"] == "label-error"]
+    right_ones = [row for row in told if truth["swapped"].get(row["path"]) == row["proposed_label"]]
     found["labels"] = {
         "among_first_40": len(set(first) & truth["swapped"].keys()),
         "recall": hits / SWAPPED,
         "precision": hits / max(1, len(suspects)),
         "suspects": len(suspects),
-        "proposed_right": len(right) / max(1, hits),
+        "proposed_right": len(right_ones) / max(1, hits),
     }
     return found
 
