@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,6 +95,21 @@ def test_a_file_in_the_way_stays(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"found\.csv\.partial: in the way"):
         make(tmp_path / "found.csv")
     assert (tmp_path / "found.csv.partial").read_text() == "mine"
+
+
+def test_no_room_names_the_file_and_what_is_whole_goes_on(tmp_path: Path) -> None:
+    output, partial = tmp_path / "found.csv", tmp_path / "found.csv.partial"
+    make(output, stop=1)
+    size = partial.stat().st_size
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limit[1]))
+        with pytest.raises(OSError, match="File too large") as error:
+            make(output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert error.value.filename == str(partial) and not output.exists()
+    assert make(output).before == 2
 
 
 def test_two_processes_do_not_write_the_same(tmp_path: Path) -> None:

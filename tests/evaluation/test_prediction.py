@@ -14,7 +14,9 @@ import sagitta
 from sagitta.cli import main
 from sagitta.errors import ConfigError, SourceError
 from sagitta.evaluation import Asked, predict, predict_into
+from sagitta.evaluation.inputs import open_inputs
 from sagitta.evaluation.output import Unfinished
+from sagitta.evaluation.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("inside")
 RUN = Path("run")
@@ -131,6 +133,7 @@ def test_what_cannot_be_read_is_a_row_with_the_reason(capsys: pytest.CaptureFixt
     assert [bool(row["error"]) for row in rows] == [False, True, True, True, False, False]
     assert rows[0]["class"] == rows[4]["class"] == "green" and rows[1]["class"] == ""
     assert main([*command, "--columns", "id,label", "--strict"]) == 1
+    assert "2 images share their id with another one" in capsys.readouterr().err
     assert Path("rows.csv").read_text().splitlines()[:3] == ['"id","label"', '"a b,', 'c","green"']
     capsys.readouterr()
     with pytest.raises(SourceError, match=r"none of the 2 images is readable; mixed/text\.png: not an image"):
@@ -166,6 +169,7 @@ def test_images_are_sorted_into_folders_of_their_classes(capsys: pytest.CaptureF
         (Asked(precision="7-bit"), "precision 7-bit"),
         (Asked(columns="id,klass"), "'klass' is no column"),
         (Asked(columns="green=id,all"), "green is given twice"),
+        (Asked(columns="id,label", every=True), "leave --all and --embed out"),
         (Asked(top_k=0), "--top-k 0"),
         (Asked(batch_size=0), "--batch-size 0"),
     ],
@@ -180,3 +184,21 @@ def test_lower_precision_is_near() -> None:
     expected = predict(RUN, images(9))["probability"].to_numpy()
     found = predict(RUN, images(9), Asked(precision="bf16-mixed", device="cpu"))["probability"].to_numpy()
     assert 0 < np.abs(found - expected).max() < 0.05
+
+
+def test_outputs_that_are_not_finite_are_rows_with_a_reason() -> None:
+    predictor = Predictor(RUN, Asked(batch_size=4))
+    network: Any = predictor.model.first.network
+    inner, calls = network.forward, []
+
+    def odd(pixels: Any) -> Any:
+        calls.append(len(pixels))
+        logits = inner(pixels)
+        if len(calls) == 1:
+            logits[1] = float("nan")
+        return logits
+
+    network.forward = odd
+    (found,) = predictor.predict(open_inputs(images(9)))
+    assert list(found.errors) == [1] and "not finite" in found.errors[1] and sorted(found.classes) == [0, *range(2, 9)]
+    assert found.table["class"].null_count == found.table["error"].null_count - 7 == 1 and calls == [4, 4, 1]

@@ -115,7 +115,7 @@ class Answers:
         texts = {
             "path": lambda: pa.array(names, pa.string()),
             "file": lambda: pa.array([_file(name) for name in names], pa.string()),
-            "id": lambda: pa.array([_stem(name) for name in names], pa.string()),
+            "id": lambda: pa.array([id_of(name) for name in names], pa.string()),
             "error": lambda: pa.array([errors.get(place) for place in range(len(names))], pa.string()),
         }
         columns, titles = [], []
@@ -208,7 +208,8 @@ def _file(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2]
 
 
-def _stem(name: str) -> str:
+def id_of(name: str) -> str:
+    """Return the last part of an image's name without its extension."""
     file = _file(name)
     stem, dot, _ = file.rpartition(".")
     return stem if dot and stem else file

@@ -34,7 +34,7 @@ NEAREST_FILE = "nearest.csv"
 _CHUNK = 8  # images at a time
 _SIDE = 224  # pixels of a picture
 _COLOURS = ((0, 0, 0, 60), (0.25, 80, 20, 120), (0.5, 190, 40, 80), (0.75, 250, 140, 30), (1, 255, 250, 150))
-_WEIGHT = 0.65  # of the hottest colour, beside the image
+_WEIGHT = 0.75  # of the hottest colour, beside the image
 
 
 @dataclass(frozen=True, repr=False)
@@ -294,7 +294,7 @@ def heated(image: Image.Image, heat: npt.NDArray[np.float32]) -> Image.Image:
     """Return an image in grey under its heat map: the hotter, the less of the image, and the lighter the colour."""
     places, *channels = np.array(_COLOURS, np.float64).T
     colours = np.stack([np.interp(heat, places, channel) for channel in channels], axis=-1)
-    weight = _WEIGHT * np.clip(heat, 0, 1)[..., None] ** 0.5
+    weight = _WEIGHT * np.clip(heat, 0, 1)[..., None] ** 0.75
     pixels = np.asarray(image.convert("L").convert("RGB"), np.float64)
     return Image.fromarray(np.rint(pixels * (1 - weight) + colours * weight).astype(np.uint8))
 

@@ -271,7 +271,7 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     Raises:
         SagittaError: as :func:`open_inputs` does.
     """
-    name, place = str(path), Path(path).expanduser()
+    name, place = str(path), Path(path)
     if name.startswith("hf://") or (name in BUILTIN and not os.path.lexists(place)):
         return _rows(_data(name, open_data), split)
     if split is not None and open_data is not None and place.exists():

@@ -15,7 +15,7 @@ import io
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -152,8 +152,9 @@ class Unfinished:
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of the file; what found no room is not tried again."""
+        with suppress(OSError):
+            self._file.close()
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class _Tally:
         if self.first is None and "first" in words:
             self.first = words["first"][0], words["first"][1]
 
-    def summary(self) -> Summary:
+    def summary(self, notes: Sequence[str]) -> Summary:
         """Return the sum.
 
         Raises:
@@ -86,7 +86,7 @@ class _Tally:
         total = len(self._inputs)
         if self.unreadable == total and self.first is not None:
             raise SourceError(f"none of the {total} images is readable; {': '.join(self.first)}")
-        return Summary(total, self.unreadable, self.first, self.reduced, self._inputs.notes)
+        return Summary(total, self.unreadable, self.first, self.reduced, (*self._inputs.notes, *notes))
 
 
 def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, split: str | None = None) -> pa.Table:
@@ -118,7 +118,7 @@ def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, sp
             batches.append(found.table)
             tally.add(found)
             advance(len(found.numbers))
-    tally.summary()
+    tally.summary(predictor.notes(inputs))
     return pa.Table.from_batches(batches, schema)
 
 
@@ -174,9 +174,9 @@ def predict_into(
                     table.add(found.table, words)
                 advance(len(found.numbers))
         if table is None:
-            return tally.summary()
+            return tally.summary(predictor.notes(inputs))
         try:
-            summary = tally.summary()
+            summary = tally.summary(predictor.notes(inputs))
         except SourceError:
             table.remove()
             raise

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from lightning.fabric import Fabric
@@ -24,12 +25,12 @@ from torch import Tensor, nn
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
-from sagitta.evaluation.answers import Answers, Further, read_template
+from sagitta.evaluation.answers import Answers, Further, id_of, read_template
 from sagitta.evaluation.inputs import Inputs, open_inputs
 from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
 from sagitta.evaluation.testing import pixels_of, quiet
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
-from sagitta.models import Classifier, Mean, inference_batch, limit_threads, linear_head, reuse_memory
+from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
 from sagitta.settings import Settings
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
@@ -101,6 +102,10 @@ class Predictor:
         top_k = _whole("--top-k", asked.top_k)
         self._run, self._asked = run, asked
         template = None if asked.columns is None else read_template(asked.columns)
+        if template is not None and (asked.every or asked.embed):
+            raise ConfigError(
+                "--columns names every column: leave --all and --embed out, and name all or features there"
+            )
         self.model = open_model(run, flip=asked.flip)
         if any(part.classifier.preprocessing is None for part in self.model.parts):
             raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
@@ -134,13 +139,21 @@ class Predictor:
         found = {"run": states, "options": how, "images": [len(inputs), inputs.digest()]}
         return dict(json.loads(json.dumps(found)))
 
+    def notes(self, inputs: Inputs) -> list[str]:
+        """Return what a person has to know of the rows, one sentence each."""
+        template = self._answers.template or ()
+        if all(what != "id" for _, what in template):
+            return []
+        twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)
+        return [f"{twice:,} images share their id with another one; take path or file to tell them apart"] * bool(twice)
+
     def predict(self, inputs: Inputs, start: int = 0) -> Iterator[Predicted]:
         """Yield what is known of the images from number ``start`` on, chunk by chunk."""
         hows = list(dict.fromkeys(member.preprocessing for member in self.members))
         ahead = DecodedAhead(inputs, hows, self.chunk, start, pinned=self.device.type == "cuda")
-        before: tuple[Decoded, Tensor, Tensor | None] | None = None
+        before: tuple[Decoded, _Found] | None = None
         for decoded in ahead:
-            now = decoded, *self._computed(decoded, hows)
+            now = decoded, _Found(*self._computed(decoded, hows))
             if before is not None:  # the device has something to do while what it found is written
                 yield self._told(inputs, *before)
             before = now
@@ -170,15 +183,15 @@ class Predictor:
             return mean, None
         return mean, torch.cat([torch.empty((0, self._head.in_features), device=self.device), *features])
 
-    def _told(self, inputs: Inputs, decoded: Decoded, mean: Tensor, vectors: Tensor | None) -> Predicted:
+    def _told(self, inputs: Inputs, decoded: Decoded, found: "_Found") -> Predicted:
         """Return the rows of a chunk."""
-        probabilities = mean.cpu().numpy()
-        features = None if vectors is None else vectors.cpu().numpy()
+        probabilities, features = found.arrays()
         errors, readable = dict(decoded.errors), decoded.readable
-        if not (finite := np.isfinite(probabilities).all(axis=1)).all():
+        finite: npt.NDArray[np.bool_] = np.isfinite(probabilities.sum(axis=1))
+        if not finite.all():
             reason = "the model's outputs are not finite numbers; its training diverged, or its precision is too low"
-            errors |= {number: reason for number, good in zip(readable, finite, strict=True) if not good}
-            readable = [number for number, good in zip(readable, finite, strict=True) if good]
+            errors |= {readable[place]: reason for place in np.flatnonzero(~finite).tolist()}
+            readable = [readable[place] for place in np.flatnonzero(finite).tolist()]
             probabilities, features = probabilities[finite], None if features is None else features[finite]
         names = [inputs.name(number) for number in decoded.numbers]
         first = decoded.numbers.start
@@ -191,6 +204,30 @@ class Predictor:
         return Predicted(
             table.cast(self.schema), decoded.numbers, dict(zip(readable, given, strict=True)), errors, decoded.reduced
         )
+
+
+class _Found:
+    """What a network found, on its way from the device; whoever asks for it waits for no more than that.
+
+    Args:
+        probabilities: (R, classes).
+        features: (R, D), if any.
+    """
+
+    def __init__(self, probabilities: Tensor, features: Tensor | None) -> None:
+        self._tensors = [each.to("cpu", non_blocking=True) for each in (probabilities, features) if each is not None]
+        self._there: Any = torch.cuda.Event() if probabilities.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._there is not None:
+            self._there.record()
+        elif probabilities.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def arrays(self) -> tuple[Floats, Floats | None]:
+        """Return both."""
+        if self._there is not None:
+            self._there.synchronize()
+        probabilities, *features = (each.numpy() for each in self._tensors)
+        return probabilities, features[0] if features else None
 
 
 class Member:
