@@ -20,6 +20,7 @@ from .sources import open_source as open_source
 from .training import PredictionImages as PredictionImages
 from .verbs import Run as Run
 from .verbs import convert as convert
+from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble
 from .verbs import evaluate as evaluate
 from .verbs import explain as explain

@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command: convert, verify, fit, probe, ensemble, evaluate, predict, explain, report.
+"""What Sagitta does, one function a command, and a run that was opened.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.dataset import ShardSet, Verified
+    from sagitta.diagnosis import Findings
     from sagitta.evaluation import Evaluation, Explanations
     from sagitta.models import Classifier
     from sagitta.training import Fitted
@@ -55,6 +56,8 @@ def convert(
     on_bad: Literal["quarantine", "fail"] | None = None,
     min_images: int | None = None,
     allow_group_overlap: bool = False,
+    drop_duplicates: bool = False,
+    fix: PathLike | None = None,
 ) -> "ShardSet":
     """Turn images into a dataset of standard Parquet that every tool opens; returns it, open.
 
@@ -82,6 +85,9 @@ def convert(
             are refused.
         min_images: leave out classes with fewer readable images.
         allow_group_overlap: take given splits though a group has rows in several of them.
+        drop_duplicates: leave out all but one of the images of equal pixels; of several splits, those of test stay,
+            then those of val.
+        fix: reviewed findings of :func:`doctor`: rows of action ``drop`` and ``relabel`` are done.
 
     Raises:
         SagittaError: the source cannot be read or split, or ``out`` exists.
@@ -101,7 +107,8 @@ def convert(
     options = ConvertOptions(
         val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
         restart_markers=restart_markers,
-        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
+        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap,
+        drop_duplicates=drop_duplicates, fix=None if fix is None else str(_path(fix)), **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
     show(opened.describe())
@@ -126,6 +133,112 @@ def verify(dataset: PathLike) -> "Verified":
     if found.damage:
         raise DatasetError(str(found))
     return found
+
+
+def doctor(
+    source: PathLike,
+    *,
+    model: str | None = None,
+    pretrained: bool = False,
+    weights: PathLike | None = None,
+    run: "PathLike | Run | None" = None,
+    image_size: int | None = None,
+    out: PathLike | None = None,
+    sheet: PathLike | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
+    allow_group_overlap: bool | None = None,
+    min_images: int | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+) -> "Findings":
+    """Look for what is wrong with a dataset: leaks, copies, odd images, cues, label errors; returns it, worst first.
+
+    Args:
+        source: a converted dataset, or anything that :func:`convert` takes, converted once into a cache.
+        model: network of timm or torchvision, by whose features label errors are looked for.
+        pretrained: with the weights that timm or torchvision publishes.
+        weights: with those of a file, a checkpoint or a run.
+        run: with the network and the weights of a run, in place of the last three.
+        image_size: pixels a side of its input, by default that of the weights.
+        out: file for the findings, ``.csv`` or ``.parquet``.
+        sheet: PNG to write, of the worst of each kind.
+        val: as for :func:`fit`, and so the next ten.
+        test: see there.
+        group: see there.
+        range: see there.
+        bands: see there.
+        allow_group_overlap: see there.
+        min_images: see there.
+        layout: see there.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+
+    Raises:
+        SagittaError: the source cannot be read, or the network does not fit.
+    """
+    from sagitta.diagnosis import check_name, examine, findings_sheet
+    from sagitta.evaluation import quiet
+    from sagitta.files import check_place
+
+    for place in (out, sheet):
+        if place is not None:
+            check_place(_path(place))
+    if out is not None:
+        check_name(_path(out))
+    candidate = _looked_through(model, _plain(weights), _plain(run), pretrained=pretrained)
+    options = {
+        "val": val,
+        "test": test,
+        "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
+        "allow_group_overlap": allow_group_overlap,
+        "min_images": min_images,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    with quiet():
+        data = settings_of(source, options).image_data(verbose=True)
+        data.prepare_data()
+        data.setup()
+        findings = examine(data, candidate, image_size=image_size, verbose=True)
+    if out is not None:
+        findings.write(_path(out))
+    if sheet is not None:
+        findings_sheet(findings, data.shards, _path(sheet))
+    return findings
+
+
+def _looked_through(model: str | None, weights: str | None, run: str | None, *, pretrained: bool) -> Any:
+    """Return the network by whose features label errors are looked for, or None where none is named."""
+    from sagitta.models import open_weights
+    from sagitta.training import Candidate
+
+    if run is not None:
+        if model is not None or weights is not None or pretrained:
+            raise ConfigError("--run names network and weights; leave --model, --weights and --pretrained out")
+        return Candidate(open_weights(run).model(), run)
+    if weights is not None:
+        if pretrained:
+            raise ConfigError("pretrained and weights: give one of the two")
+        return Candidate(open_weights(weights).model() if model is None else model, weights)
+    if model is None and pretrained:
+        raise ConfigError("--pretrained: of which network? Give its name with --model")
+    if model is not None and not pretrained:
+        raise ConfigError(f"--model {model}: of which weights? Give --weights FILE, or --pretrained")
+    return None if model is None else Candidate(model)
 
 
 def fit(
@@ -218,6 +331,7 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
+    from sagitta.diagnosis import Glance
     from sagitta.training import fit as fit_settings
     from sagitta.training import fit_folds, fit_in_time, resumable, with_data
 
@@ -266,10 +380,12 @@ def fit(
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
-        fitted = fit_in_time(chosen, began, None if out is None else _path(out))
+        fitted = fit_in_time(chosen, began, None if out is None else _path(out), look=Glance())
         return _reported(fitted, began, seconds_of(str(chosen.time)))
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
-    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)
+    glance = Glance()
+    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run, look=glance)
+    glance.judge(fitted.run)
     return _reported(fitted, began)
 
 
@@ -334,6 +450,7 @@ def probe(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
+    from sagitta.diagnosis import Glance
     from sagitta.reporting import leave_report
     from sagitta.training import probe_run
 
@@ -357,9 +474,9 @@ def probe(
     images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    path = probe_run(
-        settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed
-    )
+    glance, place = Glance(), None if out is None else _path(out)
+    path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
+    glance.judge(path)
     leave_report(path, monotonic() - began)
     return Run(path)
 

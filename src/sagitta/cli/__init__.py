@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib.metadata import version
 
-from sagitta.cli import datasets, report, runs
+from sagitta.cli import datasets, doctor, report, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
@@ -19,6 +19,7 @@ from sagitta.terminal import WholeWords, show
 _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
     ("inspect", datasets.inspect, "what a dataset holds and how it was prepared"),
+    ("doctor", doctor.doctor, "what is wrong with a dataset: leaks, copies, odd images, cues, probable label errors"),
     ("verify", datasets.verify, "every byte of a dataset against its checksums: names what is damaged"),
     ("fit", fitting.fit, "train, validate and test a classifier on anything you have"),
     ("validate", runs.validate, "evaluate a run on validation data"),
@@ -31,6 +32,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",
+    "doctor": "nothing was written; features that were computed are kept, and the same command begins again",
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",

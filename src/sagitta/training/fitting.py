@@ -48,7 +48,7 @@ from sagitta.settings import Settings, device_of, short_name
 from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
-from sagitta.training.checks import check_devices, check_loggers, check_numbers, check_splits
+from sagitta.training.checks import Look, check_devices, check_loggers, check_numbers, check_splits
 from sagitta.training.divergence import DivergenceError, StopDiverged, anomalies_named
 from sagitta.training.flags import (
     check_batches,
@@ -99,6 +99,7 @@ def fit(
     *,
     member_of: Path | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    look: Look | None = None,
     verbose: bool = True,
 ) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
@@ -111,6 +112,7 @@ def fit(
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
         member_of: the run whose member this becomes, which an interruption names.
         callbacks: of the Trainer, which no configuration names.
+        look: at the data of a run that begins; the first process does.
         verbose: say what the source is.
 
     Raises:
@@ -148,12 +150,15 @@ def fit(
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
         _check_before_training(settings, data, classifier, world)
         going_on = before.prepare(settings) if before is not None else []
+        looked = look(data) if look is not None and resume is None and is_first_process() else None
         run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
         if resume is None:
             together.enter_context(held(run))
         check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
         save_config(run / CONFIG_FILE, settings.to_yaml())
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
+        if looked is not None:
+            looked(member_of or run)
         pixels = data.batch_size * math.prod(data.preprocessing.size)
         together.enter_context(ended_early(member_of or run))
         together.enter_context(_diverged(run, member_of or run))

@@ -50,6 +50,7 @@ from sagitta.run import (
 )
 from sagitta.settings import Settings, read_values, short_name
 from sagitta.terminal import table
+from sagitta.training.checks import Look
 from sagitta.training.fitting import Fitted, ended_early, fit
 from sagitta.training.trust import Unseen, keep_unseen
 from sagitta.training.watch import say
@@ -59,7 +60,9 @@ PREFIX = "out_of_fold_"
 _SHOWN = ("acc", "map", "log_loss")
 
 
-def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+def fit_folds(
+    settings: Settings, out: Path | None = None, resume: Path | None = None, *, look: Look | None = None
+) -> Fitted:
     """Train a member a fold, judge each row by the one that was not trained on it, and test their mean.
 
     What the recipe decides for the first member, or is measured for it, holds for all.
@@ -68,6 +71,7 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
         settings: with ``data.folds``; see :func:`sagitta.training.fit`.
         out: run directory to make.
         resume: such a run that was interrupted; its finished members are not trained again.
+        look: at the data before the first member, whose val is a fold.
 
     Raises:
         SagittaError: as :func:`sagitta.training.fit`; there is no run directory then, unless a member has learned.
@@ -84,7 +88,7 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
                 write_record(run, seed=settings.seed)
             places = [run / MEMBERS / str(fold) for fold in range(1, settings.data["folds"] + 1)]
             for fold, place in enumerate(places, 1):
-                _train(settings, run, fold, place)
+                _train(settings, run, fold, place, look if fold == 1 else None)
                 if settings.trainer["fast_dev_run"]:
                     return Fitted(run, {}, None)
             return _finish(_decided(settings, run), run, places)
@@ -117,7 +121,7 @@ def _check_data(data: ImageData, places: Sequence[Path]) -> None:
             )
 
 
-def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
+def _train(settings: Settings, run: Path, fold: int, place: Path, look: Look | None) -> None:
     """Train a member, or go on with it where it was interrupted, unless it is finished."""
     if "best_checkpoint" in read_record(place):
         return
@@ -126,7 +130,7 @@ def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     say(f"fold {fold} of {settings.data['folds']}")
     own = _decided(settings, run).changed({"data.fold": fold})
-    fit(own, None if begun else place, place if begun else None, member_of=run)
+    fit(own, None if begun else place, place if begun else None, member_of=run, look=look)
 
 
 def _decided(settings: Settings, run: Path) -> Settings:

@@ -57,6 +57,7 @@ from sagitta.run import (
 )
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
+from sagitta.training.checks import Look
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
 from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
 
@@ -141,7 +142,7 @@ def _probe_one(
     batch_size: int | None,
     verbose: bool,
 ) -> Probed:
-    classifier, preprocessing = _build(data, candidate, image_size)
+    classifier, preprocessing = build_candidate(data, candidate, image_size)
     if verbose and classifier.weights_report:
         show(classifier.weights_report)
     others = [name for name in data.shards.splits if name not in fitted]
@@ -156,7 +157,7 @@ def _probe_one(
     return Probed(candidate, classifier, solved, judged, test)
 
 
-def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
+def build_candidate(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
     """Return the network with a new head, and the preprocessing that its weights were trained with."""
     weights = None if candidate.weights is None else open_weights(candidate.weights)
     found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
@@ -204,6 +205,7 @@ def probe_run(
     batch_size: int | None = None,
     refit: bool = False,
     embed: bool = False,
+    look: Look | None = None,
 ) -> Path:
     """Probe each candidate and make the best an ordinary run; returns its directory.
 
@@ -214,6 +216,7 @@ def probe_run(
         batch_size: see :func:`probe`.
         refit: likewise.
         embed: keep all features as Parquet in the run directory.
+        look: at the data, before the features.
 
     Raises:
         SagittaError: as :func:`probe` does; there is no run directory then.
@@ -223,10 +226,13 @@ def probe_run(
         data = settings.image_data(verbose=True)
         data.prepare_data()
         data.setup()
+        looked = None if look is None else look(data)
         image_size = settings.data["image_size"]
         how: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "refit": refit}
         results = probe(data, candidates, **how, verbose=True)
         run = new_run_directory(out, settings.source)
+        if looked is not None:
+            looked(run)
         best = results[0].candidate
         weights = {"model.weights": best.weights, "model.pretrained": best.weights is None}
         chosen = settings.changed({"model.name": best.name, "model.tune": "head", **weights})
