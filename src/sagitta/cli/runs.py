@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.preloading import preload
 from sagitta.errors import ConfigError
 from sagitta.terminal import show
 
@@ -39,6 +40,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
+    preload()
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.ranks import is_first_process
@@ -72,6 +74,7 @@ def predict(argv: list[str]) -> None:
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     listed = list_files([Path(path) for path in a.paths])
+    preload()
     table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
     write_predictions(table, a.output)
     for words, count in reduced(table).items():
