@@ -41,6 +41,14 @@ def sagitta_process() -> Command:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of this process leave no page, which takes about a second each; those of other processes leave one."""
+    import sagitta.reporting
+
+    monkeypatch.setitem(vars(sagitta.reporting), "leave_report", lambda *_: None)
+
+
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with an own cache and ``weights.pth``, a resnet20 of five other classes."""

@@ -46,7 +46,7 @@ def test_dogs_vs_cats(data_dir: Path, tmp_path: Path) -> None:
             (tmp_path / "data" / split).mkdir(parents=True, exist_ok=True)
             for path in files:
                 shutil.copy(path, tmp_path / "data" / split)
-    run_example("dogs_vs_cats.py", "data", "--epochs", 1, cwd=tmp_path)
+    run_example("dogs_vs_cats.py", "data", "--model", "resnet18", "--epochs", 1, cwd=tmp_path)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert "last.ckpt" in names and any(
         re.fullmatch(r"image-classifier-epoch=00-val_loss=\d+\.\d\d\.ckpt", name) for name in names
@@ -80,7 +80,9 @@ def test_own_transforms(tmp_path: Path) -> None:
 def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
     for name in ("Danaus_plexippus", "Vanessa_cardui", "Pieris_rapae"):
         link_some(data_dir / "butterflies" / name, tmp_path / "butterflies" / name, 14)
-    output = run_example("butterflies.py", "butterflies", "--scratch", "--epochs", 1, cwd=tmp_path)
+    output = run_example(
+        "butterflies.py", "butterflies", "--model", "resnet18", "--scratch", "--epochs", 1, cwd=tmp_path
+    )
     assert "test_acc" in output
     assert list((tmp_path / "lightning_logs" / "version_0" / "checkpoints").glob("*.ckpt"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command
+from tests.cli.test_cli import sagitta
 from tests.distributed.processes import SAGITTA, TWO, Begun, begin
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,9 +19,9 @@ SECONDS = 40  # for a machine that has much else to do; alone it takes less than
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ends")
-    sagitta_process("convert", "digits", "data", cwd=folder)
+    assert sagitta("convert", "digits", "data", cwd=folder).returncode == 0
     return folder
 
 

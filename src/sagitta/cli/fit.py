@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
+from sagitta.cli.preloading import preload
 from sagitta.cli.report import show_report
 from sagitta.terminal import show
 
@@ -109,6 +110,7 @@ def ensemble(argv: list[str]) -> None:
 def _remember(name: str, argv: list[str]) -> None:
     """Put the command into the record of the run; what the import brings is not needed for help."""
     began = time.monotonic()
+    preload()
     from sagitta.run import BEGAN, COMMAND
 
     BEGAN.set(began)

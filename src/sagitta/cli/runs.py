@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.preloading import preload
 from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
 from sagitta.signals import Interrupted, interruption_of
@@ -49,6 +50,7 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
+    preload()
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.ranks import is_first_process
@@ -104,6 +106,7 @@ def predict(argv: list[str]) -> int:
     if a.copy and a.sort_into is None:
         raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")
     where: dict[str, Any] = {"split": a.split, "sort_into": a.sort_into, "copy": a.copy}
+    preload()
     try:
         found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
     except KeyboardInterrupt as error:
