@@ -6,10 +6,14 @@
     RUN/run.json               versions, hardware, seed, dataset, command, result
     RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
+    RUN/pace.csv               a line an epoch: seconds, learning rate, images a second, share of waiting for data
     RUN/predictions/           epoch=05.png
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
+    RUN/validation.parquet     what the kept weights say of rows that they have not learned from, calibrated
+    RUN/familiar.safetensors   features of training images, by which others are found unfamiliar
     RUN/test_logs.csv          one line for each test
     RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.testlog
+    RUN/report.html            all of it as one page, see sagitta.reporting
 
 A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
 
@@ -46,6 +50,7 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
+PACE_FILE = "pace.csv"
 TESTS = "tests"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"

@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command: convert, doctor, verify, fit, probe, ensemble, evaluate, predict, explain.
+"""One function a command: convert, doctor, verify, fit, probe, ensemble, evaluate, predict, explain, report.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
-from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.settings import Settings, Values, keys_of, seconds_of, settings_of
 from sagitta.terminal import show
 
 if TYPE_CHECKING:
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from sagitta.diagnosis import Findings
     from sagitta.evaluation import Evaluation, Explanations
     from sagitta.models import Classifier
+    from sagitta.training import Fitted
 
 PathLike = str | Path
 Numbers = str | int | Sequence[float] | None
 """``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
+_LEAST = 2.0
+"""Seconds that a report has at least, whatever time was given."""
 
 
 def convert(
@@ -378,11 +381,21 @@ def fit(
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
         fitted = fit_in_time(chosen, began, None if out is None else _path(out), look=Glance())
-        return Run(fitted.run, test=fitted.evaluation)
+        return _reported(fitted, began, seconds_of(str(chosen.time)))
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
     glance = Glance()
     fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run, look=glance)
     glance.judge(fitted.run)
+    return _reported(fitted, began)
+
+
+def _reported(fitted: "Fitted", began: float, seconds: float | None = None) -> "Run":
+    """Return a finished fit as a run with its report; one that was given a time takes no more than is left of it."""
+    taken = monotonic() - began
+    if fitted.result:  # a fast_dev_run leaves nothing to look at
+        from sagitta.reporting import leave_report
+
+        leave_report(fitted.run, taken, None if seconds is None else max(_LEAST, seconds - taken))
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -436,7 +449,9 @@ def probe(
     Raises:
         SagittaError: something does not fit together; nothing is left behind then.
     """
+    began = monotonic()
     from sagitta.diagnosis import Glance
+    from sagitta.reporting import leave_report
     from sagitta.training import probe_run
 
     options = {
@@ -462,6 +477,7 @@ def probe(
     glance, place = Glance(), None if out is None else _path(out)
     path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
     glance.judge(path)
+    leave_report(path, monotonic() - began)
     return Run(path)
 
 
@@ -496,11 +512,14 @@ def ensemble(runs: "Sequence[PathLike | Run]", *, out: PathLike | None = None) -
     Raises:
         SagittaError: the runs do not fit together; nothing is left behind then.
     """
+    began = monotonic()
+    from sagitta.reporting import leave_report
     from sagitta.training import ensemble as make_ensemble
 
     if isinstance(runs, str | os.PathLike):
         raise ConfigError("an ensemble needs at least two runs: give a list of them")
     made = make_ensemble([_path(run) for run in runs], None if out is None else _path(out))
+    leave_report(made.run, monotonic() - began)
     return Run(made.run, test=made.evaluation)
 
 
@@ -521,8 +540,8 @@ def evaluate(
     """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
 
     Other data than the run's is never divided: every image of it counts, or every one of the split that is chosen.
-    Each test is recorded in the run's directory, but for one of ``val``. What is returned says in
-    ``tested`` what was evaluated, and how many of the images the model was trained on.
+    Each test is recorded in the run's directory, whose report is written anew; but for one of ``val``. What is returned
+    says in ``tested`` what was evaluated, and how many of the images the model was trained on.
 
     Args:
         run: run directory or checkpoint file.
@@ -540,7 +559,9 @@ def evaluate(
     Raises:
         SagittaError: there is no such run, the data cannot be read, or has classes that the model does not know.
     """
+    began = monotonic()
     from sagitta.evaluation import evaluate as evaluate_run
+    from sagitta.reporting import leave_report
 
     options = {
         "batch_size": batch_size,
@@ -552,7 +573,10 @@ def evaluate(
     }
     where, purpose = None if source is None else str(source), "val" if split == "val" else "test"
     how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
-    return evaluate_run(_path(run), where, split, keys_of(options), **how)
+    evaluation = evaluate_run(_path(run), where, split, keys_of(options), **how)
+    if evaluation.folder is not None:
+        leave_report(evaluation.folder.parents[1], monotonic() - began)
+    return evaluation
 
 
 def predict(
@@ -568,6 +592,8 @@ def predict(
     device: str = "auto",
     precision: str | None = None,
     flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> Any:
     """Classify images; returns one row an image with class, probability and the runners-up.
 
@@ -586,13 +612,15 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: as Lightning names it; by default that of the training, and on a CPU float32.
         flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        coverage: share of images whose class is in ``set``, such as 0.9.
 
     Raises:
-        SagittaError: there is no such run or file, or no image is readable.
+        SagittaError: there is no such run or file, no image is readable, or what is asked for cannot be promised.
     """
     how: dict[str, Any] = {
         "top_k": top_k, "every": every, "embed": embed, "columns": columns, "split": split, "batch_size": batch_size,
-        "device": device, "precision": precision, "flip": flip,
+        "device": device, "precision": precision, "flip": flip, "accuracy": accuracy, "coverage": coverage,
     }  # fmt: skip
     table = predict_table(run, paths, **how)
     return table.to_pandas() if find_spec("pandas") else table
@@ -646,6 +674,49 @@ def _listed(paths: Any) -> list[str | Path]:
     except TypeError:
         kind = type(paths).__name__
         raise ConfigError(f"paths of type {kind}: give a file, a folder, or a list of files and folders") from None
+
+
+def report(
+    runs: "PathLike | Run | Sequence[PathLike | Run]", *, out: PathLike | None = None, images: bool = True
+) -> Path:
+    """Write one HTML page about a run, or about several side by side; returns the file, which loads nothing.
+
+    Several runs are compared on the images that they were tested on: scores with intervals, paired tests, and where
+    they disagree. A part that has nothing to show says why in one line.
+
+    Args:
+        runs: a run, or several.
+        out: the file; by default ``report.html`` in the run, and of several ``comparison.html`` beside the first.
+        images: show pictures of the data; without them the page can be shared where the data cannot.
+
+    Raises:
+        ConfigError: there is no such run, one is named twice, or ``out`` is a file that is no report.
+    """
+    from sagitta.reporting import write_report
+
+    return write_report(_runs(runs), None if out is None else _path(out), images)
+
+
+def figures(runs: "PathLike | Run | Sequence[PathLike | Run]", folder: PathLike, *, images: bool = True) -> list[Path]:
+    """Write each figure of a report as SVG and PNG, and the table in Markdown and LaTeX; returns the files.
+
+    PNG needs ``resvg-py``: ``pip install 'sagitta[report]'``; without it there are the SVG alone.
+
+    Args:
+        runs: a run, or several, whose figures lie in a folder each.
+        folder: is made if need be.
+        images: write a picture of the worst mistakes, too.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    from sagitta.reporting import write_figures
+
+    return write_figures(_runs(runs), _path(folder), images=images)
+
+
+def _runs(runs: Any) -> list[Path]:
+    return [_path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
 
 
 @dataclass(frozen=True)
@@ -724,6 +795,19 @@ class Run:
     ) -> "Explanations":
         """Show what speaks for a class in images, see :func:`sagitta.explain`."""
         return explain(self, paths, class_name=class_name, nearest=nearest)
+
+    @property
+    def report_file(self) -> Path | None:
+        """The page about the run, if it is there."""
+        return path if (path := self.path / "report.html").is_file() else None
+
+    def report(self, *, out: PathLike | None = None, images: bool = True) -> Path:
+        """Write the page about the run, see :func:`sagitta.report`."""
+        return report(self, out=out, images=images)
+
+    def figures(self, folder: PathLike, *, images: bool = True) -> list[Path]:
+        """Write the figures of the report, see :func:`sagitta.figures`."""
+        return figures(self, folder, images=images)
 
     def evaluate(
         self, source: PathLike | None = None, *, split: Literal["train", "val", "test"] | None = None

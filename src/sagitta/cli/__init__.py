@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib.metadata import version
 
-from sagitta.cli import datasets, doctor, runs
+from sagitta.cli import datasets, doctor, report, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
@@ -28,6 +28,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
     ("predict", runs.predict, "classify images of any number with a run"),
     ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
+    ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
+from sagitta.cli.report import show_report
 from sagitta.terminal import show
 
 
@@ -47,6 +48,7 @@ def fit(argv: list[str]) -> None:
     )
     show(f"{run.text()}\n\nEverything is in {run.path}, {best}")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
+    show_report(run.report_file)
 
 
 def probe(argv: list[str]) -> None:
@@ -80,6 +82,7 @@ def probe(argv: list[str]) -> None:
     show(
         f"{run.text()}\nEverything is in {run.path}: {name} with its new head\nNext: sagitta predict {run.path} PHOTOS…"
     )
+    show_report(run.report_file)
 
 
 def ensemble(argv: list[str]) -> None:
@@ -100,6 +103,7 @@ def ensemble(argv: list[str]) -> None:
     run = run_ensemble(a.runs, out=a.out)
     show(f"{run.text()}\n\nEverything is in {run.path}, with copies of the checkpoints")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
+    show_report(run.report_file)
 
 
 def _remember(name: str, argv: list[str]) -> None:

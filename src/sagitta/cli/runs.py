@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
 from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
@@ -29,7 +30,7 @@ def test(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> None:
-    from sagitta.verbs import evaluate
+    from sagitta.verbs import Run, evaluate
 
     parser = Command(
         name,
@@ -54,6 +55,8 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
 
     if is_first_process():
         show(evaluation.text())
+        if evaluation.folder is not None:
+            show_report(Run(evaluation.folder.parents[1]).report_file)
 
 
 def predict(argv: list[str]) -> int:
@@ -89,12 +92,14 @@ def predict(argv: list[str]) -> int:
         "--precision", metavar="P", help="as of fit, such as bf16-mixed (that of the training; on a CPU 32-true)"
     )
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
+    parser.add_argument("--accuracy", metavar="A", type=float, help="abstain where answers are less often right: 0.99")
+    parser.add_argument("--coverage", metavar="C", type=float, help="sets that hold the class in this share: 0.9")
     a, _ = parser.parse(argv)
     if a.output is not None:
         check_output(a.output)
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
-    names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision")
+    names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision", "accuracy", "coverage")
     asked = Asked(**{name: getattr(a, name) for name in names}, flip=a.tta == "flip")
     if a.copy and a.sort_into is None:
         raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")

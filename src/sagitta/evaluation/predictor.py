@@ -10,7 +10,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sagitta.evaluation.answers import Answers, Further, id_of, read_template
 from sagitta.evaluation.inputs import Inputs, open_inputs
 from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
 from sagitta.evaluation.testing import pixels_of, quiet
+from sagitta.evaluation.trust import Trust, open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
 from sagitta.settings import Settings
@@ -49,6 +50,8 @@ class Asked:
         flip: take the mean of the probabilities of each image and its mirror image.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: as Lightning names it; by default that of the training, and on a CPU float32.
+        accuracy: share of answers that are to be right; the others abstain.
+        coverage: share of images whose class is to be in the set.
     """
 
     top_k: int = 5
@@ -59,6 +62,8 @@ class Asked:
     flip: bool = False
     device: str = "auto"
     precision: str | None = None
+    accuracy: float | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,16 @@ class Predictor:
         if any(part.classifier.preprocessing is None for part in self.model.parts):
             raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
         first, names = self.model.first, self.model.class_names
+        promised: dict[str, Any] = {"accuracy": asked.accuracy, "coverage": asked.coverage, "flip": asked.flip}
+        self._trust = open_trust(run, self.model, **promised)
         self._answers = Answers(
-            first.task, names, first.thresholds, top_k, asked.every, asked.embed, template, tuple(further)
+            first.task, names, first.thresholds, top_k, asked.every, asked.embed, template, (*further, self._trust)
         )
         limit_threads()
         reuse_memory()
         self.members = [Member(part, names, asked) for part in self.model.parts]
-        self._head = _head_of(run, self.model) if self._answers.needs_features else None
+        shown = replace(self._answers, further=tuple(further)).needs_features
+        self._head = _head_of(run, self.model) if shown else _first_head(self.model, self._trust)
         self.device = self.members[0].device
         size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
         self.batch_size = _whole("--batch-size", size)
@@ -141,11 +149,13 @@ class Predictor:
 
     def notes(self, inputs: Inputs) -> list[str]:
         """Return what a person has to know of the rows, one sentence each."""
-        template = self._answers.template or ()
+        told, template = self._trust.lines(), self._answers.template or ()
         if all(what != "id" for _, what in template):
-            return []
+            return told
         twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)
-        return [f"{twice:,} images share their id with another one; take path or file to tell them apart"] * bool(twice)
+        return [f"{twice:,} images share their id with another one; take path or file to tell them apart"] * bool(
+            twice
+        ) + told
 
     def predict(self, inputs: Inputs, start: int = 0) -> Iterator[Predicted]:
         """Yield what is known of the images from number ``start`` on, chunk by chunk."""
@@ -311,6 +321,13 @@ def _head_of(run: Path, model: Model) -> nn.Linear:
     if network is None or (head := linear_head(network)) is None:
         raise ConfigError(f"{run}: the network does not end in one linear layer, so it has no features to give")
     return head[1]
+
+
+def _first_head(model: Model, trust: Trust) -> nn.Linear | None:
+    """Return the last linear layer of the first of several networks, where something is known of what it is given."""
+    network = model.first.network
+    head = linear_head(network.networks[0] if isinstance(network, Mean) else network) if network is not None else None
+    return None if head is None or not trust.needs_features else head[1]
 
 
 @contextmanager

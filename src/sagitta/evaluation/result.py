@@ -31,6 +31,8 @@ from sagitta.terminal import printable, table
 
 PREDICTIONS_FILE = "predictions.parquet"
 CLASSES_FILE = "per_class.csv"
+UNCALIBRATED = "_uncalibrated"
+"""How the names of figures end that are of the probabilities before their calibration."""
 _MOST_CLASSES = 20  # in print; of more, only the worst
 _WORST = 10
 
@@ -123,10 +125,12 @@ class Evaluation:
         Of classes that are not there, only those that were predicted are shown.
         """
         head = [] if self.tested is None else [*self.tested.lines(), ""]
-        wide = max([14, *map(len, self.metrics), *map(len, self.unknown)])
+        shown = {name: value for name, value in sorted(self.metrics.items()) if not name.endswith(UNCALIBRATED)}
+        wide = max([14, *map(len, shown), *map(len, self.unknown)])
         lines = [
             f"{name:<{wide}} {value:.4f}{_interval(self.scores.get(name))}"
-            for name, value in sorted(self.metrics.items())
+            f"{_before(self.scores.get(f'{name}{UNCALIBRATED}'))}"
+            for name, value in shown.items()
         ]
         lines += [f"{name:<{wide}} -       no image has a label of these classes" for name in self.unknown]
         kept = [] if self.folder is None else ["", f"every prediction: {self.folder / PREDICTIONS_FILE}"]
@@ -218,6 +222,10 @@ def mean_of(
 
 def _interval(score: Estimate | None) -> str:
     return "" if score is None else f"  {score.low:.4f} to {score.high:.4f}"
+
+
+def _before(score: Estimate | None) -> str:
+    return "" if score is None else f"; before calibration {score.value:.4f}{_interval(score)}"
 
 
 def _as_csv(classes: Sequence[ClassScores]) -> str:

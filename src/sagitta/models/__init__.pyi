@@ -11,6 +11,10 @@ from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head
 from .features import vectors_array as vectors_array
+from .features import vectors_of as vectors_of
+from .folding import can_fold as can_fold
+from .folding import fold_temperature as fold_temperature
+from .folding import unfolded as unfolded
 from .intervals import Estimate as Estimate
 from .intervals import wilson_interval as wilson_interval
 from .machine import inference_batch as inference_batch

@@ -50,5 +50,5 @@ def averaged(classifiers: Sequence[Classifier], weights: Sequence[float], thresh
     orders = [[each.class_names.index(name) for name in names] for each, _ in kept]
     total = sum(weight for _, weight in kept)
     first.network = Mean(networks, [weight / total for _, weight in kept], orders, first.task)
-    first.thresholds = thresholds
+    first.thresholds, first.temperature = thresholds, 1.0  # each has its own
     return first

@@ -33,6 +33,7 @@ from sagitta.dataset import ShardSet, footer_hash, read_table
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
+from sagitta.models.classifier import Classifier
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names, linear_head
 from sagitta.pool import ahead
@@ -121,6 +122,13 @@ class FeatureStore:
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         self.folder = user_cache() / "features" / f"{name.replace('/', '-')}-{digest.hexdigest()}"
+
+    @classmethod
+    def named(cls, name: str) -> "FeatureStore":
+        """Open the features of an earlier run by the name of their folder, which stands in its record."""
+        store = cls.__new__(cls)
+        store.folder = user_cache() / "features" / name
+        return store
 
     @cached_property
     def _parts(self) -> list[tuple[Path, pa.ChunkedArray]]:
@@ -239,6 +247,29 @@ def extract(
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)
     with store.computing(hashes) as rows:
         yield from _computed(store, body.to(device), loader, hashes, rows, device)
+
+
+def vectors_of(classifier: Classifier, shards: ShardSet, split: str, rows: Ints) -> Floats:
+    """Return what the last linear layer is given of some rows (N,) of a split, (N, D); nothing of it is kept.
+
+    Args:
+        classifier: with its preprocessing, on the CPU.
+        shards: the dataset.
+        split: of it.
+        rows: of the split.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+        DatasetError: an image cannot be decoded.
+    """
+    network, how = classifier.network, classifier.preprocessing
+    assert network is not None
+    assert how is not None
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    body = prepare(split_head(network, classifier.name)[0]).to(device)
+    loader = Loader(shards, split, inference_batch(device), train=False, preprocessing=how, normalize=False)
+    found = [_forward(body, images.to(device, non_blocking=True), how) for images in _decoded(loader, rows)]
+    return np.concatenate(found)
 
 
 def _computed(

@@ -35,6 +35,7 @@ from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
+    PACE_FILE,
     check_free,
     held,
     history_table,
@@ -68,6 +69,7 @@ from sagitta.training.headfirst import (
 from sagitta.training.interruption import EndWhenAsked
 from sagitta.training.logs import WholeCSVLogger
 from sagitta.training.resume import continuation, is_begun
+from sagitta.training.trust import Unseen, calibrate, remember, validate_kept
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -263,7 +265,7 @@ def _train(
     every = settings.trainer["log_every_n_steps"]
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked(kept)],
+        callbacks=[*_callbacks(settings, run), *callbacks, *begin, kept, EndWhenAsked(kept)],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -291,8 +293,11 @@ def _train(
     path = best or run / "checkpoints" / LAST_CHECKPOINT
     result = validated(run)
     if (first := find_head(run)) is not None:
-        path, chosen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
+        path, chosen, unseen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
+        _trust(trainer, data, run, path, unseen)
+    elif best is not None:
+        _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None
@@ -306,6 +311,14 @@ def _train(
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _trust(trainer: pl.Trainer, data: ImageData, run: Path, checkpoint: Path, unseen: Unseen) -> None:
+    """Calibrate the checkpoint that is kept, and note what its model knows; the first process does, for all."""
+    if is_first_process():
+        calibrate(run, checkpoint, unseen)
+        remember(run, checkpoint, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
+    trainer.strategy.barrier()
 
 
 @contextmanager
@@ -382,12 +395,12 @@ def validated(run: Path) -> dict[str, float]:
     return result
 
 
-def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
+def _callbacks(settings: Settings, run: Path | None = None) -> Iterable[pl.Callback]:
     yield StepSeed(settings.seed)
     yield StopDiverged()
     yield PredictionImages()
     yield EpochLines()
-    yield Throughput()
+    yield Throughput(None if run is None else run / PACE_FILE)
     if settings.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
         yield WeightEMA(settings.ema)
     if settings.patience:

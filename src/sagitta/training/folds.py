@@ -23,6 +23,7 @@ from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Evaluation,
     Seen,
+    Tempered,
     Tested,
     arrays_of,
     digest_column,
@@ -51,6 +52,7 @@ from sagitta.settings import Settings, read_values, short_name
 from sagitta.terminal import table
 from sagitta.training.checks import Look
 from sagitta.training.fitting import Fitted, ended_early, fit
+from sagitta.training.trust import Unseen, keep_unseen
 from sagitta.training.watch import say
 
 PREFIX = "out_of_fold_"
@@ -163,12 +165,20 @@ def _finish(settings: Settings, run: Path, places: Sequence[Path]) -> Fitted:
     ]
     save_config(run / CONFIG_FILE, settings.to_yaml())
     write_record(run, dataset=data.answers(), members=members, result=judged.metrics, **about)
+    given = {split.path(row): name for name, split in data.shards.splits.items() for row in range(len(split))}
+    splits = [given[path] for path in judged.predictions["path"].to_pylist()]
+    keep_unseen(run, Unseen(judged, splits, "out-of-fold"), judged, _of_members(judged))
     evaluation = None
     if "test" in data.shards.splits and settings.trainer["limit_test_batches"] != 0:
         evaluation = evaluate(run, None, "test", {}, devices=1, verbose=False)
     result = judged.metrics | (evaluation.metrics if evaluation else {})
     write_record(run, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _of_members(judged: Evaluation) -> Tempered:
+    """Return that the mean of the members has no temperature of its own."""
+    return Tempered(1.0, judged.predictions.num_rows, "each member has its own, and no row is new to all of them")
 
 
 def _out_of_fold(

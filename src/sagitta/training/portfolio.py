@@ -154,7 +154,7 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
     if head is not None and made.settings.model["tune"] == "head":
         return _NO_EPOCH, Deadline(clock.ends)
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
-    checks = VALIDATIONS if made.begun else 0
+    checks = VALIDATIONS if made.begun else 1  # the kept epoch is validated once more, to be calibrated
     most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
     again = 0.0 if head is None else 2 * head.head_seconds  # in the run, and on train and val where it is kept
 

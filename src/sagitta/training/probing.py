@@ -34,6 +34,7 @@ from sagitta.evaluation import (
     read_seen,
     record_test,
     seen_of,
+    tempered,
 )
 from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
@@ -45,11 +46,20 @@ from sagitta.models import (
     pretrained_preprocessing,
     vectors_array,
 )
-from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
+from sagitta.run import (
+    CONFIG_FILE,
+    OUT_OF_FOLD,
+    check_free,
+    new_run_directory,
+    read_record,
+    save_config,
+    write_record,
+)
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
 from sagitta.training.checks import Look
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
+from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -242,12 +252,15 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
     write_checkpoint(best.classifier, checkpoint)
     keep_seen(run, _seen(data, best.solved), best.candidate.weights)
-    result = {"val_loss": loss, **best.judged.metrics}
-    judged = _with_digests(best, data) if best.out_of_fold else best.judged
+    temperature, judged = _calibrated(run, checkpoint, best, data)
+    _note_known(run, checkpoint, best, data)
+    result = {"val_loss": judged.metrics["val_log_loss"], **judged.metrics}
+    judged = _with_digests(best, judged, data) if best.out_of_fold else judged
     judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))
     if best.test is not None:
-        record_test(run, data.source, checkpoint.name, best.test)
-        result |= best.test.metrics
+        test = tempered(best.test, SINGLE_LABEL, data.class_names, temperature, "test_", ())
+        record_test(run, data.source, checkpoint.name, test)
+        result |= test.metrics
     write_record(
         run,
         seed=0,
@@ -260,13 +273,39 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved, data)
 
 
-def _with_digests(best: Probed, data: ImageData) -> Evaluation:
+def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> tuple[float, Evaluation]:
+    """Calibrate the checkpoint; returns the temperature, and what is said with it of the rows that are judged."""
+    if best.out_of_fold:
+        unseen = out_of_fold(data, best.solved)
+    else:
+        unseen = Unseen(best.judged, ["val"] * best.judged.predictions.num_rows, "val")
+    judged = calibrate(run, checkpoint, unseen)
+    return read_record(run)["calibration"]["temperature"], replace(judged, tested=best.judged.tested)
+
+
+def _note_known(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> None:
+    """Note what the network knows: its features do not depend on the head."""
+    bank, known = divided(data, BANK, KNOWN, frozen=True)
+    if (reason := unable(best.classifier, known)) is not None:
+        show(f"predictions come without `unfamiliar`: {reason}")
+        return
+    hashes = {name: split.content_hashes for name, split in data.shards.splits.items()}
+    vectors = [
+        best.solved.read(
+            pa.concat_arrays([hashes[name].take(pa.array(rows)) for name, rows in some.items() if len(rows)])
+        )
+        for some in (bank, known)
+    ]
+    note_familiar(run, checkpoint, *vectors)
+
+
+def _with_digests(best: Probed, judged: Evaluation, data: ImageData) -> Evaluation:
     """Return what was judged out of fold, with ``digest``: null where the weights were trained on the image before."""
     splits = [data.shards.splits[name] for name in best.solved.fitted]
     digests = np.concatenate([digests_of(split)[:, 0] for split in splits])[best.solved.head.judged]
     before = None if best.candidate.weights is None else read_seen(Path(best.candidate.weights))
-    table = best.judged.predictions.append_column("digest", digest_column(digests, before))
-    return replace(best.judged, predictions=table)
+    table = judged.predictions.append_column("digest", digest_column(digests, before))
+    return replace(judged, predictions=table)
 
 
 def _summary(each: Probed) -> dict[str, Any]:

@@ -215,6 +215,7 @@ def solve(
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weight))
         layer.bias.copy_(torch.from_numpy(head.bias))
+    classifier.temperature = 1.0  # that of the head before
     paths = [split.path(row) for split in rows for row in range(len(split))]
     return Solved(
         head,
