@@ -255,7 +255,7 @@ def save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-PAIRS = {
+PAIRS: dict[str, tuple[Path | str, dict[str, Path | str]]] = {
     "dogs-vs-cats": (DATA / "dogs-vs-cats" / "test", {"butterflies": DATA / "butterflies", "birds": DATA / "birds"}),
     "mnist": ("digits-of-mnist/test", {"noise": "noise", "letters": "letters"}),
     "cat-breeds": (DATA / "cat-breeds", {"butterflies": DATA / "butterflies", "birds": DATA / "birds"}),
@@ -268,7 +268,8 @@ def novelty(work: Path) -> dict[str, Any]:
     write_others(work)
     found: dict[str, Any] = {}
     for name, (known, others) in PAIRS.items():
-        run, columns = run_of(name, 0, work), {}
+        run = run_of(name, 0, work)
+        columns: dict[str, dict[str, Any]] = {}
         for kind, folder in {"known": known, **others}.items():
             files = sorted(path for path in (work / folder).rglob("*") if path.suffix in (".jpg", ".png", ".jpeg"))
             listed = [str(files[row]) for row in np.random.default_rng(0).permutation(len(files))[:MOST]]

@@ -63,8 +63,8 @@ def test_global_batches_do_not_depend_on_the_world_size(dataset: Path, tmp_path:
 def test_fit_on_two_devices_makes_one_run_and_evaluates_exactly(dataset: Path, sagitta_process: Command) -> None:
     work = dataset.parent
     arguments = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp", "--epochs", 2)
-    arguments += ("--trainer.limit_train_batches", 4)
-    output = sagitta_process("fit", dataset, *arguments, cwd=work)
+    few = ("--trainer.limit_train_batches", 4)
+    output = sagitta_process("fit", dataset, *arguments, *few, cwd=work)
     assert [path.name for path in (work / "runs").iterdir()] == ["dataset-1"]
     assert output.count("Run summary") == 1
     result = json.loads((work / "runs" / "dataset-1" / "run.json").read_text())["result"]
