@@ -12,8 +12,8 @@
   rows that no model has learned from, half to find the level and half to judge it.
 - ``accuracy``: of 200 such divisions, how often the answers of ``--accuracy`` were right less often than asked for.
   Halves of few hundred rows have chance of their own, and what one has the other lacks: that is more than one in 20.
-- ``novelty``: AUROC of the column ``unfamiliar``, beside one less the probability. The score was chosen on other models
-  and pairs, see LOG.md.
+- ``novelty``: AUROC of the column ``unfamiliar``, beside one less the probability. Of these pairs only those of
+  cat-breeds were not looked at before the score was chosen, see LOG.md.
 """
 
 import argparse
