@@ -42,11 +42,12 @@ def sagitta_process() -> Command:
 
 
 @pytest.fixture(autouse=True)
-def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have runs of this process leave no page, which takes about a second each; those of other processes leave one."""
-    import sagitta.reporting
+def _no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of this process leave no page, but in tests of pages: all others would be a third slower."""
+    if request.node.get_closest_marker("page") is None:
+        import sagitta.reporting
 
-    monkeypatch.setitem(vars(sagitta.reporting), "leave_report", lambda *_: None)
+        monkeypatch.setitem(vars(sagitta.reporting), "leave_report", lambda *_: None)
 
 
 @pytest.fixture

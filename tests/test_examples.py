@@ -87,7 +87,8 @@ def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "lightning_logs" / "version_0" / "checkpoints").glob("*.ckpt"))
 
 
-def test_mnist_reaches_98_5_percent_in_three_epochs(data_dir: Path, tmp_path: Path) -> None:
-    output = run_example("mnist.py", data_dir / "mnist", "--epochs", 3, cwd=tmp_path)
+@pytest.mark.parametrize(("epochs", "least"), [(1, 0.96), pytest.param(3, 0.985, marks=pytest.mark.slow)])
+def test_mnist_reaches_98_5_percent_in_three_epochs(data_dir: Path, tmp_path: Path, epochs: int, least: float) -> None:
+    output = run_example("mnist.py", data_dir / "mnist", "--epochs", epochs, cwd=tmp_path)
     accuracy = float(re.findall(r"val_acc\D+(0\.\d+)", output)[-1])
-    assert accuracy >= 0.985
+    assert accuracy >= least

@@ -11,6 +11,8 @@ from sagitta.models.networks import build_network
 from tests.cli.test_cli import refused, sagitta
 from tests.reporting import runs
 
+pytestmark = pytest.mark.page
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:

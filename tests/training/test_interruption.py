@@ -51,7 +51,7 @@ def last(run: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["validation", "test"])
+@pytest.mark.parametrize("stage", ["validation", pytest.param("test", marks=pytest.mark.slow)])
 def test_what_is_interrupted_goes_on_to_the_same_end(work: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(str(ROOT))
@@ -70,6 +70,7 @@ def test_what_is_interrupted_goes_on_to_the_same_end(work: Path, stage: str, mon
     assert [path.name for path in (run / "tests").iterdir()] == ["001-data"]
 
 
+@pytest.mark.slow
 def test_two_processes_end_a_validation_together(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.setenv("SAGITTA_CACHE", str(work / "cache"))
