@@ -54,6 +54,7 @@ PACE_FILE = "pace.csv"
 TESTS = "tests"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
+_OF_THE_END = ("best_checkpoint", "epochs", "result", "calibration", "mixture")  # in run.json
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
@@ -268,6 +269,18 @@ def write_record(run: Path, **fields: Any) -> None:
 
 
 @rank_zero_only
+@rank_zero_only
+def forget_end(run: Path) -> None:
+    """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
+
+    What is killed before its next end would else count as finished, with the figures of other weights.
+    """
+    record = read_record(run)
+    kept = {name: value for name, value in record.items() if name not in _OF_THE_END}
+    if kept != record:
+        write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

@@ -65,6 +65,19 @@ def test_copies_are_dropped_from_train_before_what_measures_and_nothing_else_mov
     assert "drop_duplicates" not in plain.info.provenance["options"]
 
 
+def test_of_copies_under_two_labels_none_is_dropped_whatever_their_splits(tmp_path: Path) -> None:
+    files = {
+        f"{split}/{name}/{n}.jpg": saved(picture(n + 9 * (name == "b") + 20 * (split == "test")))
+        for split in ("train", "test")
+        for name in "ab"
+        for n in range(4)
+    }
+    put(tmp_path / "images", files | {"test/b/copy.jpg": files["train/a/0.jpg"]})
+    shards = converted(tmp_path / "images", tmp_path / "out", ConvertOptions(drop_duplicates=True))
+    assert quarantine(shards) == {} and len(paths_of(shards)) == 17
+    assert any("1 image is there twice under different labels, and kept" in each for each in shards.info.warnings)
+
+
 def test_reviewed_findings_are_done_and_recorded(tmp_path: Path, faulty: Path, plain: ShardSet) -> None:
     rows = [
         about(plain, "train/b/other.jpg", action="relabel", proposed_label="a"),

@@ -27,3 +27,12 @@ def test_nothing_is_named_where_nothing_gives_it_away(rows_of_files: Maker) -> N
         for number in range(20)
     }
     assert cues(rows_of_files(files)) == []
+
+
+def test_files_that_differ_in_nothing_but_their_pixels_give_nothing_away(rows_of_files: Maker) -> None:
+    files = {
+        f"{name}/{number}.bmp": saved(picture(number + 50 * (name == "b")), "BMP")
+        for name in "ab"
+        for number in range(20)
+    }
+    assert cues(rows_of_files(files)) == []

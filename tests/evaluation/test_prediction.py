@@ -115,6 +115,45 @@ def test_a_table_of_other_images_options_or_weights_is_begun_anew(
         assert Path("some.csv").read_bytes() == Path("again.csv").read_bytes()
 
 
+def test_a_split_of_what_is_not_divided_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its images would else pass for those that the run's own test has measured."""
+    assert main(["predict", "run", "images", "--split", "test", "-o", "no.csv"]) == 2
+    assert "images is not divided by itself" in capsys.readouterr().err and not Path("no.csv").exists()
+
+
+def test_images_that_were_changed_in_place_are_not_mixed_with_what_they_were(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("images/red", "changing", dirs_exist_ok=True)
+    command = ["predict", "run", "changing", "--batch-size", "9"]
+    assert main([*command, "-o", "whole.csv"]) == 0
+    striking = [line for line in capsys.readouterr().err.splitlines() if "like none of the classes" in line]
+    chunk, add = Predictor.chunk, Unfinished.add
+
+    def once(table: Unfinished, *batch: Any) -> None:
+        add(table, *batch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "chunk", 9)
+        patch.setattr(Unfinished, "add", once)
+        assert main([*command, "-o", "cut.csv"]) == 130
+    assert chunk is Predictor.chunk
+    shutil.copy("cut.csv.partial", "kept.partial")
+    assert main([*command, "-o", "cut.csv"]) == 0  # what is said in the end is of all rows
+    told = capsys.readouterr().err
+    assert "9 of 60 rows were there from before" in told and all(line in told for line in striking)
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+    shutil.move("kept.partial", "cut.csv.partial")
+    for path in Path("changing").iterdir():
+        shutil.copy(images()[0], path)  # a green one
+    assert main([*command, "-o", "cut.csv"]) == 0
+    assert "was of another table (other images)" in capsys.readouterr().err
+    with Path("cut.csv").open(newline="") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"green"}
+
+
 def test_what_cannot_be_read_is_a_row_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     (folder := Path("mixed")).mkdir(exist_ok=True)
     shutil.copy(images(1)[0], folder / "a b,\nc.png")

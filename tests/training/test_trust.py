@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,34 @@ def test_a_run_that_goes_on_is_calibrated_anew_and_once() -> None:
     assert not torch.equal(kept["network.11.weight"], unfolded(before)["network.11.weight"])
     again = evaluate("run", split="test")
     assert again.metrics["test_log_loss"] == pytest.approx(record["result"]["test_log_loss"], abs=1e-6)
+
+
+@pytest.mark.usefixtures("work")
+def test_killed_before_its_new_end_a_run_that_goes_on_is_not_finished(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record would else tell of weights that are gone, and promise by them."""
+    for name in ("whole", "cut"):
+        shutil.copytree("run", name)
+    more = str(read_record(Path("run"))["epochs"] + 1)
+    assert main(["fit", "--resume", "whole", "--epochs", more]) == 0
+
+    def killed(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sagitta.training.fitting.validate_kept", killed)
+        assert main(["fit", "--resume", "cut", "--epochs", more]) == 130
+    assert not {"best_checkpoint", "result", "calibration"} & set(read_record(Path("cut")))
+    image = next(Path("cache").rglob("*.png"), None) or "digits"
+    assert main(["predict", "cut", str(image), "--accuracy", "0.9", "-o", "no.csv"]) == 2
+    assert "did not come to its end" in capsys.readouterr().err
+    assert main(["fit", "--resume", "cut"]) == 0
+    assert "nothing is left to do" not in capsys.readouterr().out
+    whole, cut = (read_record(Path(name)) for name in ("whole", "cut"))
+    assert (
+        cut["result"] == whole["result"] and cut["calibration"] == whole["calibration"] and cut["epochs"] == int(more)
+    )
 
 
 def test_a_probe_is_judged_out_of_fold(weights_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,8 +71,8 @@ def mend(rows: pa.Table, splits: npt.NDArray[np.str_], names: Sequence[str], opt
         notes.append(f"--drop-duplicates left out {plural(len(copies), 'image')} of equal pixels")
         if differing:
             warnings.append(
-                f"{plural(differing, 'image is', 'images are')} there twice in one split under different labels, and "
-                "kept: which is right? See sagitta doctor, and decide with --fix"
+                f"{plural(differing, 'image is', 'images are')} there twice under different labels, and kept, "
+                "also where that leaks: which is right? See sagitta doctor, and decide with --fix"
             )
     lost = before - _classes(labels, [row for row in range(len(labels)) if row not in dropped])
     if lost:
@@ -87,22 +87,21 @@ def _classes(labels: Labels, rows: Sequence[int]) -> set[str]:
 def _copies(
     rows: pa.Table, splits: npt.NDArray[np.str_], labels: Labels, dropped: Mapping[int, str]
 ) -> tuple[dict[int, str], int]:
-    """Return why copies are left out, by row, and how many are kept since another of that split has another label."""
+    """Return why copies are left out, by row, and how many are kept since another one has another label."""
     alike: dict[str, list[int]] = defaultdict(list)
     for row, pixels in enumerate(rows["pixels"].to_pylist()):
         if row not in dropped:
             alike[pixels].append(row)
-    paths, found, differing = rows["path"].to_pylist(), {}, 0
+    paths, differing = rows["path"].to_pylist(), 0
+    found: dict[int, str] = {}
     for group in (group for group in alike.values() if len(group) > 1):
-        stays = max(group, key=lambda row: (_STAYS.get(str(splits[row]), 0), -row))
-        kept = {str(labels[stays]): stays}
+        named: dict[str, list[int]] = defaultdict(list)
         for row in group:
-            if splits[row] == splits[stays] and str(labels[row]) not in kept:
-                kept[str(labels[row])] = row
-                differing += 1
-            elif row not in kept.values():
-                other = kept.get(str(labels[row]), stays)
-                found[row] = f"the same pixels as {paths[other]} ({splits[other]})"
+            named[str(labels[row])].append(row)
+        differing += len(named) - 1
+        for same in named.values():
+            stays = max(same, key=lambda row: (_STAYS.get(str(splits[row]), 0), -row))
+            found |= {row: f"the same pixels as {paths[stays]} ({splits[stays]})" for row in same if row != stays}
     return found, differing
 
 

@@ -51,8 +51,8 @@ def cue_findings(rows: Rows, looks: Looks, units: Ints) -> Iterator[dict[str, An
         if (right - chance) / (1 - chance) >= limit and right - _SURE * error > chance:
             told = True
             yield _found(f"{name} alone", right, chance)
-    if not told:
-        values = np.column_stack([values for values, limit in cues.values() if limit == _FILE])
+    if not told and (files := [values for values, limit in cues.values() if limit == _FILE]):
+        values = np.column_stack(files)
         right, error = _recall(values, labels)
         if (right - chance) / (1 - chance) >= _FILE and right - _SURE * error > chance:
             yield _found("size and file together", right, chance)

@@ -160,10 +160,10 @@ def duplicate_findings(rows: Rows, found: Duplicates) -> Iterator[dict[str, Any]
     """
     for group in found.exact:
         stays = _stays(rows, group)
-        differing = len({rows.label(row) for row in group}) > 1
         for row in group:
-            if row != stays:
-                yield _copy(rows, row, stays, "the same pixels as", 1.0, near=False, unsure=differing)
+            if row != stays:  # of two labels nobody knows which is right
+                unsure = rows.label(row) != rows.label(stays)
+                yield _copy(rows, row, stays, "the same pixels as", 1.0, near=False, unsure=unsure)
     members = {group[0]: group for group in found.exact}
     told: set[tuple[int, bool]] = set()  # of several that an image is like, the most alike is named
     for one, other, score in found.near:
@@ -185,7 +185,7 @@ def _stays(rows: Rows, group: Sequence[int]) -> int:
 def _copy(rows: Rows, row: int, stays: int, how: str, score: float, *, near: bool, unsure: bool) -> dict[str, Any]:
     leaks = rows.split[row] != rows.split[stays]
     kind = f"{'near' if near else 'exact'}-{'leak' if leaks else 'duplicate'}"
-    action = ("review" if leaks else "none") if near else "review" if unsure and not leaks else "drop"
+    action = ("review" if leaks else "none") if near else "review" if unsure else "drop"
     evidence = f"{how} {rows.paths[stays]} ({rows.split[stays]})"
     return finding(kind, evidence, **_pair(rows, row, stays), score=score, action=action)
 

@@ -57,7 +57,7 @@ class Kind(NamedTuple):
 
 
 _REVIEW = "look at them, say drop or relabel in the file of --out, and convert with --fix FILE"
-_DROP = "convert the source with --drop-duplicates"
+_DROP = "convert the source with --drop-duplicates, which keeps what is there under two labels"
 
 KINDS: Mapping[str, Kind] = {
     "exact-leak": Kind(

@@ -66,7 +66,7 @@ class _Files(EncodedFiles):
         return Path(self.paths[number])
 
     def identity(self) -> list[Any]:
-        return list(self.paths)
+        return [[path, *_stamp(path)] for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Inputs:
         return (part.name(number) for part in self.parts for number in range(len(part)))
 
     def digest(self) -> str:
-        """Return what tells this list from others: names; of archives and datasets, their state."""
+        """Return what tells this list from others: names, sizes and times; of datasets, their fingerprint."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self.parts:
             digest.update(json.dumps(part.identity(), ensure_ascii=True).encode())
@@ -275,7 +275,13 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     if name.startswith("hf://") or (name in BUILTIN and not os.path.lexists(place)):
         return _rows(_data(name, open_data), split)
     if split is not None and open_data is not None and place.exists():
-        return _rows(_data(name, open_data), split)
+        shards = _data(name, open_data)
+        if len(shards.splits) == 1 and not (place / INFO_FILE).exists():
+            raise ConfigError(
+                f"--split {split}: {name} is not divided by itself, and what a run made of it `sagitta test RUN` "
+                "measures on; leave --split out for all of its images"
+            )
+        return _rows(shards, split)
     if place.is_dir():
         if (place / INFO_FILE).exists() or _is_parquet(place):
             return _rows(ShardSet.open(place), split)
@@ -291,6 +297,15 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
         images = _Members(tree, names, (state.st_size, state.st_mtime_ns))
         return _Found((images,), len(tree.sizes) - len(names))
     return None
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return size and time of a file, by which one that was changed in place is told from what it was."""
+    try:
+        state = os.stat(path)  # noqa: PTH116  # of any number of files
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
 
 
 def _is_parquet(folder: Path) -> bool:

@@ -59,12 +59,14 @@ class _Tally:
         self.unreadable = 0
         self.first: tuple[str, str] | None = None
         self.reduced: Counter[str] = Counter()
+        self.striking: Counter[str] = Counter()
         for words in told:
             self._add(words)
 
     def add(self, found: Predicted) -> dict[str, Any]:
         """Take note of a chunk; returns that in words."""
-        words: dict[str, Any] = {"unreadable": len(found.errors), "reduced": dict(found.reduced)}
+        words: dict[str, Any] = {"unreadable": len(found.errors)}
+        words |= {"reduced": dict(found.reduced), "striking": dict(found.striking)}
         if found.errors:
             number = min(found.errors)
             words["first"] = [self._inputs.name(number), found.errors[number]]
@@ -74,6 +76,7 @@ class _Tally:
     def _add(self, words: Mapping[str, Any]) -> None:
         self.unreadable += words["unreadable"]
         self.reduced.update(words["reduced"])
+        self.striking.update(words["striking"])
         if self.first is None and "first" in words:
             self.first = words["first"][0], words["first"][1]
 
@@ -118,7 +121,7 @@ def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, sp
             batches.append(found.table)
             tally.add(found)
             advance(len(found.numbers))
-    tally.summary(predictor.notes(inputs))
+    tally.summary(predictor.notes(inputs, tally.striking))
     return pa.Table.from_batches(batches, schema)
 
 
@@ -174,9 +177,9 @@ def predict_into(
                     table.add(found.table, words)
                 advance(len(found.numbers))
         if table is None:
-            return tally.summary(predictor.notes(inputs))
+            return tally.summary(predictor.notes(inputs, tally.striking))
         try:
-            summary = tally.summary(predictor.notes(inputs))
+            summary = tally.summary(predictor.notes(inputs, tally.striking))
         except SourceError:
             table.remove()
             raise

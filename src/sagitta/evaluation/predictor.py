@@ -8,7 +8,7 @@ becomes rows of the table as soon as the network is done with it. What the rows 
 import json
 import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,12 +26,15 @@ from torch import Tensor, nn
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.evaluation.answers import Answers, Further, id_of, read_template
+from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.inputs import Inputs, open_inputs
 from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
+from sagitta.evaluation.novelty import FAMILIAR_FILE
 from sagitta.evaluation.testing import pixels_of, quiet
 from sagitta.evaluation.trust import Trust, open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
+from sagitta.run import run_of
 from sagitta.settings import Settings
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
@@ -76,6 +79,7 @@ class Predicted:
         classes: numbers of the predicted classes of each image that could be read, by its number.
         errors: why the others have none, by their number.
         reduced: what decoding lost, and of how many.
+        striking: how many images there are, look like none of the classes, and were abstained from.
     """
 
     table: pa.RecordBatch
@@ -83,6 +87,7 @@ class Predicted:
     classes: dict[int, list[int]]
     errors: dict[int, str]
     reduced: Counter[str]
+    striking: Counter[str]
 
 
 class Predictor:
@@ -141,15 +146,24 @@ class Predictor:
 
     def key(self, inputs: Inputs) -> dict[str, Any]:
         """Return what a table depends on, by words for people."""
-        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in checkpoints_of(self._run)]
+        files, folder = list(checkpoints_of(self._run)), run_of(self._run)
+        if folder is not None:  # what is promised and unfamiliar depends on these
+            files += [each for name in (VALIDATION_FILE, FAMILIAR_FILE) if (each := folder / name).is_file()]
+        states: list[Any] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        states.append([member.share for member in self.members])
         precisions = [member.precision for member in self.members]
         how = asdict(self._asked) | {"batch_size": self.batch_size, "device": self.device.type, "precision": precisions}
         found = {"run": states, "options": how, "images": [len(inputs), inputs.digest()]}
         return dict(json.loads(json.dumps(found)))
 
-    def notes(self, inputs: Inputs) -> list[str]:
-        """Return what a person has to know of the rows, one sentence each."""
-        told, template = self._trust.lines(), self._answers.template or ()
+    def notes(self, inputs: Inputs, striking: Mapping[str, int]) -> list[str]:
+        """Return what a person has to know of the rows, one sentence each.
+
+        Args:
+            inputs: that were predicted.
+            striking: sum of all chunks.
+        """
+        told, template = self._trust.lines(striking), self._answers.template or ()
         if all(what != "id" for _, what in template):
             return told
         twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)
@@ -204,7 +218,7 @@ class Predictor:
             readable = [readable[place] for place in np.flatnonzero(finite).tolist()]
             probabilities, features = probabilities[finite], None if features is None else features[finite]
         names = [inputs.name(number) for number in decoded.numbers]
-        first = decoded.numbers.start
+        first, before = decoded.numbers.start, Counter(self._trust.counts)
         table = self._answers.table(
             names, {number - first: why for number, why in errors.items()}, probabilities, features
         )
@@ -212,7 +226,12 @@ class Predictor:
         decided = task.decide(probabilities, thresholds)
         given = [[int(row)] if decided.ndim == 1 else np.flatnonzero(row).tolist() for row in decided]
         return Predicted(
-            table.cast(self.schema), decoded.numbers, dict(zip(readable, given, strict=True)), errors, decoded.reduced
+            table.cast(self.schema),
+            decoded.numbers,
+            dict(zip(readable, given, strict=True)),
+            errors,
+            decoded.reduced,
+            Counter(self._trust.counts) - before,
         )
 
 

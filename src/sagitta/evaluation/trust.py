@@ -4,7 +4,8 @@ All of it is one function of a batch, :class:`Trust`, by what the run found out 
 from.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,12 +69,17 @@ class Trust:
             columns["unfamiliar"] = pa.array(unfamiliar)
         return columns
 
-    def lines(self) -> list[str]:
-        """Return what a person has to know of all batches so far, one line each."""
-        told, images = [], self.counts["images"]
+    def lines(self, counts: Mapping[str, int] | None = None) -> list[str]:
+        """Return what a person has to know, one line each.
+
+        Args:
+            counts: of other batches, too; None takes those of all batches so far.
+        """
+        counts = Counter(self.counts if counts is None else counts)
+        told, images = [], counts["images"]
         if self.abstention is not None:
-            told.append(f"abstained from {self.counts['abstained']} of {plural(images, 'image')}; {self.abstention}")
-        if unfamiliar := self.counts["unfamiliar"]:
+            told.append(f"abstained from {counts['abstained']} of {plural(images, 'image')}; {self.abstention}")
+        if unfamiliar := counts["unfamiliar"]:
             like = "looks" if unfamiliar == 1 else "look"
             told.append(
                 f"{unfamiliar} of {plural(images, 'image')} {like} like none of the classes (column unfamiliar)"
@@ -125,7 +131,13 @@ def _rows(
             f"{option}: {run} has no {VALIDATION_FILE} of images that its model has not learned from; fit keeps it "
             "where there is a val, and probe always: make the run again"
         )
-    if run.is_file() and Path(read_record(folder).get("best_checkpoint", "")).name != run.name:
+    record = read_record(folder)
+    if run.is_dir() and "best_checkpoint" not in record and "members" not in record:
+        raise ConfigError(
+            f"{option}: {run} did not come to its end, where it is found out what its model can promise; go on with "
+            f"sagitta fit --resume {run}"
+        )
+    if run.is_file() and Path(record.get("best_checkpoint", "")).name != run.name:
         raise ConfigError(
             f"{option}: {folder / VALIDATION_FILE} is of another checkpoint than {run.name}; give the run"
         )

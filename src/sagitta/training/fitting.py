@@ -37,6 +37,7 @@ from sagitta.run import (
     MEMBERS,
     PACE_FILE,
     check_free,
+    forget_end,
     held,
     history_table,
     new_run_directory,
@@ -155,6 +156,7 @@ def fit(
         if resume is None:
             together.enter_context(held(run))
         check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
+        forget_end(run)
         save_config(run / CONFIG_FILE, settings.to_yaml())
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
         if looked is not None:
