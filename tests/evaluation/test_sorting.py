@@ -22,7 +22,7 @@ def test_a_class_never_names_a_place_outside() -> None:
 
 
 def found(classes: dict[int, list[int]]) -> Predicted:
-    return Predicted(pa.record_batch({}), range(9), classes, {}, Counter())
+    return Predicted(pa.record_batch({}), range(9), classes, {}, Counter(), Counter())
 
 
 def tree(root: Path) -> dict[str, str]:
