@@ -25,12 +25,15 @@ import csv
 import difflib
 import itertools
 import json
+import math
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,7 @@ LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
 PACE_FILE = "pace.csv"
+REPORT_FILE = "report.html"
 TESTS = "tests"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
@@ -63,6 +67,29 @@ BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 _LOCK = ".lock"
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A time that is given.
+
+    Attributes:
+        seconds: how long it is; without an end by default.
+        began: by :func:`time.monotonic`; now by default.
+    """
+
+    seconds: float = math.inf
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends(self) -> float:
+        """When it is over, likewise."""
+        return self.began + self.seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; below 0 where it is over."""
+        return self.ends - time.monotonic()
 
 
 def new_run_directory(out: Path | None, source: str) -> Path:

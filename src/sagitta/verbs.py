@@ -799,7 +799,9 @@ class Run:
     @property
     def report_file(self) -> Path | None:
         """The page about the run, if it is there."""
-        return path if (path := self.path / "report.html").is_file() else None
+        from sagitta.run import REPORT_FILE
+
+        return path if (path := self.path / REPORT_FILE).is_file() else None
 
     def report(self, *, out: PathLike | None = None, images: bool = True) -> Path:
         """Write the page about the run, see :func:`sagitta.report`."""

@@ -8,7 +8,8 @@ from sklearn.decomposition import PCA
 
 from sagitta.reporting.embedding import Features, features_of, flat, principal, sample
 from sagitta.reporting.gathering import gather
-from sagitta.reporting.pictures import Clock, open_shelf
+from sagitta.reporting.pictures import open_shelf
+from sagitta.run import Clock
 from tests.reporting import runs
 
 
@@ -56,6 +57,6 @@ def test_without_a_checkpoint_or_time_it_says_why(tmp_path: Path) -> None:
     def model() -> None:
         raise AssertionError("is not opened")
 
-    found = features_of(gather(run), model, shelf.shards, Clock.of(0))  # type: ignore[arg-type]
+    found = features_of(gather(run), model, shelf.shards, Clock(0))  # type: ignore[arg-type]
     assert found == (None, f"no time was left for it: sagitta report {run} draws it")
     assert Features(["test"], [0], np.ones((1, 2), np.float32), "x").rows == [0]

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sagitta.reporting import pictures
-from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf, paced, thumbnail
+from sagitta.reporting.pictures import Album, Shelf, open_shelf, paced, thumbnail
+from sagitta.run import Clock
 from tests.reporting import runs
 
 
@@ -69,16 +70,16 @@ def test_number_bytes_and_time_are_limits(shelf: Shelf, monkeypatch: pytest.Monk
     album = Album()
     album.take(shelf, paths(shelf)[:1])
     assert not album.room and len(album.pictures) == 1
-    for empty in (Album(Clock.of(0)), Album(wanted=False)):
+    for empty in (Album(Clock(0)), Album(wanted=False)):
         empty.take(shelf, paths(shelf))
         assert not empty.pictures
 
 
 def test_batches_begin_small_and_end_with_the_time() -> None:
     assert [len(batch) for batch in paced(range(50), 16, Clock())] == [1, 4, 16, 16, 13]
-    assert list(paced(range(50), 16, Clock.of(0))) == []
+    assert list(paced(range(50), 16, Clock(0))) == []
     some = []
-    for batch in paced(range(50), 16, Clock.of(0.2)):
+    for batch in paced(range(50), 16, Clock(0.2)):
         some += list(batch)
         time.sleep(0.06 * len(batch))
     assert some == [0]  # four more would take longer than there is

@@ -8,8 +8,8 @@ import pytest
 
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import render
-from sagitta.reporting.pictures import Clock
 from sagitta.reporting.single import Single
+from sagitta.run import Clock
 from tests.reporting import runs
 
 
@@ -55,7 +55,7 @@ def test_without_pictures_no_image_is_in_the_page(data: Path, tmp_path: Path) ->
 
 def test_where_time_is_over_the_figures_are_there_and_the_rest_says_so(data: Path, tmp_path: Path) -> None:
     run = runs.run_of(tmp_path / "run", data, skill=0.5)
-    values, html = page(run, clock=Clock.of(0))
+    values, html = page(run, clock=Clock(0))
     assert values["parts"][0]["metrics"] and not values["album"].pictures
     missing(html, "no time was left", f"sagitta report {run}")
 

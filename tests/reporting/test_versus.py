@@ -7,8 +7,8 @@ import pytest
 
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import render
-from sagitta.reporting.pictures import Clock
 from sagitta.reporting.versus import Versus, differences, names_of
+from sagitta.run import Clock
 from tests.reporting import runs
 
 

@@ -22,7 +22,8 @@ from sagitta.errors import ConfigError, DatasetError, SourceError
 
 _NEEDED = ("split", "path", "hash", "action", "proposed_label", "kind")
 _ACTIONS = ("drop", "relabel", "review", "none", "")
-_STAYS = {"test": 2, "val": 1}
+STAYS = {"test": 2, "val": 1}
+"""Which of two alike stays, by its split: the one of the higher number; of any other split it is 0."""
 
 Labels = list[Any]
 """A class name a row, or a list of them where rows have several."""
@@ -100,7 +101,7 @@ def _copies(
             named[str(labels[row])].append(row)
         differing += len(named) - 1
         for same in named.values():
-            stays = max(same, key=lambda row: (_STAYS.get(str(splits[row]), 0), -row))
+            stays = max(same, key=lambda row: (STAYS.get(str(splits[row]), 0), -row))
             found |= {row: f"the same pixels as {paths[stays]} ({splits[stays]})" for row in same if row != stays}
     return found, differing
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sagitta.conversion import STAYS
 from sagitta.dataset import DatasetInfo, ShardSet, Split
 from sagitta.errors import ImageError
 from sagitta.images import read_header
 
 Ints = npt.NDArray[np.int64]
-
-_PRIORITY = {"test": 2, "val": 1}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Rows:
     @cached_property
     def rank(self) -> Ints:
         """(N,) which row of two alike stays, the higher one: a test's before a val's before a train's."""
-        return np.array([_PRIORITY.get(name, 0) for name in self.split.tolist()], np.int64)
+        return np.array([STAYS.get(name, 0) for name in self.split.tolist()], np.int64)
 
     @cached_property
     def paths(self) -> list[str]:

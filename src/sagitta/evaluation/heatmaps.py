@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sagitta.errors import ConfigError
-from sagitta.models import MULTI_LABEL, Classifier, Mean, Task, forward_apart
+from sagitta.models import MULTI_LABEL, Classifier, Mean, Task, evaluating, forward_apart
 
 _LEAST = 4  # positions a side; of fewer a person learns little
 _SOFTMAX = {torch.softmax, torch.Tensor.softmax, F.softmax}
@@ -112,14 +112,8 @@ def _scaled(line: Tensor, result: Tensor) -> Tensor:
 @contextmanager
 def _explained(network: nn.Module) -> Iterator[None]:
     """Have all layers in evaluation mode, and the gradients that are explained, meanwhile."""
-    training = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), _Constants():
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(network), torch.inference_mode(False), torch.enable_grad(), _Constants():
+        yield
 
 
 def _maps(network: nn.Module, images: Tensor, classes: Sequence[int], task: Task, name: str) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
 from sagitta.evaluation.members import Model
-from sagitta.evaluation.testing import quiet
+from sagitta.evaluation.testing import own_settings, quiet
 from sagitta.images import decode, fitted
 from sagitta.loading import Preprocessing
 from sagitta.models import (
@@ -29,10 +29,10 @@ from sagitta.models import (
     see_stages,
     split_head,
     stage_widths,
+    unit_length,
 )
 from sagitta.pool import follow
-from sagitta.run import CONFIG_FILE, find_source, run_of
-from sagitta.settings import Settings
+from sagitta.run import CONFIG_FILE, run_of
 
 _SIDE = 224  # pixels of a picture
 
@@ -73,8 +73,7 @@ class Neighbours:
             raise ConfigError(f"{run}: several networks, which have no features in common")
         if folder is None or not (folder / CONFIG_FILE).is_file():
             raise ConfigError(f"{run}: names no training data")
-        settings = Settings.read(folder / CONFIG_FILE)
-        data = settings.changed({"source": find_source(folder, settings.source)}).image_data()
+        data = own_settings(folder).image_data()
         with quiet():
             data.prepare_data()
             data.setup("test")
@@ -82,20 +81,20 @@ class Neighbours:
             raise ConfigError(f"{data.source}: has no train split")
         self._shards, self._names = data.shards, data.info.class_names
         self._body, vectors = self._known(classifier.network, classifier.name, classifier.preprocessing)
-        self._vectors = _unit(vectors)
+        self._vectors = unit_length(vectors)
 
     def _known(self, network: nn.Module, name: str, how: Preprocessing) -> tuple[nn.Module, Floats]:
         """Return what makes the vectors of images, and those of the training images (N, D)."""
         width = check_head(network, name)[1].in_features
         body, _ = split_head(network, name)
         hashes = self._shards.splits["train"].content_hashes
-        store = FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, how)
+        store = FeatureStore(name, body, how)
         fast = prepare(body)
         missing = len(store.missing(hashes))
         if missing and not stage_widths(body):
             with suppress(ConfigError):  # a probe has looked at every stage first, of which these stand at the end
                 wide, _ = split_head(see_stages(copy.deepcopy(network), name, how.size, how.channels), name)
-                seen = FeatureStore(f"{name}+stages", wide, how)
+                seen = FeatureStore(name, wide, how)
                 if not len(seen.missing(hashes)):
                     return fast, seen.read(hashes)[:, -width:]
         with closing(extract(store, fast, self._shards, "train", how)) as counts:
@@ -112,7 +111,7 @@ class Neighbours:
         with torch.inference_mode():
             like = next(self._body.parameters())
             found = self._body(images.to(like).contiguous(memory_format=torch.channels_last))
-        similar = _unit(found.float().cpu().numpy()) @ self._vectors.T
+        similar = unit_length(found.float().cpu().numpy()) @ self._vectors.T
         best = np.argsort(-similar, axis=1, kind="stable")[:, :count]
         return [
             [self._neighbour(number, float(row[number])) for number in order.tolist()]
@@ -125,10 +124,3 @@ class Neighbours:
         given = np.flatnonzero(label) if label.dtype == np.bool_ else label
         picture = fitted(Image.fromarray(decode(split.image(number))), _SIDE)
         return Neighbour(split.path(number), ", ".join(self._names[each] for each in given), similarity, picture)
-
-
-def _unit(vectors: Floats) -> Floats:
-    """Return vectors (N, D) of length one; those of length 0 stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: Floats = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    return found

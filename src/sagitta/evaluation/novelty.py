@@ -28,7 +28,7 @@ from safetensors.numpy import save
 
 from sagitta.errors import ConfigError
 from sagitta.files import write_atomic
-from sagitta.models import Floats
+from sagitta.models import Floats, unit_length
 
 FAMILIAR_FILE = "familiar.safetensors"
 FEWEST_KNOWN = 20
@@ -66,7 +66,7 @@ class Familiar:
 
 def familiar_with(bank: Floats, known: Floats) -> Familiar:
     """Return what a model knows by its features of training images (N, D), and of others (M, D) of the same kind."""
-    kept = _unit(bank).astype(np.float16)
+    kept = unit_length(bank).astype(np.float16)
     return Familiar(kept, np.sort(distances(kept, known)))
 
 
@@ -74,7 +74,7 @@ def distances(bank: npt.NDArray[np.float16], features: Floats) -> Floats:
     """Return one less the cosine (B,) to the fifth nearest row of a bank (N, D), or to the last of fewer."""
     nearest, whole = min(_NEIGHBOURS, len(bank)), bank.astype(np.float32)
     found = [
-        np.partition(_unit(features[start : start + _BATCH]) @ whole.T, -nearest, axis=1)[:, -nearest]
+        np.partition(unit_length(features[start : start + _BATCH]) @ whole.T, -nearest, axis=1)[:, -nearest]
         for start in range(0, len(features), _BATCH)
     ]
     return np.concatenate([np.empty(0, np.float32), *(1 - each for each in found)])
@@ -106,10 +106,3 @@ def read_familiar(run: Path, checkpoint: str) -> Familiar | None:
             return Familiar(file.get_tensor("bank"), file.get_tensor("known"))
     except SafetensorError as error:
         raise ConfigError(f"{path}: damaged ({error}); remove it, and predictions come without `unfamiliar`") from None
-
-
-def _unit(vectors: Floats) -> Floats:
-    """Return rows of length one; those of nothing stay so."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return found

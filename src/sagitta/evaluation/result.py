@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sagitta.dataset import plural, warning_line
+from sagitta.dataset import plural, warning_line, write_table
 from sagitta.evaluation.overlap import overlap_warnings
 from sagitta.files import write_atomic
 from sagitta.models import ClassScores, Estimate, Task
@@ -114,9 +113,7 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """Write the classes and the predictions into a folder."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(self.predictions, sink, write_page_checksum=True)
-        write_atomic(folder / PREDICTIONS_FILE, sink.getvalue().to_pybytes())
+        write_table(folder / PREDICTIONS_FILE, self.predictions)
         write_atomic(folder / CLASSES_FILE, _as_csv(self.classes))
 
     def text(self) -> str:

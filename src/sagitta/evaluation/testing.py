@@ -200,6 +200,16 @@ def pixels_of(classifier: Classifier) -> dict[str, str]:
     return {f"data.convert.{name}": value for name, value in options.items()}
 
 
+def own_settings(run: Path) -> Settings:
+    """Return the settings of a run, whose data is looked for where the run was made, too.
+
+    Raises:
+        ConfigError: it has no configuration, or its data is not there any more.
+    """
+    settings = Settings.read(run / CONFIG_FILE)
+    return settings.changed({"source": find_source(run, settings.source)})
+
+
 def _data_settings(
     classifier: Classifier, own: Settings | None, run: Path | None, source: str | None, purpose: Purpose
 ) -> Settings:

@@ -10,6 +10,7 @@ from .features import check_head as check_head
 from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head
+from .features import unit_length as unit_length
 from .features import vectors_array as vectors_array
 from .features import vectors_of as vectors_of
 from .folding import can_fold as can_fold
@@ -27,6 +28,7 @@ from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
+from .networks import evaluating as evaluating
 from .networks import linear_head as linear_head
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights

@@ -36,6 +36,7 @@ from sagitta.loading import Loader, Preprocessing
 from sagitta.models.classifier import Classifier
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names, linear_head
+from sagitta.models.stages import stage_widths
 from sagitta.pool import ahead
 
 Floats = npt.NDArray[np.float32]
@@ -111,12 +112,13 @@ class FeatureStore:
     """The features of one network under one preprocessing.
 
     Args:
-        name: of the model, for people.
+        name: of the model, for people; where its head sees every stage, that is added.
         body: network without head.
         preprocessing: what the images become before it.
     """
 
     def __init__(self, name: str, body: nn.Module, preprocessing: Preprocessing) -> None:
+        name = f"{name}+stages" if stage_widths(body) else name
         digest = hashlib.blake2b(json.dumps([name, preprocessing.to_dict()]).encode(), digest_size=8)
         for key, tensor in body.state_dict().items():
             digest.update(key.encode())
@@ -247,6 +249,13 @@ def extract(
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)
     with store.computing(hashes) as rows:
         yield from _computed(store, body.to(device), loader, hashes, rows, device)
+
+
+def unit_length(vectors: Floats) -> Floats:
+    """Return rows (N, D) at length one, float32, so that their products are cosines; those of nothing stay so."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return found
 
 
 def vectors_of(classifier: Classifier, shards: ShardSet, split: str, rows: Ints) -> Floats:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sagitta.files import new_file
 from sagitta.models.classifier import Classifier
-from sagitta.models.networks import linear_head
+from sagitta.models.networks import evaluating, linear_head
 
 _BEFORE = "uncalibrated"
 
@@ -27,14 +27,11 @@ def can_fold(classifier: Classifier) -> bool:
     hook = head[1].register_forward_hook(lambda _layer, _given, output: found.append(output))
     parameter = next(network.parameters())
     images = torch.linspace(-1, 1, how.channels * how.size[0] * how.size[1]).view(1, how.channels, *how.size)
-    modes = {module: module.training for module in network.modules()}
     try:
-        with torch.inference_mode():
-            logits = network.eval()(images.to(parameter))
+        with torch.inference_mode(), evaluating(network):
+            logits = network(images.to(parameter))
     finally:
         hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return len(found) == 1 and torch.equal(found[0], logits)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import linear_head
+from sagitta.models.networks import evaluating, linear_head
 
 _MOST, _FEWER = 5, 4  # stages; where there are more, as many blocks of one size as transformers have, four
 
@@ -82,19 +82,14 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
         return {}
     timm: Any = network
     _, layer = head
-    training = {module: module.training for module in network.modules()}
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(network):
             images = torch.linspace(-1, 1, channels * size[0] * size[1]).view(1, channels, *size).to(layer.weight)
-            network.eval()
             last, stages = timm.forward_intermediates(images)
             vector = timm.forward_head(last, pre_logits=True)
             same = vector.shape == (1, layer.in_features) and torch.allclose(layer(vector), network(images), atol=1e-5)
     except Exception:  # networks differ in what they have of this, and raise whatever comes of it
         return {}
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     if not same or any(stage.ndim != 4 for stage in stages):
         return {}
     numbers = list(range(len(stages)))

@@ -21,7 +21,8 @@ from sagitta.evaluation import Model, open_model
 from sagitta.loading import Loader
 from sagitta.models import Classifier, FeatureStore, Floats, prepare, split_head
 from sagitta.reporting.gathering import Gathered
-from sagitta.reporting.pictures import Clock, paced
+from sagitta.reporting.pictures import paced
+from sagitta.run import Clock
 from sagitta.terminal import show
 
 MOST_POINTS = 1500

@@ -26,11 +26,12 @@ from sagitta.images import prediction_grid
 from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import class_counts
 from sagitta.reporting.gathering import Gathered, gather
-from sagitta.reporting.pictures import Clock, thumbnail
+from sagitta.reporting.pictures import thumbnail
 from sagitta.reporting.results import LABELS, figures_of, metrics_of, words_of, worst_rows
 from sagitta.reporting.single import Single
 from sagitta.reporting.svg import Figure
 from sagitta.reporting.versus import Versus, names_of
+from sagitta.run import Clock
 
 _ZOOM = 3  # of a PNG: about 300 dots an inch at the width of a column
 _WORST = 16

@@ -13,7 +13,8 @@ from sagitta.evaluation import heat_maps
 from sagitta.loading import Loader
 from sagitta.models import Classifier
 from sagitta.reporting.gathering import Judged
-from sagitta.reporting.pictures import Album, Clock, Shelf, paced
+from sagitta.reporting.pictures import Album, Shelf, paced
+from sagitta.run import Clock
 
 _SIDE = 160
 _BATCH = 8

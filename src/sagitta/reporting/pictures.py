@@ -16,33 +16,16 @@ from PIL import Image
 
 from sagitta.dataset import DatasetInfo, ShardSet, Split
 from sagitta.errors import ImageError, SagittaError
-from sagitta.evaluation import quiet
+from sagitta.evaluation import own_settings, quiet
 from sagitta.images import JOB, decode_batch, read_header
 from sagitta.pool import usable_cores
-from sagitta.run import find_source
+from sagitta.run import Clock
 from sagitta.settings import Settings
 
 T = TypeVar("T")
 MOST_PICTURES, MOST_BYTES = 400, 2_800_000
 _TINY = 48  # pixels a side up to which an image is kept as it is
 _QUALITY = 74
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Until when a page may be worked on, by :func:`time.monotonic`."""
-
-    ends: float = float("inf")
-
-    @classmethod
-    def of(cls, seconds: float) -> "Clock":
-        """Return a clock that begins now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, below 0 where it is over."""
-        return self.ends - time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -110,10 +93,9 @@ def open_shelf(run: Path, config: str, source: str | None) -> tuple[Shelf | None
     """
     try:
         if source is None:
-            settings = Settings.read(run / "config.yaml") if config else None
-            if settings is None:
+            if not config:
                 return None, "the run has no config.yaml, which names its data"
-            settings = settings.changed({"source": find_source(run, settings.source)})
+            settings = own_settings(run)
         else:
             settings = Settings.of({"source": source, "data.convert.purpose": "test"})
         settings = settings.changed({"data.image_size": None, "data.batch_size": None})
@@ -136,7 +118,7 @@ class Album:
         pictures: ``data:`` addresses by number; empty behind one that stands in the page itself.
     """
 
-    clock: Clock = Clock()
+    clock: Clock = field(default_factory=Clock)
     wanted: bool = True
     pictures: list[str] = field(default_factory=list)
     _numbers: dict[tuple[int, str, int], int] = field(default_factory=dict)

@@ -12,8 +12,9 @@ from sagitta.reporting.datasheet import data_of, findings_of, reproduction_of, s
 from sagitta.reporting.embedding import features_of
 from sagitta.reporting.gathering import Gathered, Judged
 from sagitta.reporting.heat import heat_pictures
-from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf
+from sagitta.reporting.pictures import Album, Shelf, open_shelf
 from sagitta.reporting.results import Part, part_of, percent_short, worst_rows
+from sagitta.run import Clock
 
 _SECTIONS = (
     ("summary", "Summary"), ("confusions", "Confusions"), ("classes", "Classes"), ("mistakes", "Worst mistakes"),
@@ -109,7 +110,7 @@ class Single:
             return {}, ""
         try:
             classifier = self.model.first
-            clock = Clock.of(min(self.clock.left * _HEAT_SHARE, 120.0))
+            clock = Clock(min(self.clock.left * _HEAT_SHARE, 120.0))
             found, why = {}, ""
             for judged in self.run.judged:
                 if (shelf := self.shelf_of(judged)) is not None:
@@ -123,7 +124,7 @@ class Single:
     def _atlas(self) -> tuple[dict[str, Any] | None, dict[str, Any], str]:
         if self.shelf is None:
             return None, {}, f"The data cannot be opened: {self.why}"
-        clock = Clock.of(min(self.clock.left * _MAP_SHARE, 60.0))
+        clock = Clock(min(self.clock.left * _MAP_SHARE, 60.0))
         features, why = features_of(self.run, lambda: self.model, self.shelf.shards, clock)
         if features is None:
             return None, {}, f"There is none: {why}"

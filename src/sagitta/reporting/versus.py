@@ -12,11 +12,12 @@ from sagitta.reporting.comparison import Paired, compare, disagreements, matched
 from sagitta.reporting.curves import compared
 from sagitta.reporting.datasheet import name_of_run
 from sagitta.reporting.gathering import Gathered, Judged
-from sagitta.reporting.pictures import Album, Clock, Shelf, open_shelf
+from sagitta.reporting.pictures import Album, Shelf, open_shelf
 from sagitta.reporting.plots import scores_plot
 from sagitta.reporting.results import LABELS, metrics_of, words_of
 from sagitta.reporting.single import model_of
 from sagitta.reporting.svg import Figure
+from sagitta.run import REPORT_FILE, Clock
 
 _TILES = 48
 _SIDE = 160
@@ -99,7 +100,7 @@ class Versus:
         for name in shown:
             number = judged.scores[name].value if judged is not None and name in judged.scores else -1
             scores.append({**cards.get(name, empty), "number": number})
-        report = run.path / "report.html"
+        report = run.path / REPORT_FILE
         link = Path(os.path.relpath(report, self.out.absolute().parent)).as_posix() if report.is_file() else ""
         basis = "nothing" if judged is None else f"{judged.title}, {len(judged):,} images"
         return {"name": self.names[place], "model": model_of(run), "basis": basis, "scores": scores, "link": link}

@@ -9,13 +9,11 @@ from sagitta.files import check_place, write_atomic
 from sagitta.ranks import is_first_process
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import GENERATOR, render
-from sagitta.reporting.pictures import Clock
 from sagitta.reporting.single import Single
 from sagitta.reporting.versus import Versus
-from sagitta.run import RUN_FILE, TEST_LOG
+from sagitta.run import REPORT_FILE, RUN_FILE, TEST_LOG, Clock
 from sagitta.terminal import show
 
-REPORT_FILE = "report.html"
 COMPARISON_FILE = "comparison.html"
 _LEAST_SECONDS, _SHARE = 10.0, 0.1
 """What a report may take that nobody asked for: so many seconds, or that share of the run where it is more."""
@@ -99,7 +97,7 @@ def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path 
     if _is_fresh(run):
         return run / REPORT_FILE
     allowed = max(_LEAST_SECONDS, _SHARE * seconds)
-    clock = Clock.of(allowed if limit is None else min(allowed, limit))
+    clock = Clock(allowed if limit is None else min(allowed, limit))
     try:
         return write_report([run], clock=clock, umap=False)
     except KeyboardInterrupt:

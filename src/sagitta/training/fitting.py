@@ -318,8 +318,9 @@ def _train(
 def _trust(trainer: pl.Trainer, data: ImageData, run: Path, checkpoint: Path, unseen: Unseen) -> None:
     """Calibrate the checkpoint that is kept, and note what its model knows; the first process does, for all."""
     if is_first_process():
-        calibrate(run, checkpoint, unseen)
-        remember(run, checkpoint, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
+        classifier = load_classifier(checkpoint)
+        calibrate(run, checkpoint, classifier, unseen)
+        remember(run, checkpoint, classifier, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
     trainer.strategy.barrier()
 
 

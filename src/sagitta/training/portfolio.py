@@ -24,7 +24,7 @@ from typing import Any
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
-from sagitta.run import BEGAN, check_free, read_record, write_record
+from sagitta.run import BEGAN, Clock, check_free, read_record, write_record
 from sagitta.settings import Settings, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.candidates import Judged, Made, make, solve_heads
@@ -33,7 +33,7 @@ from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
 from sagitta.training.halving import TRIAL, Short, tune_shortly
 from sagitta.training.headfirst import VALIDATIONS
-from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
+from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
 from sagitta.training.watch import say, say_core
 
 _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained weights, and from scratch

@@ -279,7 +279,7 @@ def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> t
         unseen = out_of_fold(data, best.solved)
     else:
         unseen = Unseen(best.judged, ["val"] * best.judged.predictions.num_rows, "val")
-    judged = calibrate(run, checkpoint, unseen)
+    judged = calibrate(run, checkpoint, best.classifier, unseen)
     return read_record(run)["calibration"]["temperature"], replace(judged, tested=best.judged.tested)
 
 

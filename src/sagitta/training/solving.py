@@ -150,7 +150,7 @@ def features_for(
     if worth_a_look(rows, layer.in_features, classes) and classifier.may_see_stages:
         network = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
     body, _ = split_head(network, name)
-    return body, FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, preprocessing)
+    return body, FeatureStore(name, body, preprocessing)
 
 
 def solve(

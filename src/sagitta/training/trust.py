@@ -13,10 +13,9 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from sagitta.dataset import plural
+from sagitta.dataset import plural, write_table
 from sagitta.evaluation import (
     FEWEST_KNOWN,
     VALIDATION_FILE,
@@ -33,7 +32,6 @@ from sagitta.evaluation import (
     tempered_thresholds,
     write_familiar,
 )
-from sagitta.files import write_atomic
 from sagitta.loading import ImageData
 from sagitta.models import (
     SINGLE_LABEL,
@@ -42,7 +40,6 @@ from sagitta.models import (
     Ints,
     can_fold,
     fold_temperature,
-    load_classifier,
     vectors_of,
 )
 from sagitta.ranks import is_first_process
@@ -112,7 +109,7 @@ def validate_kept(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     return of_val(trainer, classifier, data)
 
 
-def calibrate(run: Path, checkpoint: Path, unseen: Unseen) -> Evaluation:
+def calibrate(run: Path, checkpoint: Path, classifier: Classifier, unseen: Unseen) -> Evaluation:
     """Find the temperature of a checkpoint, fold it in, and keep the rows and figures; says it in a line.
 
     Returns the evaluation of the rows with it.
@@ -120,9 +117,9 @@ def calibrate(run: Path, checkpoint: Path, unseen: Unseen) -> Evaluation:
     Args:
         run: its directory.
         checkpoint: of weights, which is replaced; never one that a training goes on from.
+        classifier: of the same network and thresholds.
         unseen: rows that its model has not learned from.
     """
-    classifier = load_classifier(checkpoint)
     task, names = classifier.task, classifier.class_names
     found = _temperature(classifier, unseen)
     new = tempered_thresholds(classifier.thresholds, found.value) if task.multilabel else None
@@ -143,9 +140,7 @@ def keep_unseen(run: Path, unseen: Unseen, after: Evaluation, found: Tempered) -
     """
     table = after.predictions.select(["path", "label", "predicted", "probabilities"])
     table = table.add_column(1, "split", pa.array(unseen.splits, pa.string()))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    write_atomic(run / VALIDATION_FILE, sink.getvalue().to_pybytes())
+    write_table(run / VALIDATION_FILE, table)
     record = {
         "temperature": found.value,
         "rows": found.rows,
@@ -168,17 +163,19 @@ def _temperature(classifier: Classifier, unseen: Unseen) -> Tempered:
     return find_temperature(classifier.task, probabilities, labels)
 
 
-def remember(run: Path, checkpoint: Path, data: ImageData, epochs: int, *, frozen: bool) -> None:
+def remember(
+    run: Path, checkpoint: Path, classifier: Classifier, data: ImageData, epochs: int, *, frozen: bool
+) -> None:
     """Note what the model of a checkpoint knows, by a sample of images; or say why it cannot be.
 
     Args:
         run: its directory.
         checkpoint: of it.
+        classifier: that it holds; a temperature makes no difference.
         data: set up.
         epochs: that were trained, in proportion to which it may take time.
         frozen: nothing but the head was trained, so the features know no image.
     """
-    classifier = load_classifier(checkpoint)
     shown = epochs * len(data.shards.splits["train"]) // _SHARE
     most = min(BANK, max(_FEW_BANK, shown)), min(KNOWN, max(_FEW_KNOWN, shown // 4))
     bank, known = divided(data, *most, frozen=frozen)
