@@ -126,7 +126,7 @@ def compute(folder: Path, network: str) -> Computed:
     )
     network_module: Any = classifier.eval().network
     body, _head = split_head(see_stages(network_module, network, preprocessing.size, 3), network)
-    store, faster = FeatureStore(f"{network}+stages", body, preprocessing), prepare(body)
+    store, faster = FeatureStore(network, body, preprocessing), prepare(body)
     splits = photos.shards.splits
     began, cpu = time.perf_counter(), time.process_time()
     for split in splits:

@@ -21,7 +21,7 @@ SPLITS = {  # how many images the recipes and the probe learn from, choose by an
     "dogs-vs-cats": "288 / 32 / 160",
 }
 OURS = ("Sagitta", "Sagitta, restart markers", "Sagitta, fast", "Sagitta, thumbnails")
-WELL_KNOWN = ("DALI", "DALI, no antialias", "torchvision", "WebDataset", "HF datasets", "FFCV")
+WELL_KNOWN = ("DALI", "torchvision", "FFCV")
 GENERAL = ("torchvision, thumbnails", "HF datasets, thumbnails", "FFCV, thumbnails")
 
 Results = dict[str, dict[str, Any]]

@@ -22,12 +22,14 @@ MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monos
 NOTES = {
     "checkpoints": "the best, the last",
     "config.yaml": "repeats the run",
+    "familiar.safetensors": "what the model knows",
     "lightning_logs": "every metric",
     "predictions": "these, for each epoch",
     "run.json": "versions, data, result",
     "test_logs.csv": "a line a test",
     "tests": "each class and image",
     "training_images.parquet": "known again in a test",
+    "validation.parquet": "calibrated on these",
 }
 
 

@@ -41,6 +41,15 @@ def sagitta_process() -> Command:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of this process leave no page, but in tests of pages: all others would be a third slower."""
+    if request.node.get_closest_marker("page") is None:
+        import sagitta.reporting
+
+        monkeypatch.setitem(vars(sagitta.reporting), "leave_report", lambda *_: None)
+
+
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with an own cache and ``weights.pth``, a resnet20 of five other classes."""

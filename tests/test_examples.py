@@ -46,7 +46,7 @@ def test_dogs_vs_cats(data_dir: Path, tmp_path: Path) -> None:
             (tmp_path / "data" / split).mkdir(parents=True, exist_ok=True)
             for path in files:
                 shutil.copy(path, tmp_path / "data" / split)
-    run_example("dogs_vs_cats.py", "data", "--epochs", 1, cwd=tmp_path)
+    run_example("dogs_vs_cats.py", "data", "--model", "resnet18", "--epochs", 1, cwd=tmp_path)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert "last.ckpt" in names and any(
         re.fullmatch(r"image-classifier-epoch=00-val_loss=\d+\.\d\d\.ckpt", name) for name in names
@@ -80,12 +80,15 @@ def test_own_transforms(tmp_path: Path) -> None:
 def test_butterflies(data_dir: Path, tmp_path: Path) -> None:
     for name in ("Danaus_plexippus", "Vanessa_cardui", "Pieris_rapae"):
         link_some(data_dir / "butterflies" / name, tmp_path / "butterflies" / name, 14)
-    output = run_example("butterflies.py", "butterflies", "--scratch", "--epochs", 1, cwd=tmp_path)
+    output = run_example(
+        "butterflies.py", "butterflies", "--model", "resnet18", "--scratch", "--epochs", 1, cwd=tmp_path
+    )
     assert "test_acc" in output
     assert list((tmp_path / "lightning_logs" / "version_0" / "checkpoints").glob("*.ckpt"))
 
 
-def test_mnist_reaches_98_5_percent_in_three_epochs(data_dir: Path, tmp_path: Path) -> None:
-    output = run_example("mnist.py", data_dir / "mnist", "--epochs", 3, cwd=tmp_path)
+@pytest.mark.parametrize(("epochs", "least"), [(1, 0.96), pytest.param(3, 0.985, marks=pytest.mark.slow)])
+def test_mnist_reaches_what_its_epochs_promise(data_dir: Path, tmp_path: Path, epochs: int, least: float) -> None:
+    output = run_example("mnist.py", data_dir / "mnist", "--epochs", epochs, cwd=tmp_path)
     accuracy = float(re.findall(r"val_acc\D+(0\.\d+)", output)[-1])
-    assert accuracy >= 0.985
+    assert accuracy >= least

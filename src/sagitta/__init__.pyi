@@ -20,11 +20,15 @@ from .sources import open_source as open_source
 from .training import PredictionImages as PredictionImages
 from .verbs import Run as Run
 from .verbs import convert as convert
+from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble
 from .verbs import evaluate as evaluate
+from .verbs import explain as explain
+from .verbs import figures as figures
 from .verbs import fit as fit
 from .verbs import predict as predict
 from .verbs import probe as probe
+from .verbs import report as report
 from .verbs import verify as verify
 
 __version__: str

@@ -6,10 +6,14 @@
     RUN/run.json               versions, hardware, seed, dataset, command, result
     RUN/checkpoints/           image-classifier-epoch=05-val_loss=0.08.ckpt: the best weights; last.ckpt: to resume from
     RUN/lightning_logs/        version_N/metrics.csv
+    RUN/pace.csv               a line an epoch: seconds, learning rate, images a second, share of waiting for data
     RUN/predictions/           epoch=05.png
     RUN/training_images.parquet  digests of the images that it was trained on, and of those that chose its checkpoint
+    RUN/validation.parquet     what the kept weights say of rows that they have not learned from, calibrated
+    RUN/familiar.safetensors   features of training images, by which others are found unfamiliar
     RUN/test_logs.csv          one line for each test
     RUN/tests/001-NAME/        what each test found out, see sagitta.evaluation.testlog
+    RUN/report.html            all of it as one page, see sagitta.reporting
 
 A run of `--folds`, or of `sagitta ensemble`, has members in place of a checkpoint; their probabilities are averaged::
 
@@ -21,12 +25,15 @@ import csv
 import difflib
 import itertools
 import json
+import math
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,9 +53,12 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
+PACE_FILE = "pace.csv"
+REPORT_FILE = "report.html"
 TESTS = "tests"
 MEMBERS = "members"
 OUT_OF_FOLD = "out_of_fold"
+_OF_THE_END = ("best_checkpoint", "epochs", "result", "calibration", "mixture")  # in run.json
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
@@ -57,6 +67,29 @@ BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 _LOCK = ".lock"
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A time that is given.
+
+    Attributes:
+        seconds: how long it is; without an end by default.
+        began: by :func:`time.monotonic`; now by default.
+    """
+
+    seconds: float = math.inf
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends(self) -> float:
+        """When it is over, likewise."""
+        return self.began + self.seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; below 0 where it is over."""
+        return self.ends - time.monotonic()
 
 
 def new_run_directory(out: Path | None, source: str) -> Path:
@@ -263,6 +296,18 @@ def write_record(run: Path, **fields: Any) -> None:
 
 
 @rank_zero_only
+@rank_zero_only
+def forget_end(run: Path) -> None:
+    """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
+
+    What is killed before its next end would else count as finished, with the figures of other weights.
+    """
+    record = read_record(run)
+    kept = {name: value for name, value in record.items() if name not in _OF_THE_END}
+    if kept != record:
+        write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

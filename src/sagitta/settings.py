@@ -7,6 +7,7 @@ names, which command line and Python share. Torch and Lightning are imported whe
 
 import copy
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -187,15 +188,14 @@ class Settings:
         given = _flat(values)
         if given.get("time") is not None:
             seconds_of(str(given["time"]))
-        parser = _parser()
         try:
-            config = parser.parse_object(_nested(given))
+            config = _parsed(given)
             for key, value in given.items():
                 if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
                     config[key] = value  # `null` and `~` are names like any other
             _check_limits(config)
             check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
-            parser.instantiate(config)
+            _parser().instantiate(config.clone())
         except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _explained(str(error), given) from None
         if not config.source:
@@ -204,7 +204,9 @@ class Settings:
             raise ConfigError(
                 f"DATA of type {type(config.source).__name__}: give a path or a name; see sagitta fit --help"
             )
-        return cls(**{name: _plain(value) for name, value in vars(config).items()})
+        settings = cls(**{name: _plain(value) for name, value in vars(config).items()})
+        _remember(settings.values(), config)
+        return settings
 
     @classmethod
     def read(cls, path: Path, changes: Values | None = None) -> "Settings":
@@ -235,9 +237,8 @@ class Settings:
         """
         from yaml import YAMLError
 
-        parser = _parser()
         try:
-            return str(parser.dump(parser.parse_object(_nested(self.values()))))
+            return str(_parser().dump(_parsed(self.values())))
         except (ValueError, YAMLError) as error:
             raise ConfigError(f"config.yaml cannot hold these settings: {' '.join(str(error).split())}") from None
 
@@ -266,8 +267,7 @@ class Settings:
         return dict(vars(self._instances().trainer))
 
     def _instances(self) -> "Namespace":
-        parser = _parser()
-        instances: Namespace = parser.instantiate(parser.parse_object(_nested(self.values())))
+        instances: Namespace = _parser().instantiate(_parsed(self.values()))
         return instances
 
     def recipe(self, dataset: "ShardSet") -> "Recipe":
@@ -465,6 +465,40 @@ def _parser() -> "ArgumentParser":
             help=f"so many batches of {split}, or such a share: 1 is one batch, 1.0 all of them",
         )
     return parser
+
+
+_MOST_REMEMBERED = 32
+_remembered: "dict[str, Namespace]" = {}
+"""What was parsed of values, as JSON: the same settings are asked for a dozen times a run, 0.05 s each."""
+
+
+def _parsed(values: Values) -> "Namespace":
+    """Return the parser's namespace of values by dotted names, the caller's own.
+
+    Raises:
+        ArgumentError: a name is unknown, or a value is not of its kind.
+    """
+    key = _as_json(values)
+    if key is not None and (known := _remembered.get(key)) is not None:
+        config: Namespace = known.clone()
+    else:
+        config = _parser().parse_object(_nested(values))
+    return config
+
+
+def _remember(values: Values, config: "Namespace") -> None:
+    if (key := _as_json(values)) is not None:
+        _remembered[key] = config.clone()
+        while len(_remembered) > _MOST_REMEMBERED:
+            del _remembered[next(iter(_remembered))]
+
+
+def _as_json(values: Values) -> str | None:
+    """Return values as text; None where one is an object, which has a state."""
+    try:
+        return json.dumps(values, sort_keys=True)
+    except TypeError:
+        return None
 
 
 @cache

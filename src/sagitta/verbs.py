@@ -1,4 +1,4 @@
-"""What Sagitta does, one function a command: convert, verify, fit, probe, ensemble, evaluate, predict.
+"""What Sagitta does, one function a command, and a run that was opened.
 
 Nothing here ends the process or prints a result: an error is a :class:`sagitta.SagittaError`, and what is returned
 shows itself in a notebook. While something long runs, a few lines say how far it is.
@@ -14,19 +14,23 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
-from sagitta.settings import Settings, Values, keys_of, settings_of
+from sagitta.settings import Settings, Values, keys_of, seconds_of, settings_of
 from sagitta.terminal import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.dataset import ShardSet, Verified
-    from sagitta.evaluation import Evaluation
+    from sagitta.diagnosis import Findings
+    from sagitta.evaluation import Evaluation, Explanations
     from sagitta.models import Classifier
+    from sagitta.training import Fitted
 
 PathLike = str | Path
 Numbers = str | int | Sequence[float] | None
 """``LOW,HIGH``, ``auto`` or ``3,2,1`` as on the command line, or the numbers."""
+_LEAST = 2.0
+"""Seconds that a report has at least, whatever time was given."""
 
 
 def convert(
@@ -52,6 +56,8 @@ def convert(
     on_bad: Literal["quarantine", "fail"] | None = None,
     min_images: int | None = None,
     allow_group_overlap: bool = False,
+    drop_duplicates: bool = False,
+    fix: PathLike | None = None,
 ) -> "ShardSet":
     """Turn images into a dataset of standard Parquet that every tool opens; returns it, open.
 
@@ -79,6 +85,9 @@ def convert(
             are refused.
         min_images: leave out classes with fewer readable images.
         allow_group_overlap: take given splits though a group has rows in several of them.
+        drop_duplicates: leave out all but one of the images of equal pixels; of several splits, those of test stay,
+            then those of val.
+        fix: reviewed findings of :func:`doctor`: rows of action ``drop`` and ``relabel`` are done.
 
     Raises:
         SagittaError: the source cannot be read or split, or ``out`` exists.
@@ -98,7 +107,8 @@ def convert(
     options = ConvertOptions(
         val=val, test=test, seed=seed, resize=resize, quality=quality, range=_text(range), bands=_text(bands),
         restart_markers=restart_markers,
-        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap, **size,
+        workers=workers, on_bad=on_bad, min_images=min_images, allow_group_overlap=allow_group_overlap,
+        drop_duplicates=drop_duplicates, fix=None if fix is None else str(_path(fix)), **size,
     )  # fmt: skip
     opened = open_source(str(source), columns, cache=user_cache())
     show(opened.describe())
@@ -123,6 +133,112 @@ def verify(dataset: PathLike) -> "Verified":
     if found.damage:
         raise DatasetError(str(found))
     return found
+
+
+def doctor(
+    source: PathLike,
+    *,
+    model: str | None = None,
+    pretrained: bool = False,
+    weights: PathLike | None = None,
+    run: "PathLike | Run | None" = None,
+    image_size: int | None = None,
+    out: PathLike | None = None,
+    sheet: PathLike | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    group: str | None = None,
+    range: Numbers = None,
+    bands: Numbers = None,
+    allow_group_overlap: bool | None = None,
+    min_images: int | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+) -> "Findings":
+    """Look for what is wrong with a dataset: leaks, copies, odd images, cues, label errors; returns it, worst first.
+
+    Args:
+        source: a converted dataset, or anything that :func:`convert` takes, converted once into a cache.
+        model: network of timm or torchvision, by whose features label errors are looked for.
+        pretrained: with the weights that timm or torchvision publishes.
+        weights: with those of a file, a checkpoint or a run.
+        run: with the network and the weights of a run, in place of the last three.
+        image_size: pixels a side of its input, by default that of the weights.
+        out: file for the findings, ``.csv`` or ``.parquet``.
+        sheet: PNG to write, of the worst of each kind.
+        val: as for :func:`fit`, and so the next ten.
+        test: see there.
+        group: see there.
+        range: see there.
+        bands: see there.
+        allow_group_overlap: see there.
+        min_images: see there.
+        layout: see there.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+
+    Raises:
+        SagittaError: the source cannot be read, or the network does not fit.
+    """
+    from sagitta.diagnosis import check_name, examine, findings_sheet
+    from sagitta.evaluation import quiet
+    from sagitta.files import check_place
+
+    for place in (out, sheet):
+        if place is not None:
+            check_place(_path(place))
+    if out is not None:
+        check_name(_path(out))
+    candidate = _looked_through(model, _plain(weights), _plain(run), pretrained=pretrained)
+    options = {
+        "val": val,
+        "test": test,
+        "group": group,
+        "range": _text(range),
+        "bands": _text(bands),
+        "allow_group_overlap": allow_group_overlap,
+        "min_images": min_images,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    with quiet():
+        data = settings_of(source, options).image_data(verbose=True)
+        data.prepare_data()
+        data.setup()
+        findings = examine(data, candidate, image_size=image_size, verbose=True)
+    if out is not None:
+        findings.write(_path(out))
+    if sheet is not None:
+        findings_sheet(findings, data.shards, _path(sheet))
+    return findings
+
+
+def _looked_through(model: str | None, weights: str | None, run: str | None, *, pretrained: bool) -> Any:
+    """Return the network by whose features label errors are looked for, or None where none is named."""
+    from sagitta.models import open_weights
+    from sagitta.training import Candidate
+
+    if run is not None:
+        if model is not None or weights is not None or pretrained:
+            raise ConfigError("--run names network and weights; leave --model, --weights and --pretrained out")
+        return Candidate(open_weights(run).model(), run)
+    if weights is not None:
+        if pretrained:
+            raise ConfigError("pretrained and weights: give one of the two")
+        return Candidate(open_weights(weights).model() if model is None else model, weights)
+    if model is None and pretrained:
+        raise ConfigError("--pretrained: of which network? Give its name with --model")
+    if model is not None and not pretrained:
+        raise ConfigError(f"--model {model}: of which weights? Give --weights FILE, or --pretrained")
+    return None if model is None else Candidate(model)
 
 
 def fit(
@@ -215,6 +331,7 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
+    from sagitta.diagnosis import Glance
     from sagitta.training import fit as fit_settings
     from sagitta.training import fit_folds, fit_in_time, resumable, with_data
 
@@ -263,10 +380,22 @@ def fit(
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
-        fitted = fit_in_time(chosen, began, None if out is None else _path(out))
-        return Run(fitted.run, test=fitted.evaluation)
+        fitted = fit_in_time(chosen, began, None if out is None else _path(out), look=Glance())
+        return _reported(fitted, began, seconds_of(str(chosen.time)))
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
-    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run)
+    glance = Glance()
+    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else _path(out), run, look=glance)
+    glance.judge(fitted.run)
+    return _reported(fitted, began)
+
+
+def _reported(fitted: "Fitted", began: float, seconds: float | None = None) -> "Run":
+    """Return a finished fit as a run with its report; one that was given a time takes no more than is left of it."""
+    taken = monotonic() - began
+    if fitted.result:  # a fast_dev_run leaves nothing to look at
+        from sagitta.reporting import leave_report
+
+        leave_report(fitted.run, taken, None if seconds is None else max(_LEAST, seconds - taken))
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -320,6 +449,9 @@ def probe(
     Raises:
         SagittaError: something does not fit together; nothing is left behind then.
     """
+    began = monotonic()
+    from sagitta.diagnosis import Glance
+    from sagitta.reporting import leave_report
     from sagitta.training import probe_run
 
     options = {
@@ -342,9 +474,10 @@ def probe(
     images = settings_of(source, {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    path = probe_run(
-        settings, candidates, None if out is None else _path(out), batch_size=images, refit=refit, embed=embed
-    )
+    glance, place = Glance(), None if out is None else _path(out)
+    path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
+    glance.judge(path)
+    leave_report(path, monotonic() - began)
     return Run(path)
 
 
@@ -379,11 +512,14 @@ def ensemble(runs: "Sequence[PathLike | Run]", *, out: PathLike | None = None) -
     Raises:
         SagittaError: the runs do not fit together; nothing is left behind then.
     """
+    began = monotonic()
+    from sagitta.reporting import leave_report
     from sagitta.training import ensemble as make_ensemble
 
     if isinstance(runs, str | os.PathLike):
         raise ConfigError("an ensemble needs at least two runs: give a list of them")
     made = make_ensemble([_path(run) for run in runs], None if out is None else _path(out))
+    leave_report(made.run, monotonic() - began)
     return Run(made.run, test=made.evaluation)
 
 
@@ -404,8 +540,8 @@ def evaluate(
     """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
 
     Other data than the run's is never divided: every image of it counts, or every one of the split that is chosen.
-    Each test is recorded in the run's directory, but for one of ``val``. What is returned says in
-    ``tested`` what was evaluated, and how many of the images the model was trained on.
+    Each test is recorded in the run's directory, whose report is written anew; but for one of ``val``. What is returned
+    says in ``tested`` what was evaluated, and how many of the images the model was trained on.
 
     Args:
         run: run directory or checkpoint file.
@@ -423,7 +559,9 @@ def evaluate(
     Raises:
         SagittaError: there is no such run, the data cannot be read, or has classes that the model does not know.
     """
+    began = monotonic()
     from sagitta.evaluation import evaluate as evaluate_run
+    from sagitta.reporting import leave_report
 
     options = {
         "batch_size": batch_size,
@@ -435,7 +573,10 @@ def evaluate(
     }
     where, purpose = None if source is None else str(source), "val" if split == "val" else "test"
     how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
-    return evaluate_run(_path(run), where, split, keys_of(options), **how)
+    evaluation = evaluate_run(_path(run), where, split, keys_of(options), **how)
+    if evaluation.folder is not None:
+        leave_report(evaluation.folder.parents[1], monotonic() - began)
+    return evaluation
 
 
 def predict(
@@ -443,52 +584,139 @@ def predict(
     paths: PathLike | Sequence[PathLike],
     *,
     top_k: int = 5,
+    every: bool = False,
+    embed: bool = False,
+    columns: str | None = None,
+    split: str | None = None,
     batch_size: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
     flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
 ) -> Any:
-    """Classify image files; returns one row a file with class, probability and the runners-up.
+    """Classify images; returns one row an image with class, probability and the runners-up.
 
     A pandas DataFrame where pandas is installed, else an Arrow table; the columns are those of
     :func:`sagitta.evaluation.predict`.
 
     Args:
         run: run directory or checkpoint file.
-        paths: image files, or folders of them.
+        paths: image files, folders of them, patterns such as ``photos/**/*.jpg``, tars and zips, or datasets.
         top_k: how many classes a row.
+        every: a column ``p:CLASS`` for the probability of every class.
+        embed: a column ``features``: what the network's last layer is given.
+        columns: a template in place of the usual columns, such as ``id,label``.
+        split: of datasets, all by default.
         batch_size: images at a time, by default what is fast on the device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: as Lightning names it; by default that of the training, and on a CPU float32.
         flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        coverage: share of images whose class is in ``set``, such as 0.9.
 
     Raises:
-        SagittaError: there is no such run or file, or no image is readable.
+        SagittaError: there is no such run or file, no image is readable, or what is asked for cannot be promised.
     """
-    table = predict_table(run, paths, top_k=top_k, batch_size=batch_size, flip=flip)
+    how: dict[str, Any] = {
+        "top_k": top_k, "every": every, "embed": embed, "columns": columns, "split": split, "batch_size": batch_size,
+        "device": device, "precision": precision, "flip": flip, "accuracy": accuracy, "coverage": coverage,
+    }  # fmt: skip
+    table = predict_table(run, paths, **how)
     return table.to_pandas() if find_spec("pandas") else table
 
 
+def explain(
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+) -> "Explanations":
+    """Show what speaks for a class in images, and the training images that are most like them; in a notebook, pictures.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: as for :func:`predict`.
+        class_name: by default the most probable one, and of several labels each that is given.
+        nearest: how many training images of each; 0 looks for none.
+
+    Raises:
+        SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
+    """
+    from sagitta.evaluation import explain as explain_images
+
+    found, notes = explain_images(_path(run), _listed(paths), class_name=class_name, nearest=nearest)
+    for note in notes:
+        show(note)
+    return found
+
+
 def predict_table(
-    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, top_k: int, batch_size: int | None, flip: bool
+    run: "PathLike | Run", paths: PathLike | Sequence[PathLike], *, split: str | None = None, **asked: Any
 ) -> "pa.Table":
     """Do what :func:`predict` does, as an Arrow table.
 
     Raises:
         SagittaError: as :func:`predict`.
     """
-    from sagitta.evaluation import predict as predict_files
+    from sagitta.evaluation import Asked
+    from sagitta.evaluation import predict as predict_images
 
-    return predict_files(_path(run), _listed(paths), top_k=top_k, batch_size=batch_size, flip=flip)
+    return predict_images(_path(run), _listed(paths), Asked(**asked), split=split)
 
 
-def _listed(paths: Any) -> list[Path]:
-    """Return one path or several as a list.
+def _listed(paths: Any) -> list[str | Path]:
+    """Return one path or several as a list, as they were given: a text may be a pattern.
 
     Raises:
         ConfigError: something else was given, such as an open image.
     """
     try:
-        return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        return [path if isinstance(path, str) else Path(path) for path in given]
     except TypeError:
         kind = type(paths).__name__
         raise ConfigError(f"paths of type {kind}: give a file, a folder, or a list of files and folders") from None
+
+
+def report(
+    runs: "PathLike | Run | Sequence[PathLike | Run]", *, out: PathLike | None = None, images: bool = True
+) -> Path:
+    """Write one HTML page about a run, or about several side by side; returns the file, which loads nothing.
+
+    Several runs are compared on the images that they were tested on: scores with intervals, paired tests, and where
+    they disagree. A part that has nothing to show says why in one line.
+
+    Args:
+        runs: a run, or several.
+        out: the file; by default ``report.html`` in the run, and of several ``comparison.html`` beside the first.
+        images: show pictures of the data; without them the page can be shared where the data cannot.
+
+    Raises:
+        ConfigError: there is no such run, one is named twice, or ``out`` is a file that is no report.
+    """
+    from sagitta.reporting import write_report
+
+    return write_report(_runs(runs), None if out is None else _path(out), images)
+
+
+def figures(runs: "PathLike | Run | Sequence[PathLike | Run]", folder: PathLike, *, images: bool = True) -> list[Path]:
+    """Write each figure of a report as SVG and PNG, and the table in Markdown and LaTeX; returns the files.
+
+    PNG needs ``resvg-py``: ``pip install 'sagitta[report]'``; without it there are the SVG alone.
+
+    Args:
+        runs: a run, or several, whose figures lie in a folder each.
+        folder: is made if need be.
+        images: write a picture of the worst mistakes, too.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    from sagitta.reporting import write_figures
+
+    return write_figures(_runs(runs), _path(folder), images=images)
+
+
+def _runs(runs: Any) -> list[Path]:
+    return [_path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
 
 
 @dataclass(frozen=True)
@@ -558,9 +786,30 @@ class Run:
 
         return one_classifier(self.path)
 
-    def predict(self, paths: PathLike | Sequence[PathLike], *, top_k: int = 5, batch_size: int | None = None) -> Any:
-        """Classify image files, see :func:`sagitta.predict`."""
-        return predict(self, paths, top_k=top_k, batch_size=batch_size)
+    def predict(self, paths: PathLike | Sequence[PathLike], **how: Any) -> Any:
+        """Classify images, see :func:`sagitta.predict`."""
+        return predict(self, paths, **how)
+
+    def explain(
+        self, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+    ) -> "Explanations":
+        """Show what speaks for a class in images, see :func:`sagitta.explain`."""
+        return explain(self, paths, class_name=class_name, nearest=nearest)
+
+    @property
+    def report_file(self) -> Path | None:
+        """The page about the run, if it is there."""
+        from sagitta.run import REPORT_FILE
+
+        return path if (path := self.path / REPORT_FILE).is_file() else None
+
+    def report(self, *, out: PathLike | None = None, images: bool = True) -> Path:
+        """Write the page about the run, see :func:`sagitta.report`."""
+        return report(self, out=out, images=images)
+
+    def figures(self, folder: PathLike, *, images: bool = True) -> list[Path]:
+        """Write the figures of the report, see :func:`sagitta.figures`."""
+        return figures(self, folder, images=images)
 
     def evaluate(
         self, source: PathLike | None = None, *, split: Literal["train", "val", "test"] | None = None

@@ -12,7 +12,8 @@ from .test_cli import sagitta
 
 @pytest.mark.parametrize(("number", "what"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended by SIGTERM")])
 def test_an_interrupted_fit_says_how_to_go_on(tmp_path: Path, number: signal.Signals, what: str) -> None:
-    command = [sys.executable, "-m", "sagitta", "fit", "digits", "--epochs", "3000", "--patience", "0", "--out", "run"]
+    options = ("--model", "simple-cnn", "--epochs", "3000", "--patience", "0", "--out", "run")
+    command = [sys.executable, "-m", "sagitta", "fit", "digits", *options]
     environment = {"SAGITTA_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(
         ["env", *(f"{name}={value}" for name, value in environment.items()), *command],

@@ -83,6 +83,7 @@ def test_every_option_takes_or_refuses_every_value(
             shutil.rmtree(work / "out", ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Encountered .nan. values")  # a learning rate of 1e30 ends there
 def test_every_setting_takes_or_refuses_every_value_and_what_is_left_trains(work: Path) -> None:
     keys = dict.fromkeys(re.findall(r"^  --([\w.]+)", full_help(), re.MULTILINE))

@@ -36,11 +36,11 @@ def test_what_conversion_skips_is_skipped_and_what_cannot_be_read_is_counted(wor
         "photos/a.png",
         "photos/b.jpg",
     ]
-    assert "1 of 2 files could not be read" in result.stderr and "skipped 2 files of text" in result.stderr
+    assert "1 of 2 images could not be read" in result.stderr and "skipped 2 files of text" in result.stderr
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_predicted(work: Path) -> None:
-    for place, words in (("none/x.csv", "mkdir -p none"), ("x.txt", ".csv or .parquet"), ("photos", ".csv or")):
+    for place, words in (("none/x.csv", "mkdir -p none"), ("x.txt", ".csv, .parquet or .jsonl"), ("photos", ".csv, ")):
         refused(sagitta("predict", "nowhere", "photos", "-o", place, cwd=work), place, words)
     assert not (work / "none").exists()
     refused(sagitta("predict", "nowhere", "", cwd=work), "one of the paths is empty")

@@ -66,6 +66,7 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child i
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(signal, "SIGKILL"), reason="POSIX only")
 def test_one_works_the_others_wait_and_a_killed_one_blocks_nobody(photo_folder: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "SAGITTA_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}

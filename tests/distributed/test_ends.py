@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Command
+from tests.cli.test_cli import sagitta
 from tests.distributed.processes import SAGITTA, TWO, Begun, begin
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,9 +19,9 @@ SECONDS = 40  # for a machine that has much else to do; alone it takes less than
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ends")
-    sagitta_process("convert", "digits", "data", cwd=folder)
+    assert sagitta("convert", "digits", "data", cwd=folder).returncode == 0
     return folder
 
 
@@ -55,10 +55,12 @@ def ended_by(begun: Begun, whom: Callable[[Begun, int], None], number: int) -> t
     ("whom", "number", "expected", "words"),
     [
         (first, signal.SIGTERM, 143, "ended by SIGTERM; "),
-        (second, signal.SIGTERM, 143, "ended by SIGTERM; "),
-        (both, signal.SIGINT, 130, "interrupted; "),
+        pytest.param(second, signal.SIGTERM, 143, "ended by SIGTERM; ", marks=pytest.mark.slow),
+        pytest.param(both, signal.SIGINT, 130, "interrupted; ", marks=pytest.mark.slow),
         (second, signal.SIGKILL, 2, "process 2 of 2 was ended by SIGKILL; "),
-        (first, signal.SIGKILL, -9, "the first process of this machine has ended; "),
+        pytest.param(
+            first, signal.SIGKILL, -9, "the first process of this machine has ended; ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_processes_end_together(
@@ -73,6 +75,7 @@ def test_two_processes_end_together(
     assert "Traceback" not in begun.text() and (work / out / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("callback", "words", "tracebacks"),
     [("One", "process 2 of 2 has ended with an error (exit code 1); ", 1), ("All", "all have failed", 0)],
@@ -89,6 +92,7 @@ def test_an_error_is_told_once(work: Path, callback: str, words: str, tracebacks
     assert begun.text().count("Traceback") == tracebacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("whom", "number", "words"),
     [

@@ -56,6 +56,9 @@ def compare(run: Path, other: Path) -> None:
     assert paths[0] == paths[1] and len(set(paths[0])) == len(paths[0]) == 179
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
     """A folder with the run ``alone``, of one process."""

@@ -151,6 +151,7 @@ def test_images_without_any_label_are_tested_and_what_cannot_be_said_is_named(wo
     assert "warning: " in printed and "trained on" in printed and "nan" not in printed
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_every_row_once(work: Path, sagitta_process: Command) -> None:
     done(work, "test", "run")
     alone = csv_rows(work / "run" / "test_logs.csv")[-1]

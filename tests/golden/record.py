@@ -339,11 +339,16 @@ def digits(work: Path, *, seed: int = 0) -> dict[str, Any]:
     machine = ("--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
     command("fit", "digits", "--model", "simple-cnn", "--epochs", 2, "--seed", seed, "--out", run, *machine, cwd=work)
     record = json.loads((run / "run.json").read_text())
-    weights = load_classifier(run / record["best_checkpoint"]).state_dict()
+    checkpoint = torch.load(run / record["best_checkpoint"], map_location="cpu", weights_only=True)
+    # 0.1.0 did not calibrate: what is compared is from before.
+    weights = checkpoint["state_dict"] | checkpoint.get("uncalibrated", {}).get("state_dict", {})
+    result = record["result"]
+    before = {name: result.get(f"{name}_uncalibrated", value) for name, value in result.items()}
+    before["test_loss"] = before["test_log_loss"]
     return {
         "fingerprint": record["dataset"]["fingerprint"],
         "epochs": record["epochs"],
-        "metrics": {name: value for name, value in record["result"].items() if name.startswith(("val_", "test_"))},
+        "metrics": {name: value for name, value in before.items() if name.startswith(("val_", "test_"))},
         "weights": _summary(weights),
     }
 

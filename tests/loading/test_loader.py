@@ -290,9 +290,9 @@ def test_an_iterator_that_is_left_when_the_program_ends_says_nothing(photos_data
     program = (
         "import os, sys\n"
         "from sagitta import Loader\n"
-        "from sagitta.loading import FilePixels, Preprocessing\n"
+        "from sagitta.loading import DecodedAhead, EncodedFiles\n"
         f"loader = Loader({str(photos_dataset)!r}, batch_size=4, threads={threads})\n"
-        "files = FilePixels([sys.argv[1]] * 8, loader.preprocessing, 2)\n"
+        "files = DecodedAhead(EncodedFiles([sys.argv[1]] * 8), [loader.preprocessing], 2)\n"
         "os.kept = iter(loader), iter(files)\n"
         "for each in os.kept: next(each)\n"
     )

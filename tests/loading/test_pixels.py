@@ -1,24 +1,20 @@
-"""Thumbnails in memory: windows and mirrors as literals, the same pixels natively and in torch; files decoded ahead."""
+"""Thumbnails in memory: windows and mirrors as literals, the same pixels natively and in torch."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sagitta.conversion import ConvertOptions, convert
 from sagitta.dataset import ShardSet
 from sagitta.errors import DatasetError
-from sagitta.images import Reduction, native
-from sagitta.images.decoding import decode_batch
-from sagitta.loading import pixels
+from sagitta.images import native
 from sagitta.loading.augmentation import Augmentation, Ints
-from sagitta.loading.pixels import CachedPixels, EncodedPixels, FilePixels, Pixels, Reading
+from sagitta.loading.pixels import CachedPixels, EncodedPixels, Pixels, Reading
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.sources import open_source
 
@@ -128,83 +124,6 @@ def test_a_few_rows_are_decoded_alone_and_all_of_them_once(
     lazy.prepare()
     assert torch.equal(lazy.batch(keys, 1), whole.batch(keys, 1))
     assert source.asked == 4 + 40
-
-
-HOW = Preprocessing((24, 24), 0.875, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
-@pytest.fixture
-def files(photo_folder: Path, tmp_path: Path) -> list[str]:
-    """Twenty photos, one turned by EXIF, and among them three files that are no image, half an image, and missing."""
-    paths = sorted(photo_folder.rglob("*.jpg"))[:20]
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(paths[3]).save(paths[3], exif=exif)
-    (tmp_path / "text.jpg").write_text("no image")
-    (tmp_path / "half.jpg").write_bytes(paths[0].read_bytes()[:900])
-    names = [str(path) for path in paths]
-    return [*names[:9], str(tmp_path / "text.jpg"), str(tmp_path / "half.jpg"), *names[9:], str(tmp_path / "gone.jpg")]
-
-
-def test_files_that_cannot_be_read_are_told_and_left_out(files: list[str]) -> None:
-    readable = [path for path in files if "photos" in path]
-    expected = [torch.cat(list(FilePixels([path], HOW, 1))) for path in readable]
-    for size, threads in ((1, 1), (4, 2), (5, 1), (64, 3)):
-        reader = FilePixels(files, HOW, size, threads)
-        batches = list(reader)
-        assert torch.equal(torch.cat(batches), torch.cat(expected))
-        assert all(batch.dtype == torch.float32 and 0 < len(batch) <= size for batch in batches)
-        assert sorted(reader.errors) == sorted(set(files) - set(readable))
-    assert {Path(path).name: reason.split("(")[0] for path, reason in reader.errors.items()} == {
-        "text.jpg": "not an image but text",
-        "half.jpg": "image file is truncated ",
-        "gone.jpg": "[Errno 2] No such file or directory: " + repr(files[-1]),
-    }
-
-
-def test_a_batch_of_files_is_one_call_and_few_are_decoded_ahead(
-    files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-
-    def counting(images: list[bytes], *arguments: Any, **settings: Any) -> None:
-        calls.append(len(images))
-        decode_batch(images, *arguments, **settings)
-
-    monkeypatch.setattr(pixels, "decode_batch", counting)
-    batches = iter(FilePixels([path for path in files if "photos" in path] * 10, HOW, 4))
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert 1 < len(calls) <= 3 and set(calls) == {4}
-
-
-def test_files_become_what_a_conversion_made_of_them(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for index in range(12):
-        path = tmp_path / "xray" / "ab"[index % 2] / f"{index:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(200, 3000, (30, 26), np.uint16)).save(path)
-    options = ConvertOptions(purpose="test", range="auto")
-    info = convert(open_source(str(tmp_path / "xray"), cache=tmp_path), tmp_path / "out", options)
-    asked = Reduction.from_dict(info.reduction or {})
-    how = Preprocessing((24, 24), 1.0, "bilinear", (0.5,), (0.25,), reduction=asked)
-    with ShardSet.open(tmp_path / "out") as shards:
-        stored = EncodedPixels(shards.splits["test"], Reading(how)).batch(np.arange(12), 0)
-        names = [str(tmp_path / "xray" / shards.splits["test"].path(row)) for row in range(12)]
-    reader = FilePixels(names, how, 5)
-    assert torch.equal(torch.cat(list(reader)), how.normalize(stored.contiguous())) and not reader.reduced
-    unasked = FilePixels(names, replace(how, reduction=None), 5)
-    assert torch.cat(list(unasked)).std() < 0.1 < torch.cat(list(reader)).std()
-    assert unasked.reduced == {"16-bit grey to 8 bits": 12}
-
-
-@pytest.mark.parametrize("engine", ["1", "0"])
-def test_a_thin_file_is_read(tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAGITTA_NATIVE", engine)
-    for kind in ("png", "jpg"):
-        Image.fromarray(np.arange(4 * 3000, dtype=np.uint8).reshape(4, 3000)).save(tmp_path / f"thin.{kind}")
-        (batch,) = FilePixels([str(tmp_path / f"thin.{kind}")], replace(HOW, size=(96, 96)), 1)
-        assert batch.shape == (1, 3, 96, 96)
 
 
 def test_a_shard_that_is_cut_off_between_two_batches_is_an_error(photo_folder: Path, tmp_path: Path) -> None:

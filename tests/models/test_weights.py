@@ -20,7 +20,7 @@ from timm.data import ImageNetInfo, create_transform
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
-from sagitta.loading.pixels import FilePixels
+from sagitta.loading import DecodedAhead, EncodedFiles
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.networks import build_network, pretrained_preprocessing
 from sagitta.models.weights import load_weights, open_weights
@@ -224,7 +224,8 @@ def test_mobilenet_equals_timms_own_pipeline_on_real_photos(data_dir: Path) -> N
     config: dict[str, Any] = timm.data.resolve_model_data_config(reference)  # type: ignore[no-untyped-call]
     transform = create_transform(**config)
     with torch.inference_mode():
-        ours = torch.cat([net(batch) for batch in FilePixels(files, preprocessing, 32)])
+        chunks = DecodedAhead(EncodedFiles(files), [preprocessing], 32)
+        ours = torch.cat([net(preprocessing.normalize(chunk.pixels[0])) for chunk in chunks])
         theirs = [reference(transform(Image.open(file).convert("RGB"))[None]) for file in files]
     torch.testing.assert_close(ours, torch.cat(theirs), atol=1e-3, rtol=0)
     assert torch.equal(ours.argmax(dim=1), torch.cat(theirs).argmax(dim=1))

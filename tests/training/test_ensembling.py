@@ -115,7 +115,8 @@ def test_several_labels_have_thresholds_from_unseen_rows(work: Path) -> None:
     decided = mean >= np.array([told["thresholds"][name] for name in names])
     assert found["predicted"].to_pylist() == [[names[label] for label in np.flatnonzero(row)] for row in decided]
     table = sagitta.verbs.predict_table(run, "shapes", top_k=1, batch_size=None, flip=False)
-    assert table.column_names == ["path", "classes", "probabilities", "error"] and table["error"].null_count == 100
+    assert table.column_names == ["path", "classes", "probabilities", "unfamiliar", "error"]
+    assert table["error"].null_count == 100 and table["unfamiliar"].null_count == 0  # of the first member
     with pytest.raises(sagitta.ConfigError, match="gives one label an image, but shapes-20 several labels"):
         sagitta.ensemble(["shapes-20", "a"], out="new")
     with pytest.raises(sagitta.ConfigError, match="read images in 2 different ways"):

@@ -11,10 +11,10 @@ import torch
 
 from sagitta.cli import main
 from sagitta.models.networks import build_network
+from sagitta.run import Clock
 from sagitta.settings import settings_of
 from sagitta.training.candidates import Judged, make, solve_heads
 from sagitta.training.halving import tune_shortly
-from sagitta.training.pace import Clock
 
 
 def clock(seconds: float) -> Clock:

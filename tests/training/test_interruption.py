@@ -11,7 +11,7 @@ import torch
 
 import sagitta
 from sagitta.run import history_table, read_record
-from tests.conftest import Command
+from tests.cli.test_cli import sagitta as command
 from tests.distributed.processes import SAGITTA, TWO, begin
 
 ROOT = Path(__file__).parents[2]
@@ -21,10 +21,10 @@ SLOW = ("--trainer.callbacks+", "tests.distributed.slow.Slow")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, sagitta_process: Command) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset, and a run of it that nobody interrupted."""
     folder = tmp_path_factory.mktemp("interrupted")
-    sagitta_process("convert", "digits", "data", cwd=folder)
+    assert command("convert", "digits", "data", cwd=folder).returncode == 0
     path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     begun = begin((*SAGITTA, *FIT, *SLOW, "--batch-size", 16, "--out", "whole"), folder, folder / "cache", path)
     assert begun.ended(300)[0] == 0, begun.text()
@@ -51,7 +51,7 @@ def last(run: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["validation", "test"])
+@pytest.mark.parametrize("stage", ["validation", pytest.param("test", marks=pytest.mark.slow)])
 def test_what_is_interrupted_goes_on_to_the_same_end(work: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.syspath_prepend(str(ROOT))
@@ -70,6 +70,7 @@ def test_what_is_interrupted_goes_on_to_the_same_end(work: Path, stage: str, mon
     assert [path.name for path in (run / "tests").iterdir()] == ["001-data"]
 
 
+@pytest.mark.slow
 def test_two_processes_end_a_validation_together(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.setenv("SAGITTA_CACHE", str(work / "cache"))

@@ -7,8 +7,8 @@ import pytest
 
 from sagitta.evaluation import quiet, quiet_trainer
 from sagitta.settings import Settings
+from sagitta.training.candidates import make
 from sagitta.training.pace import Deadline, Pace, measure, plan_epochs, seconds_after
-from sagitta.training.portfolio import _make as make
 
 ROWS = {"train": 1000, "val": 100, "test": 200}
 

@@ -317,6 +317,7 @@ def test_a_run_without_its_settings_cannot_be_resumed() -> None:
         resumable(Path("nowhere"))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_as_one_that_was_left_alone() -> None:
     """Real processes and SIGKILL, in the mode that has everything at once; bench/kills.py has the others."""
     script = Path(__file__).parents[2] / "bench" / "kills.py"

@@ -1,5 +1,6 @@
 """Predictions on sample images: a grid a person can read, for any LightningModule."""
 
+import csv
 import io
 import re
 import time
@@ -69,10 +70,14 @@ def test_throughput_names_the_bottleneck(tmp_path: Path, capsys: pytest.CaptureF
             time.sleep(0.05)
             return torch.rand(3, 16, 16), index % 2
 
-    watch = Throughput()
-    trainer = plain_trainer(tmp_path, watch, epochs=1, enable_progress_bar=False)
+    watch = Throughput(tmp_path / "pace.csv")
+    trainer = plain_trainer(tmp_path, watch, epochs=2, enable_progress_bar=False)
     trainer.fit(Classifier("simple-cnn", num_classes=2), DataLoader(Slow(), 2), DataLoader(Slow(), 12))
-    assert watch.images == (12 - 5) * 2
+    assert watch.images == (12 - 5) * 2 + 24
+    first, second = csv.DictReader((tmp_path / "pace.csv").read_text().splitlines())
+    assert (first["epoch"], second["epoch"]) == ("0", "1") and float(first["seconds"]) >= 12 * 2 * 0.05
+    assert float(second["wait_share"]) > 0.5 and 0 < float(second["images_per_second"]) <= 20
+    assert float(second["lr"]) == trainer.optimizers[0].param_groups[0]["lr"]
     assert watch.wait_share > 0.5
     assert "the data is the bottleneck; faster:\n  more workers of the DataLoader" in capsys.readouterr().out
 

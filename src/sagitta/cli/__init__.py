@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib.metadata import version
 
-from sagitta.cli import datasets, runs
+from sagitta.cli import datasets, doctor, report, runs
 from sagitta.cli import fit as fitting
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
@@ -16,23 +16,28 @@ from sagitta.pool import spin_little
 from sagitta.signals import interruption_of, raised
 from sagitta.terminal import WholeWords, show
 
-_COMMANDS: tuple[tuple[str, Callable[[list[str]], None], str], ...] = (
+_COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("convert", datasets.convert, "images to a dataset: Parquet, verified, split, with a quarantine table"),
     ("inspect", datasets.inspect, "what a dataset holds and how it was prepared"),
+    ("doctor", doctor.doctor, "what is wrong with a dataset: leaks, copies, odd images, cues, probable label errors"),
     ("verify", datasets.verify, "every byte of a dataset against its checksums: names what is damaged"),
     ("fit", fitting.fit, "train, validate and test a classifier on anything you have"),
     ("validate", runs.validate, "evaluate a run on validation data"),
     ("test", runs.test, "evaluate a run on test data"),
     ("probe", fitting.probe, "a linear head on a pretrained network's features, in seconds; compares networks"),
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
-    ("predict", runs.predict, "classify image files with a run"),
+    ("predict", runs.predict, "classify images of any number with a run"),
+    ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
+    ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
     "convert": "what is finished is kept, and the same command goes on from there",
+    "doctor": "nothing was written; features that were computed are kept, and the same command begins again",
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",
-    "predict": "nothing was written; the same command begins again",
+    "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
+    "predict": "nothing was kept; the same command begins again, and with -o FILE it goes on where it was",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"
 _UNREAD = 128 + 13  # as a shell reports the signal PIPE
@@ -42,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0; 2 for an error that a person can mend, told in one line; 130 after Ctrl-C, and 143 after
-        SIGTERM, with a line on how to go on; 141 where a pipe's reader ended before the command did, as ``head`` does.
+        The exit code: 0; 1 where ``--strict`` asks for it; 2 for an error that a person can mend, told in one line; 130
+        after Ctrl-C, and 143 after SIGTERM, with a line on how to go on; 141 where a pipe's reader ended before the
+        command did, as ``head`` does.
     """
     _mend_streams()
     spin_little()  # before a command loads torch
@@ -69,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         options, rest = parser.parse_known_args(arguments[:1])
     except argparse.ArgumentError as error:
         return _complain(f"{error.message}; see sagitta --help")
-    command: Callable[[list[str]], None] | None = getattr(options, "run", None)
+    command: Callable[[list[str]], int | None] | None = getattr(options, "run", None)
     if command is None:
         if rest:
             return _complain(f"{rest[0]}: no such option; see sagitta --help")
@@ -79,7 +85,7 @@ def _run(arguments: list[str]) -> int:
         return _complain(f"{bad!a}: the name is not valid UTF-8; rename it")
     try:
         with raised():
-            command(rest + arguments[1:])
+            code = command(rest + arguments[1:])
     except SagittaError as error:
         return _complain(str(error))
     except BrokenPipeError:
@@ -96,7 +102,7 @@ def _run(arguments: list[str]) -> int:
         after = _NOTHING_LEFT if resumed else _AFTER_INTERRUPTION.get(arguments[0], _NOTHING_LEFT)
         after = str(error) or after
         return _complain(f"{interruption.what}; {after}", code=interruption.code)
-    return 0
+    return code or 0
 
 
 def _is_utf8(word: str) -> bool:

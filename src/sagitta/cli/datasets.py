@@ -36,11 +36,19 @@ def convert(argv: list[str]) -> None:
         choices=("quarantine", "fail"),
         help="unreadable images and files that a table names but are missing (missing: fail, unreadable: quarantine)",
     )
+    parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="leave out all but one of the images of equal pixels; of several splits, those of test stay, then of val",
+    )
+    parser.add_argument(
+        "--fix", metavar="FINDINGS", help="act on reviewed findings of sagitta doctor: rows of action drop and relabel"
+    )
     a, _ = parser.parse(argv)
     if not a.restart_markers:  # which are refused without it
         _say_core()
     shares = {name: share(f"--{name}", getattr(a, name)) for name in ("val", "test")}
-    own = ("seed", "resize", "quality", "restart_markers", "shard_size", "workers", "on_bad")
+    own = ("seed", "resize", "quality", "restart_markers", "shard_size", "workers", "on_bad", "drop_duplicates", "fix")
     options = {name: getattr(a, name) for name in (*names, *own)} | shares
     options["min_images"] = None if a.min_images is None else count("--min-images", a.min_images)
     options["allow_group_overlap"] = bool(a.allow_group_overlap)

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
+from sagitta.cli.preloading import preload
+from sagitta.cli.report import show_report
 from sagitta.terminal import show
 
 
@@ -47,6 +49,7 @@ def fit(argv: list[str]) -> None:
     )
     show(f"{run.text()}\n\nEverything is in {run.path}, {best}")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
+    show_report(run.report_file)
 
 
 def probe(argv: list[str]) -> None:
@@ -80,6 +83,7 @@ def probe(argv: list[str]) -> None:
     show(
         f"{run.text()}\nEverything is in {run.path}: {name} with its new head\nNext: sagitta predict {run.path} PHOTOS…"
     )
+    show_report(run.report_file)
 
 
 def ensemble(argv: list[str]) -> None:
@@ -100,11 +104,13 @@ def ensemble(argv: list[str]) -> None:
     run = run_ensemble(a.runs, out=a.out)
     show(f"{run.text()}\n\nEverything is in {run.path}, with copies of the checkpoints")
     show(f"Next: sagitta predict {run.path} PHOTOS…   or   sagitta test {run.path} OTHER_DATA")
+    show_report(run.report_file)
 
 
 def _remember(name: str, argv: list[str]) -> None:
     """Put the command into the record of the run; what the import brings is not needed for help."""
     began = time.monotonic()
+    preload()
     from sagitta.run import BEGAN, COMMAND
 
     BEGAN.set(began)

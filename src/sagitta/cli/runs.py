@@ -1,12 +1,23 @@
-"""`sagitta validate`, `test` and `predict`: what is done with a run."""
+"""`sagitta validate`, `test`, `predict` and `explain`: what is done with a run."""
 
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
+from sagitta.cli.preloading import preload
+from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
+from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
+
+_PATHS_HELP = """image files, folders, 'patterns/**/*.jpg', tars and zips, datasets of any kind; - reads a path a line
+from standard input"""
+_COLUMNS_HELP = """in place of the usual ones, as for a submission: of path, file, id (file without its extension),
+label, number, probability, p:CLASS, all (every class, under its name), features, error; image_id=id renames"""
+_SORT_HELP = """put each image into DIR/CLASS, too: a second name of the same file, or a copy where the disk has no such
+thing; replaces nothing"""
 
 
 def validate(argv: list[str]) -> None:
@@ -20,7 +31,7 @@ def test(argv: list[str]) -> None:
 
 
 def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> None:
-    from sagitta.verbs import evaluate
+    from sagitta.verbs import Run, evaluate
 
     parser = Command(
         name,
@@ -39,48 +50,102 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
+    preload()
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.ranks import is_first_process
 
     if is_first_process():
         show(evaluation.text())
+        if evaluation.folder is not None:
+            show_report(Run(evaluation.folder.parents[1]).report_file)
 
 
-def predict(argv: list[str]) -> None:
-    """Classify image files."""
-    from sagitta.dataset import plural
-    from sagitta.evaluation import check_output, list_files, reduced, write_predictions
-    from sagitta.verbs import predict_table
+def predict(argv: list[str]) -> int:
+    """Classify images; returns 1 where ``--strict`` is asked for and an image could not be read."""
+    from sagitta.evaluation import Asked, check_output, partial_of, predict_into
 
     parser = Command(
         "predict",
         "RUN PATH… [--OPTION VALUE …]",
-        "Classify image files; one row a file with class, probability and the runners-up.",
+        "Classify images of any number; one row an image with class, probability and the runners-up. What cannot be "
+        "read is a row with the reason. What is interrupted goes on by the same command, where -o names a file.",
     )
     parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, or folders of them")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help=".csv or .parquet; without it, CSV on the terminal"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=".csv, .parquet or .jsonl; without it, CSV on the terminal, and nothing is kept of what is interrupted",
     )
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
+    parser.add_argument("--all", dest="every", action="store_true", help="a column p:CLASS for every class")
+    parser.add_argument("--columns", metavar="A,B", help=_COLUMNS_HELP)
+    parser.add_argument("--embed", action="store_true", help="a column of features: what the network's head is given")
+    parser.add_argument("--sort-into", type=Path, metavar="DIR", help=_SORT_HELP)
+    parser.add_argument("--copy", action="store_true", help="with --sort-into: copies, which share nothing")
+    parser.add_argument("--split", metavar="NAME", help="of datasets, and of what one can be made of (all rows)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where an image could not be read")
     parser.add_argument("--batch-size", type=whole, metavar="N", help="images at a time (what is fast on the device)")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, or such as cuda:1 (auto)")
+    parser.add_argument(
+        "--precision", metavar="P", help="as of fit, such as bf16-mixed (that of the training; on a CPU 32-true)"
+    )
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
+    parser.add_argument("--accuracy", metavar="A", type=float, help="abstain where answers are less often right: 0.99")
+    parser.add_argument("--coverage", metavar="C", type=float, help="sets that hold the class in this share: 0.9")
     a, _ = parser.parse(argv)
     if a.output is not None:
         check_output(a.output)
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
-    listed = list_files([Path(path) for path in a.paths])
-    table = predict_table(a.run, listed.files, top_k=a.top_k, batch_size=a.batch_size, flip=a.tta == "flip")
-    write_predictions(table, a.output)
-    for words, count in reduced(table).items():
-        show(f"sagitta: reduced: {words}, in {plural(count, 'file')}", sys.stderr)
-    unreadable = table.num_rows - table["error"].null_count
-    told = (
-        [f"{unreadable} of {table.num_rows} files could not be read; the column error says why"] if unreadable else []
+    names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision", "accuracy", "coverage")
+    asked = Asked(**{name: getattr(a, name) for name in names}, flip=a.tta == "flip")
+    if a.copy and a.sort_into is None:
+        raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")
+    where: dict[str, Any] = {"split": a.split, "sort_into": a.sort_into, "copy": a.copy}
+    preload()
+    try:
+        found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
+    except KeyboardInterrupt as error:
+        if a.output is None or not partial_of(a.output).exists():
+            raise
+        after = f"what is predicted is kept in {partial_of(a.output)}, and the same command goes on from there"
+        raise Interrupted(after, interruption_of(error).number) from None
+    for line in found.lines():
+        show(f"sagitta: {line}", sys.stderr)
+    return int(a.strict and found.unreadable > 0)
+
+
+def explain(argv: list[str]) -> None:
+    """Write heat maps of images, and the training images that are most like them."""
+    from sagitta.evaluation import write_explanations
+
+    parser = Command(
+        "explain",
+        "RUN IMAGE… [--OPTION VALUE …]",
+        "Show where in an image a network sees what speaks for its class, and the training images that it finds most "
+        "alike: a picture each, and nearest.csv.",
     )
-    if listed.skipped:
-        told.append(f"skipped {plural(listed.skipped, 'file')} of text beside the images (.txt, .csv and the like)")
-    if told:
-        show(f"sagitta: {'; '.join(told)}", sys.stderr)
+    parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
+    parser.add_argument("paths", nargs="+", metavar="IMAGE", help=_PATHS_HELP)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", default=Path("explained"), help="folder of the pictures (explained)"
+    )
+    parser.add_argument(
+        "--class", dest="class_name", metavar="NAME", help="what is explained (the most probable; each label given)"
+    )
+    parser.add_argument("--nearest", type=_count, metavar="N", default=5, help="training images beside it; 0: none (5)")
+    a, _ = parser.parse(argv)
+    how: dict[str, Any] = {"class_name": a.class_name, "nearest": a.nearest}
+    for line in write_explanations(Path(a.run), a.paths, a.output, **how):
+        show(line)
+
+
+def _count(text: str) -> int:
+    """Parse a number of at least 0."""
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r}: must be a whole number, at least 0")
+    return int(text)

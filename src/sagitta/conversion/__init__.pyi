@@ -1,3 +1,4 @@
+from .mending import STAYS as STAYS
 from .options import ConvertOptions as ConvertOptions
 from .pipeline import cached as cached
 from .pipeline import convert as convert

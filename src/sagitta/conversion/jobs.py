@@ -27,6 +27,7 @@ from sagitta.images import (
     Reduction,
     add_restart_markers,
     decode,
+    pixel_hash,
     read_header,
     reduce,
     reencode,
@@ -48,6 +49,7 @@ SCAN = pa.schema(
         ("lowest", pa.int64()),  # value of its deep pixels, where these are reduced unasked
         ("highest", pa.int64()),
         ("deep", pa.bool_()),  # whether the source has more than 8 bits a sample
+        ("pixels", pa.string()),  # digest of the pixels to store; null where nobody asks for it
         ("stored", pa.binary()),  # the rewritten or encoded image; null where it is read from the source again
     ]
 )
@@ -75,6 +77,7 @@ class Task:
         restart_markers: whether JPEGs are cut into tiles by restart markers.
         reduction: what becomes of deep samples and of bands, if anything was asked for.
         encodes: see :class:`sagitta.dataset.Source`.
+        compares: whether the pixels are hashed, too.
     """
 
     reader: Reader
@@ -84,6 +87,7 @@ class Task:
     restart_markers: bool
     reduction: Reduction | None = None
     encodes: bool = False
+    compares: bool = False
 
     @property
     def keeps(self) -> bool:
@@ -153,7 +157,7 @@ def _examine(task: Task, path: str, size: int) -> dict[str, Any]:
         chosen = Reduced(data) if task.reduction is None else reduce(data, task.reduction)
         stored = _prepared(task, chosen.data)
         header = verify(stored)
-        lost = _lost(header, data, stored, chosen)
+        lost = _lost(header, data, stored, chosen) | {"pixels": pixel_hash(stored) if task.compares else None}
     except ImageError as error:
         return {"reason": str(error)}
     except OSError as error:

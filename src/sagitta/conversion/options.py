@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from sagitta.dataset import FORMAT_VERSION, SPLITS, Source
 from sagitta.errors import ConfigError
+from sagitta.files import file_hash
 from sagitta.images import Reduction
 
 _MOST_WORKERS = 1024
+_LATER = ("drop_duplicates", "fix")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class ConvertOptions:
             out, but a table that names files which are missing is refused.
         min_images: leave out classes with fewer readable images; None keeps those with one, in train.
         allow_group_overlap: take given splits though a group has rows in several of them.
+        drop_duplicates: leave out all but one of the images of equal pixels, those of train before those of val and
+            test.
+        fix: file of reviewed findings (``sagitta doctor --out``): its rows of action ``drop`` or ``relabel`` are done.
         purpose: ``train`` divides what has no splits; for ``test`` and ``val`` every row stays in the split it has, and
             in the one of this name where it has none.
 
@@ -60,6 +65,8 @@ class ConvertOptions:
     on_bad: Literal["quarantine", "fail"] | None = None
     min_images: int | None = None
     allow_group_overlap: bool = False
+    drop_duplicates: bool = False
+    fix: str | None = None
     purpose: Literal["train", "val", "test"] = "train"
 
     def __post_init__(self) -> None:
@@ -83,7 +90,23 @@ class ConvertOptions:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the output, as plain values."""
-        return {name: value for name, value in asdict(self).items() if name not in ("workers", "on_bad")}
+        values = {name: value for name, value in asdict(self).items() if name not in ("workers", "on_bad")}
+        if self.fix is not None:
+            values["fix"] = f"{Path(self.fix).name} {_digest(Path(self.fix))}"
+        # What came later is left out where nobody asks for it: the datasets of before stay what they are.
+        return {name: value for name, value in values.items() if value or name not in _LATER}
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file of findings.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    try:
+        return file_hash(path)
+    except OSError:
+        raise ConfigError(f"{path}: no such file of findings; make one: sagitta doctor DATASET --out {path}") from None
 
 
 def conversion_key(source: Source, options: ConvertOptions) -> str:

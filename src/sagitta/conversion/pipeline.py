@@ -42,6 +42,7 @@ from sagitta.conversion.jobs import (
     scan,
     write_shard,
 )
+from sagitta.conversion.mending import Mended, mend
 from sagitta.conversion.options import ConvertOptions, conversion_key
 from sagitta.conversion.splits import SplitRule, as_given, assign, check_splits, for_training, strata
 from sagitta.conversion.workspace import RESULT, exists_already, remove_left, work_folder
@@ -112,12 +113,13 @@ def convert(
         with work_folder(out, conversion_key(source, options)) as folder:
             how = reduction_of(source, options)
             task = Task(
-                source.reader, folder, options.resize, options.quality, options.restart_markers, how, source.encodes
-            )
+                source.reader, folder, options.resize, options.quality, options.restart_markers, how, source.encodes,
+                compares=options.drop_duplicates,
+            )  # fmt: skip
             with Pool(task, workers) as pool:
                 info = _Conversion(source, options, rule, pool, folder, progress, how).run()
     if progress:
-        _say(info, known=source.warnings)
+        _say(info, known=source.warnings, notes=source.notes)
     return info
 
 
@@ -143,7 +145,7 @@ def cached(source: Source, cache: Path, options: ConvertOptions = ConvertOptions
     if _damage(out):
         _make_again(source, out, options)
     if progress:
-        _say(DatasetInfo.read(out), known=source.warnings)
+        _say(DatasetInfo.read(out), known=source.warnings, notes=source.notes)
     return out
 
 
@@ -173,8 +175,11 @@ def _make_again(source: Source, out: Path, options: ConvertOptions) -> None:
         shutil.rmtree(whole)
 
 
-def _say(info: DatasetInfo, known: Sequence[str]) -> None:
-    """Print what conversion found out beyond the source's own warnings."""
+def _say(info: DatasetInfo, known: Sequence[str], notes: Sequence[str]) -> None:
+    """Print what conversion did and found out beyond the source's own notes and warnings."""
+    for note in info.provenance.get("notes", ()):
+        if note not in notes:
+            show(note)
     if info.reduction is not None:
         show(f"8 bits of each sample by {Reduction.from_dict(info.reduction)}")
     for reason, files in info.reduced.items():
@@ -222,8 +227,9 @@ class _Conversion:
         warnings = [*self.source.warnings, *lost(bad, self.source.rows.num_rows)]
         good, bad, class_names = self._enough(good, bad)
         warnings += too_small(self.source.class_names, class_names, self.options.min_images)
+        rows, dropped, mended, doubtful = self._split(good, class_names)
+        bad = pa.concat_tables([bad, dropped])
         self._quarantine(bad)
-        rows, doubtful = self._split(good, class_names)
         splits = {name: rows.filter(pc.equal(rows["split"], name)) for name in SPLITS}
         splits = {name: table for name, table in splits.items() if table.num_rows}
         files = self._write(splits, class_names)
@@ -243,7 +249,7 @@ class _Conversion:
             fingerprint=fingerprint(
                 class_names, {name: (table["label"], table["content_hash"]) for name, table in splits.items()}
             ),
-            provenance=self._provenance(),
+            provenance=self._provenance(mended.notes),
             quarantined=bad.num_rows,
             quarantine_checksum=file_hash(self.folder / RESULT / QUARANTINE_FILE),
             multilabel=self.source.multilabel,
@@ -320,8 +326,8 @@ class _Conversion:
             rows = bad.sort_by("path").select(QUARANTINE_SCHEMA.names)
             pq.write_table(rows.cast(QUARANTINE_SCHEMA), str(temporary))
 
-    def _split(self, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.Table, list[str]]:
-        """Return the rows with labels as numbers and every split assigned; and what there is to doubt about them.
+    def _split(self, rows: pa.Table, names: tuple[str, ...]) -> tuple[pa.Table, pa.Table, Mended, list[str]]:
+        """Return the rows with labels as numbers and splits, those dropped, what was mended, and what is in doubt.
 
         Raises:
             SourceError: the classes or splits are not fit for training.
@@ -329,16 +335,25 @@ class _Conversion:
         numbers, labels = _numbered(rows["label"], names)
         given, hashes, groups, paths = (rows[name].to_pylist() for name in ("split", "source_hash", "group", "path"))
         splits = assign(self.rule, labels if labels.ndim == 1 else strata(labels), given, hashes, groups)
+        dropped, mended = rows.slice(0, 0), Mended([], {}, (), ())
+        if self.options.fix is not None or self.options.drop_duplicates:
+            mended = mend(rows, splits, names, self.options)
+            rows, dropped = _without_dropped(rows, mended)
+            kept = np.array([row not in mended.dropped for row in range(len(splits))])
+            splits = splits[kept]
+            numbers, labels = _numbered(rows["label"], names)
+            hashes, groups, paths = (rows[name].to_pylist() for name in ("source_hash", "group", "path"))
         if self.options.purpose == "train":
             check_splits(self.rule, names, labels, splits)
-        warnings = list(doubts(self.rule, names, labels, splits, hashes, paths))
+        warnings = [*doubts(self.rule, names, labels, splits, hashes, paths), *mended.warnings]
         if self.options.purpose == "train" and (overlap := group_overlap(groups, splits)):
             if not self.options.allow_group_overlap:
                 raise SourceError(f"{overlap}; mend the splits, or take them as they are with --allow-group-overlap")
             warnings.append(overlap)
         ungrouped = rows["group"].null_count == rows.num_rows
         rows = rows.drop_columns(["label", "split", "reason", *(["group"] if ungrouped else [])])
-        return rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist())), warnings
+        rows = rows.append_column("label", numbers).append_column("split", pa.array(splits.tolist()))
+        return rows, dropped, mended, warnings
 
     def _write(self, splits: dict[str, pa.Table], class_names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Write the shards; returns their paths, by split and in row order."""
@@ -367,11 +382,11 @@ class _Conversion:
         std = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))
         return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, notes: Sequence[str]) -> dict[str, Any]:
         return {
             "source": self.source.location,
             "layout": self.source.layout,
-            "notes": list(self.source.notes),
+            "notes": [*self.source.notes, *notes],
             "splits": str(self.rule),
             "options": self.options.settings(),
             "versions": {
@@ -379,6 +394,17 @@ class _Conversion:
                 **{package: version(package) for package in ("pyarrow", "pillow", "numpy")},
             },
         }
+
+
+def _without_dropped(rows: pa.Table, mended: Mended) -> tuple[pa.Table, pa.Table]:
+    """Return the rows that stay, with their labels, and those that are dropped, with the reason."""
+    places = sorted(mended.dropped)
+    dropped = rows.take(pa.array(places, pa.int64()))
+    reasons = pa.array([mended.dropped[row] for row in places], pa.string())
+    dropped = dropped.set_column(rows.column_names.index("reason"), "reason", reasons)
+    column = rows.column_names.index("label")
+    rows = rows.set_column(column, "label", pa.array(mended.labels, rows.schema.field("label").type))
+    return rows.filter(pa.array([row not in mended.dropped for row in range(rows.num_rows)])), dropped
 
 
 def _classes(labels: pa.ChunkedArray) -> set[str]:

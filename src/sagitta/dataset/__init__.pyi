@@ -23,6 +23,7 @@ from .parquet import read_column as read_column
 from .parquet import read_metadata as read_metadata
 from .parquet import read_schema as read_schema
 from .parquet import read_table as read_table
+from .parquet import write_table as write_table
 from .schema import BUILT_IN as BUILT_IN
 from .schema import FORMAT_VERSION as FORMAT_VERSION
 from .schema import INFO_FILE as INFO_FILE

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from sagitta.dataset.schema import DatasetInfo, features_of
 from sagitta.dataset.thrift import Struct, ThriftError, read_struct
 from sagitta.errors import DatasetError
-from sagitta.files import content_hash
+from sagitta.files import content_hash, write_atomic
 
 _ROW_GROUP_BYTES = 256 * 2**20
 _SIGNATURE = 28  # bytes behind a signed footer: nonce and tag
@@ -240,6 +240,22 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with readable(path), pq.ParquetFile(str(path), page_checksum_verification=True) as file:
         return file.read(columns=None if columns is None else list(columns))
+
+
+def write_table(path: Path, table: pa.Table, **how: Any) -> None:
+    """Write a table with checksums, whole or not at all.
+
+    Args:
+        path: of the file.
+        table: of it.
+        how: further arguments of :func:`pyarrow.parquet.write_table`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True, **how)
+    write_atomic(path, sink.getvalue().to_pybytes())
 
 
 def as_array(column: pa.ChunkedArray) -> npt.NDArray[Any]:

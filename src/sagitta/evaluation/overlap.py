@@ -14,12 +14,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from lightning.pytorch.utilities import rank_zero_only
 
-from sagitta.dataset import Split, plural, read_table
+from sagitta.dataset import Split, plural, read_table, write_table
 from sagitta.errors import DatasetError
-from sagitta.files import content_hash, write_atomic
+from sagitta.files import content_hash
 from sagitta.run import run_of
 
 SEEN_FILE = "training_images.parquet"
@@ -106,9 +105,7 @@ def keep_seen(run: Path, seen: Seen, *before: str | Path | None) -> None:
         {"digest": np.concatenate([whole.trained, whole.chose]), "use": pa.array(uses).dictionary_encode()},
         metadata={_CHECKSUM: whole.checksum},
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, use_dictionary=["use"], write_page_checksum=True)
-    write_atomic(run / SEEN_FILE, sink.getvalue().to_pybytes())
+    write_table(run / SEEN_FILE, table, use_dictionary=["use"])
 
 
 def read_seen(path: Path) -> Seen | None:

@@ -1,242 +1,197 @@
-"""Image files -> class names and probabilities, with the model's own preprocessing."""
+"""Predictions of any number of images: as a table in memory, or written as they come and gone on with."""
 
-import json
-import operator
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from sagitta.errors import ConfigError, SourceError
-from sagitta.evaluation.members import Part, open_model
-from sagitta.evaluation.testing import quiet, quiet_trainer
-from sagitta.files import check_place, write_atomic
-from sagitta.loading import FilePixels
-from sagitta.models import Classifier, inference_batch
+from sagitta.dataset import plural
+from sagitta.errors import SourceError
+from sagitta.evaluation.inputs import Inputs
+from sagitta.evaluation.output import Unfinished, check_output, unfinished, write_csv_to
+from sagitta.evaluation.predictor import Asked, Predicted, Predictor, inputs_for
+from sagitta.evaluation.sorting import Sorter, check_apart
 from sagitta.pool import progress
-from sagitta.sources import image_files
+from sagitta.terminal import show
+
+_ASKED = Asked()
 
 
-def predict(
-    run: Path, paths: Sequence[Path], *, top_k: int = 5, batch_size: int | None = None, flip: bool = False
-) -> pa.Table:
-    """Classify image files with a run's best checkpoint, or by the mean of its members' probabilities.
+@dataclass(frozen=True)
+class Summary:
+    """What became of some images.
+
+    Attributes:
+        images: how many there are.
+        unreadable: of which so many could not be read.
+        first: name and reason of the first of these; None where there is none.
+        reduced: what decoding lost, and of how many.
+        notes: what a person has to know, one sentence each.
+    """
+
+    images: int
+    unreadable: int
+    first: tuple[str, str] | None
+    reduced: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return what a person has to know, one line each; none where all is well."""
+        lines = [f"reduced: {words}, in {plural(count, 'image')}" for words, count in self.reduced.items()]
+        if self.first is not None:
+            name, reason = self.first
+            lines.append(
+                f"{self.unreadable:,} of {self.images:,} images could not be read, the first is {name}: {reason}"
+            )
+        return [*self.notes, *lines]
+
+
+class _Tally:
+    """Sums up chunks."""
+
+    def __init__(self, inputs: Inputs, told: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._inputs = inputs
+        self.unreadable = 0
+        self.first: tuple[str, str] | None = None
+        self.reduced: Counter[str] = Counter()
+        self.striking: Counter[str] = Counter()
+        for words in told:
+            self._add(words)
+
+    def add(self, found: Predicted) -> dict[str, Any]:
+        """Take note of a chunk; returns that in words."""
+        words: dict[str, Any] = {"unreadable": len(found.errors)}
+        words |= {"reduced": dict(found.reduced), "striking": dict(found.striking)}
+        if found.errors:
+            number = min(found.errors)
+            words["first"] = [self._inputs.name(number), found.errors[number]]
+        self._add(words)
+        return words
+
+    def _add(self, words: Mapping[str, Any]) -> None:
+        self.unreadable += words["unreadable"]
+        self.reduced.update(words["reduced"])
+        self.striking.update(words["striking"])
+        if self.first is None and "first" in words:
+            self.first = words["first"][0], words["first"][1]
+
+    def summary(self, notes: Sequence[str]) -> Summary:
+        """Return the sum.
+
+        Raises:
+            SourceError: no image could be read.
+        """
+        total = len(self._inputs)
+        if self.unreadable == total and self.first is not None:
+            raise SourceError(f"none of the {total} images is readable; {': '.join(self.first)}")
+        return Summary(total, self.unreadable, self.first, self.reduced, (*self._inputs.notes, *notes))
+
+
+def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, split: str | None = None) -> pa.Table:
+    """Classify images with a run's best checkpoint, or by the mean of its members' probabilities.
 
     On a terminal, standard error shows how far it is.
 
     Args:
         run: run directory or checkpoint file.
-        paths: image files, or folders of them, see :func:`list_files`.
-        top_k: how many classes a row, where the model gives one label.
-        batch_size: images a batch; by default what is fast on the device.
-        flip: take the mean of the probabilities of each image and its mirror image.
+        paths: see :mod:`sagitta.evaluation.inputs`.
+        asked: what is wanted of each.
+        split: of datasets, all by default.
 
     Returns:
-        One row a file, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
+        One row an image, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
         ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
         Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
-        reaches the label's threshold, the most probable first.
+        reaches the label's threshold, the most probable first. What else is asked for stands before ``error``.
 
     Raises:
         ConfigError: there is no such run, or a number is below 1.
         SourceError: a path does not exist, or no image is readable.
     """
-    top_k = _whole("--top-k", top_k)
-    batch_size = None if batch_size is None else _whole("--batch-size", batch_size)
-    files = list_files(paths).files
-    model = open_model(run, flip=flip)
-    if any(part.classifier.preprocessing is None for part in model.parts):
-        raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
-    errors: dict[str, str] = {}
-    lost: dict[str, int] = {}
-    mean = np.zeros((len(files), len(model.class_names)), np.float32)
-    with quiet(), progress("predicting", len(files) * len(model.parts), show=True) as advance:
-        for part in model.parts:
-            batches, outputs = _read_and_classified(part, files, batch_size, advance)
-            errors |= batches.errors
-            lost |= batches.reduced
-            readable = [row for row, path in enumerate(files) if path not in batches.errors]
-            columns = [part.classifier.class_names.index(name) for name in model.class_names]
-            mean[readable] += np.float32(part.share) * outputs[:, columns]
-    if len(errors) == len(files):
-        raise SourceError(f"none of the {len(files)} files is a readable image; {files[0]}: {errors[files[0]]}")
-    probabilities = torch.from_numpy(mean[[path not in errors for path in files]])
-    answers = {"path": pa.array(files)}
-    if model.first.multilabel:
-        answers |= _labels(files, errors, probabilities, model.first)
-    else:
-        answers |= _top(files, errors, probabilities, model.class_names, top_k)
-    table = pa.table(answers | {"error": pa.array([errors.get(path) for path in files], pa.string())})
-    return table.replace_schema_metadata({"reduced": json.dumps(lost)}) if lost else table
+    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+    schema = predictor.schema
+    batches, tally = [], _Tally(inputs)
+    with progress("predicting", len(inputs), show=True) as advance:
+        for found in predictor.predict(inputs):
+            batches.append(found.table)
+            tally.add(found)
+            advance(len(found.numbers))
+    tally.summary(predictor.notes(inputs, tally.striking))
+    return pa.Table.from_batches(batches, schema)
 
 
-def _read_and_classified(
-    part: Part, files: list[str], batch_size: int | None, advance: Callable[[int], None]
-) -> tuple[FilePixels, npt.NDArray[np.float32]]:
-    """Return how the files were read, and the probabilities (N, classes) of those that can be."""
-    trainer = quiet_trainer(devices=1)
-    how = part.classifier.preprocessing
-    assert how is not None
-    batches = FilePixels(files, how, batch_size or inference_batch(trainer.strategy.root_device))
-    outputs = trainer.predict(part.classifier, _Followed(batches, advance)) or []
-    found = [output.numpy() for output in outputs if isinstance(output, Tensor)]
-    return batches, np.concatenate([np.empty((0, part.classifier.num_classes), np.float32), *found])
+def predict_into(
+    run: Path,
+    paths: Sequence[str | Path],
+    output: Path | None,
+    asked: Asked = _ASKED,
+    *,
+    split: str | None = None,
+    sort_into: Path | None = None,
+    copy: bool = False,
+) -> Summary:
+    """Write what :func:`predict` returns, chunk by chunk, in the memory of a few of them.
 
+    What was interrupted goes on where it was, see :mod:`sagitta.evaluation.output`.
 
-def reduced(table: pa.Table) -> dict[str, int]:
-    """Return what decoding lost of the files that :func:`predict` read, and in how many of them."""
-    return dict(json.loads((table.schema.metadata or {}).get(b"reduced", b"{}")))
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"{name} {value}: must be a whole number, at least 1")
-    return number
-
-
-@dataclass(frozen=True)
-class _Followed:
-    """Batches of a source, each told when it has been used."""
-
-    batches: FilePixels
-    advance: Callable[[int], None]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in self.batches:
-            yield batch
-            self.advance(len(batch))
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What :func:`list_files` found.
-
-    Attributes:
-        files: that may be images.
-        skipped: how many in the folders are none, by their names.
-    """
-
-    files: list[str]
-    skipped: int
-
-
-def list_files(paths: Sequence[Path]) -> Listed:
-    """Return the files named, and the files in the folders named that may be images, sorted within each folder.
-
-    In a folder what conversion skips is skipped: hidden files, and files of text beside the images.
+    Args:
+        run: run directory or checkpoint file.
+        paths: see :mod:`sagitta.evaluation.inputs`.
+        output: ``.csv``, ``.parquet`` or ``.jsonl``; None writes CSV to standard output, where nothing goes on.
+        asked: what is wanted of each.
+        split: of datasets, all by default.
+        sort_into: folder in which each image gets a second name by its class, see :mod:`sagitta.evaluation.sorting`.
+        copy: it gets a copy there.
 
     Raises:
-        SourceError: a path does not exist, a name is not UTF-8, or there is no file at all.
-    """
-    files: list[str] = []
-    skipped = 0
-    for path in paths:
-        if path.is_dir():
-            names, others = image_files(path)
-            files += [str(path / name) for name in names]
-            skipped += others
-        elif os.path.lexists(path):  # a link that leads nowhere is a row with an error
-            files.append(str(path))
-        else:
-            raise SourceError(f"{path}: no such file or folder")
-    for file in files:
-        if not file.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in file):
-            raise SourceError(f"{file!a}: the name is not valid UTF-8; rename that file")
-    if not files:
-        raise SourceError(f"no image files in {', '.join(map(str, paths)) or 'an empty list'}")
-    return Listed(files, skipped)
-
-
-def check_output(output: Path) -> None:
-    """Refuse a place for :func:`write_predictions` before anything is predicted.
-
-    Raises:
-        ConfigError: the name does not end in .csv or .parquet.
-        OSError: there is no such folder, or it cannot be written to.
-    """
-    if output.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"{output}: the name must end in .csv or .parquet")
-    check_place(output)
-
-
-def write_predictions(table: pa.Table, output: Path | None) -> None:
-    """Write the table as ``.csv`` or ``.parquet`` by the name's ending, or as CSV to standard output.
-
-    In CSV the items of a list are separated by ``;``.
-
-    Raises:
-        ConfigError: the ending is another one.
+        SagittaError: as :func:`predict` does.
         OSError: it cannot be written there.
     """
-    sink = pa.BufferOutputStream()
     if output is not None:
         check_output(output)
-    if output is not None and output.suffix == ".parquet":
-        pq.write_table(table, sink)
-    else:
-        pa.csv.write_csv(_flat(table), sink, pa.csv.WriteOptions(quoting_style="needed"))
-    data = sink.getvalue().to_pybytes()
-    if output is None:
-        sys.stdout.write(data.decode())
-    else:
-        write_atomic(output, data)
+    if sort_into is not None:
+        check_apart(sort_into, paths)
+    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+    schema = predictor.schema
+    sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names, copy)
+    key = predictor.key(inputs) | {"sorted": None if sort_into is None else str(sort_into)}
+    with nullcontext() if output is None else unfinished(output, key, schema) as table:
+        start = 0 if table is None else table.before
+        if table is not None and (left := _what_was_there(table, len(inputs))):
+            show(f"sagitta: {left}", sys.stderr)
+        tally = _Tally(inputs, [] if table is None else table.told)
+        bar = table is not None or not sys.stdout.isatty()
+        with progress("predicting", len(inputs) - start, show=bar) as advance:
+            for found in predictor.predict(inputs, start):
+                if sorter is not None:
+                    sorter.put(found)
+                words = tally.add(found)
+                if table is None:
+                    write_csv_to(sys.stdout, found.table, head=found.numbers.start == 0)
+                else:
+                    table.add(found.table, words)
+                advance(len(found.numbers))
+        if table is None:
+            return tally.summary(predictor.notes(inputs, tally.striking))
+        try:
+            summary = tally.summary(predictor.notes(inputs, tally.striking))
+        except SourceError:
+            table.remove()
+            raise
+        assert output is not None
+        table.finish(output)
+        return summary
 
 
-def _flat(table: pa.Table) -> pa.Table:
-    """Return the table with lists as text."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_list(field.type):
-            lists = table[field.name].cast(pa.list_(pa.string()))
-            table = table.set_column(index, field.name, pc.binary_join(lists, ";"))
-    return table
-
-
-def _labels(
-    files: Sequence[str], errors: dict[str, str], probabilities: Tensor, classifier: Classifier
-) -> dict[str, pa.Array]:
-    names, thresholds = classifier.class_names, np.array(classifier.thresholds)
-    rows = iter(probabilities.numpy())
-    classes: list[list[str] | None] = []
-    shares: list[list[float] | None] = []
-    for path in files:
-        row = None if path in errors else next(rows)
-        given = [] if row is None else sorted(np.flatnonzero(row >= thresholds).tolist(), key=lambda label: -row[label])
-        classes.append(None if row is None else [names[label] for label in given])
-        shares.append(None if row is None else [float(row[label]) for label in given])
-    return {
-        "classes": pa.array(classes, pa.list_(pa.string())),
-        "probabilities": pa.array(shares, pa.list_(pa.float32())),
-    }
-
-
-def _top(
-    files: Sequence[str],
-    errors: dict[str, str],
-    probabilities: Tensor,
-    class_names: Sequence[str],
-    top_k: int,
-) -> dict[str, pa.Array]:
-    top = probabilities.float().topk(min(top_k, len(class_names)), dim=1)
-    readable = np.array([path not in errors for path in files])
-    position = np.cumsum(readable) - 1
-    columns: dict[str, pa.Array] = {}
-    for rank in range(top.indices.shape[1]):
-        suffix = "" if rank == 0 else f"_{rank + 1}"
-        names = np.array(class_names, object)[top.indices[:, rank].numpy()][position]
-        columns[f"class{suffix}"] = pa.array(names, pa.string(), mask=~readable)
-        columns[f"probability{suffix}"] = pa.array(top.values[:, rank].numpy()[position], pa.float32(), mask=~readable)
-    return columns
+def _what_was_there(table: Unfinished, total: int) -> str:
+    """Return what an earlier process left, in words; empty where that is nothing."""
+    if table.before:
+        return f"{table.before:,} of {total:,} rows were there from before, and it goes on behind them"
+    if table.other:
+        return f"{table.path} was of another table (other {' and '.join(table.other)}), so it is begun anew"
+    return ""

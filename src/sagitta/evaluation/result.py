@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sagitta.dataset import plural, warning_line
+from sagitta.dataset import plural, warning_line, write_table
 from sagitta.evaluation.overlap import overlap_warnings
 from sagitta.files import write_atomic
 from sagitta.models import ClassScores, Estimate, Task
@@ -31,6 +30,8 @@ from sagitta.terminal import printable, table
 
 PREDICTIONS_FILE = "predictions.parquet"
 CLASSES_FILE = "per_class.csv"
+UNCALIBRATED = "_uncalibrated"
+"""How the names of figures end that are of the probabilities before their calibration."""
 _MOST_CLASSES = 20  # in print; of more, only the worst
 _WORST = 10
 
@@ -112,9 +113,7 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """Write the classes and the predictions into a folder."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(self.predictions, sink, write_page_checksum=True)
-        write_atomic(folder / PREDICTIONS_FILE, sink.getvalue().to_pybytes())
+        write_table(folder / PREDICTIONS_FILE, self.predictions)
         write_atomic(folder / CLASSES_FILE, _as_csv(self.classes))
 
     def text(self) -> str:
@@ -123,10 +122,12 @@ class Evaluation:
         Of classes that are not there, only those that were predicted are shown.
         """
         head = [] if self.tested is None else [*self.tested.lines(), ""]
-        wide = max([14, *map(len, self.metrics), *map(len, self.unknown)])
+        shown = {name: value for name, value in sorted(self.metrics.items()) if not name.endswith(UNCALIBRATED)}
+        wide = max([14, *map(len, shown), *map(len, self.unknown)])
         lines = [
             f"{name:<{wide}} {value:.4f}{_interval(self.scores.get(name))}"
-            for name, value in sorted(self.metrics.items())
+            f"{_before(self.scores.get(f'{name}{UNCALIBRATED}'))}"
+            for name, value in shown.items()
         ]
         lines += [f"{name:<{wide}} -       no image has a label of these classes" for name in self.unknown]
         kept = [] if self.folder is None else ["", f"every prediction: {self.folder / PREDICTIONS_FILE}"]
@@ -218,6 +219,10 @@ def mean_of(
 
 def _interval(score: Estimate | None) -> str:
     return "" if score is None else f"  {score.low:.4f} to {score.high:.4f}"
+
+
+def _before(score: Estimate | None) -> str:
+    return "" if score is None else f"; before calibration {score.value:.4f}{_interval(score)}"
 
 
 def _as_csv(classes: Sequence[ClassScores]) -> str:

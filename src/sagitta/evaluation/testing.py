@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError, SagittaError
+from sagitta.evaluation.calibration import beside_uncalibrated
 from sagitta.evaluation.handlers import KeepHandlers
 from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
@@ -192,11 +193,21 @@ def _measure(
     return mean_of(found, shares, model.task, orders, model.first.thresholds, chosen.prefix), data
 
 
-def _pixels_of(classifier: Classifier) -> dict[str, str]:
+def pixels_of(classifier: Classifier) -> dict[str, str]:
     """Return the settings by which deep samples and bands of other data become what the model was trained on."""
     how = classifier.preprocessing
     options = {} if how is None or how.reduction is None else how.reduction.options()
     return {f"data.convert.{name}": value for name, value in options.items()}
+
+
+def own_settings(run: Path) -> Settings:
+    """Return the settings of a run, whose data is looked for where the run was made, too.
+
+    Raises:
+        ConfigError: it has no configuration, or its data is not there any more.
+    """
+    settings = Settings.read(run / CONFIG_FILE)
+    return settings.changed({"source": find_source(run, settings.source)})
 
 
 def _data_settings(
@@ -204,7 +215,7 @@ def _data_settings(
 ) -> Settings:
     """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
     if source is not None:
-        return Settings.of({"source": source, "data.convert.purpose": purpose} | _pixels_of(classifier))
+        return Settings.of({"source": source, "data.convert.purpose": purpose} | pixels_of(classifier))
     assert own is not None and run is not None
     return own.changed({"source": find_source(run, own.source)})
 
@@ -290,12 +301,13 @@ def run_test(
     logged = trainer.test(classifier, data, verbose=False, **arguments)[0]
     renamed = {f"{chosen.prefix}{name.removeprefix('test_')}": value for name, value in logged.items()}
     loader: Any = trainer.test_dataloaders
-    return evaluate_predictions(classifier, loader, renamed, data, chosen, seen)
+    return evaluate_predictions(classifier, loader, trainer.num_test_batches[0], renamed, data, chosen, seen)
 
 
 def evaluate_predictions(
     classifier: Classifier,
     loader: Loader,
+    most: float,
     logged: Mapping[str, float],
     data: ImageData,
     chosen: Chosen,
@@ -306,6 +318,7 @@ def evaluate_predictions(
     Args:
         classifier: its ``evaluated`` holds the predictions of every row, over all devices.
         loader: what it was evaluated on.
+        most: batches that there were at most.
         logged: what the Trainer returned, by full names.
         data: that the loader is of.
         chosen: of it.
@@ -318,7 +331,7 @@ def evaluate_predictions(
     probabilities, labels = (tensor.float().cpu().numpy() for tensor in classifier.evaluated)
     trainer = classifier.trainer
     world = trainer.world_size
-    batches = int(min(len(loader), trainer.num_test_batches[0]))  # --trainer.limit_test_batches
+    batches = int(min(len(loader), most))  # --trainer.limit_test_batches
     rows = np.concatenate([loader.evaluated_rows(rank, world, batches) for rank in range(world)])
     order = np.argsort(rows, kind="stable")
     rows, probabilities, labels = rows[order], probabilities[order], labels[order]
@@ -332,7 +345,16 @@ def evaluate_predictions(
     names, thresholds = classifier.class_names, classifier.thresholds
     prefix = chosen.prefix
     judged = judge(classifier.task, probabilities, labels, loader.paths(rows), names, logged, prefix, thresholds)
+    if classifier.temperature != 1 and not classifier.flip:  # the mean of two is none of either's
+        judged = beside_uncalibrated(judged, classifier.task, names, classifier.temperature, prefix)
     return replace(judged, tested=describe(data, chosen, rows, labels, names, seen))
+
+
+def evaluate_validation(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> Evaluation:
+    """Return everything about the predictions of a classifier's last validation outside of a fit."""
+    loader: Any = trainer.val_dataloaders
+    most = trainer.num_val_batches[0]
+    return evaluate_predictions(classifier, loader, most, {}, data, Chosen("val", "val_"), None)
 
 
 def describe(

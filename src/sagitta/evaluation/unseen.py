@@ -32,10 +32,12 @@ class Common:
     Attributes:
         probabilities: (runs, N, classes), the classes in one order.
         labels: (N,), or (N, classes) of 0 and 1.
+        paths: (N,) of the images.
     """
 
     probabilities: Array
     labels: Array
+    paths: list[str]
 
     def likelihoods(self) -> Array:
         """Return what :func:`sagitta.evaluation.weighing.weigh` takes, (N, k, runs)."""
@@ -77,7 +79,9 @@ def common_rows(runs: Sequence[Path], models: Sequence[Model]) -> tuple[Common |
     agree = np.array([(each == labels[0]).reshape(len(shared), -1).all(axis=1) for each in labels]).all(axis=0)
     if not agree.any():
         return None, "the runs were given different labels of the rows that none was trained on"
-    return Common(np.stack(probabilities)[:, agree], labels[0][agree]), ""
+    first = tables[0]["path"].take(firsts[0][1][np.searchsorted(firsts[0][0], shared)]).to_pylist()
+    paths = [path for path, same in zip(first, np.asarray(agree), strict=True) if same]
+    return Common(np.stack(probabilities)[:, agree], labels[0][agree], paths), ""
 
 
 def _unseen(run: Path) -> pa.Table:

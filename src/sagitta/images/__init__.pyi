@@ -8,6 +8,7 @@ from .decoding import Profile as Profile
 from .decoding import decode as decode
 from .decoding import decode_batch as decode_batch
 from .decoding import engine as engine
+from .decoding import pixel_hash as pixel_hash
 from .decoding import read_header as read_header
 from .decoding import verify as verify
 from .encoding import DEFAULT_QUALITY as DEFAULT_QUALITY

@@ -38,6 +38,7 @@ import PIL
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from sagitta.errors import ImageError
+from sagitta.files import content_hash
 from sagitta.images import native
 from sagitta.images.foreign import foreign
 from sagitta.images.losses import UNTAGGED, Loss, is_untagged, losses, seen
@@ -169,6 +170,16 @@ def decode(data: Bytes, channels: int = 3, orientation: int | None = None) -> Pi
         load(image, data)
         upright = _upright(image, oriented(image) if orientation is None else orientation)
         return _array(upright, channels).copy()
+
+
+def pixel_hash(data: Bytes) -> str:
+    """Return a digest of an image's upright pixels in RGB and of its size: the same for every lossless copy.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    pixels = decode(data)
+    return f"{pixels.shape[1]}x{pixels.shape[0]}-{content_hash(pixels.tobytes())}"
 
 
 def decode_batch(

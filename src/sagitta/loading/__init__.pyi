@@ -1,4 +1,5 @@
 from .augmentation import Augmentation as Augmentation
+from .augmentation import crop_box as crop_box
 from .autoaugment import Policy as Policy
 from .datamodule import ImageData as ImageData
 from .draws import Stream as Stream
@@ -7,8 +8,11 @@ from .loader import Batch as Batch
 from .loader import Loader as Loader
 from .mapstyle import SplitDataset as SplitDataset
 from .opening import identities as identities
-from .pixels import FilePixels as FilePixels
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL
 from .preprocessing import Preprocessing as Preprocessing
+from .streaming import Decoded as Decoded
+from .streaming import DecodedAhead as DecodedAhead
+from .streaming import Encoded as Encoded
+from .streaming import EncodedFiles as EncodedFiles
 from .transforms import Transform as Transform

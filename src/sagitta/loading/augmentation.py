@@ -143,6 +143,15 @@ def eval_jobs(sizes: Ints, orientations: Ints, preprocessing: Preprocessing) -> 
     return jobs
 
 
+def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the evaluation crop in an upright image's own pixels."""
+    (job,) = eval_jobs(np.array([[height, width]]), np.array([1]), preprocessing)
+    scale = np.array([height, width]) / job["resized"]
+    top, left = job["window"] * scale
+    bottom, right = (job["window"] + preprocessing.size) * scale
+    return float(left), float(top), float(right), float(bottom)
+
+
 def flips(seed: int, epoch: int, rows: Ints, augmentation: Augmentation) -> npt.NDArray[np.bool_]:
     """Return which images (B,) are mirrored in an epoch.
 

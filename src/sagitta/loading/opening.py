@@ -42,7 +42,7 @@ def _check_converted(source: str, options: SourceOptions, convert: ConvertOption
     asked = {**vars(options), **convert.settings()}
     usual = {**vars(SourceOptions()), **ConvertOptions(purpose=convert.purpose).settings()}
     if changed := [
-        f"{name} {value}" for name, value in asked.items() if name != "keep_missing" and value != usual[name]
+        f"{name} {value}" for name, value in asked.items() if name != "keep_missing" and value != usual.get(name)
     ]:
         raise ConfigError(
             f"{source}: converted already, with its splits and labels, so {', '.join(changed)} would change nothing; "

@@ -1,18 +1,14 @@
-"""Where a batch's pixels come from: stored bytes decoded now, thumbnails decoded once, or image files.
+"""Where a batch's pixels come from: stored bytes decoded now, or thumbnails decoded once.
 
 ====================  =================================  =========================================================
 :class:`EncodedPixels`  rows of a split                  decoded batch by batch; random crops in training
 :class:`CachedPixels`   rows of a split of thumbnails    all decoded before the first batch; random shifts in training
-:class:`FilePixels`     image files                      decoded ahead; those that cannot be read are told and left out
 ====================  =================================  =========================================================
 """
 
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,17 +19,15 @@ from torch import Tensor
 from sagitta.dataset import Split
 from sagitta.errors import DatasetError, ImageError
 from sagitta.files import content_hash
-from sagitta.images import MAX_BYTES, BatchError, ImageHeader, Reduced, decode_batch, native, read_header, reduce
+from sagitta.images import BatchError, ImageHeader, decode_batch, native, read_header
 from sagitta.loading import memory
 from sagitta.loading.augmentation import Augmentation, Ints, eval_jobs, flips, train_jobs
 from sagitta.loading.draws import Stream, uniform
 from sagitta.loading.preprocessing import Preprocessing
-from sagitta.pool import ahead, closed_at_exit, usable_cores
 
 _MAPPED_BYTES = 32 * 2**20
 _CHUNK = 4096  # rows decoded at a time for the cache
 _HOST = torch.device("cpu")
-_FILES_AHEAD = 2  # batches of files
 
 
 @dataclass(frozen=True)
@@ -244,78 +238,3 @@ def _gather(windows: Tensor, cuts: npt.NDArray[np.void]) -> Tensor:
     )
     batch = windows[row, :, top, left]
     return torch.where(flip.bool()[:, None, None, None], batch.flip(3), batch)
-
-
-def _read(path: Path, how: Preprocessing) -> tuple[bytes, ImageHeader, str | None]:
-    """Return an image file, its deep samples and bands reduced as those of the training were; and what that lost.
-
-    Raises:
-        ImageError: it is too large, or cannot be reduced.
-        OSError: it cannot be read.
-    """
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ImageError(f"{size:,} bytes, more than {MAX_BYTES:,}")
-    found = Reduced(path.read_bytes())
-    if how.reduction is not None:
-        found = reduce(found.data, how.reduction)
-    header = read_header(found.data)
-    return found.data, header, found.lost if found.changed else header.reduced
-
-
-class FilePixels(Pixels):
-    """Normalised batches of image files: an iterable that decodes ahead of its consumer.
-
-    Args:
-        files: paths.
-        preprocessing: evaluation crop and normalisation.
-        batch_size: files a batch; those that cannot be read are left out of it.
-        threads: that share a batch; by default every core of this process.
-
-    Attributes:
-        errors: why each file that cannot be read cannot be read, by path; of the batches so far.
-        reduced: what decoding lost, and in how many files, likewise.
-    """
-
-    def __init__(
-        self, files: Sequence[str], preprocessing: Preprocessing, batch_size: int, threads: int | None = None
-    ) -> None:
-        self.errors: dict[str, str] = {}
-        self.reduced: Counter[str] = Counter()
-        self._files, self._preprocessing, self._batch_size = files, preprocessing, batch_size
-        self._threads = threads or usable_cores()
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield (B, C, H, W) float32 in the order of the files; memory is that of a few batches."""
-        return closed_at_exit(self._iterate())
-
-    def _iterate(self) -> Generator[Tensor, None, None]:
-        numbers = range(len(self._files))
-        keys = (np.array(numbers[start : start + self._batch_size]) for start in numbers[:: self._batch_size])
-        with ThreadPoolExecutor(_FILES_AHEAD, "sagitta-files") as pool:  # one reads while the other decodes
-            for images in ahead(lambda some: pool.submit(self.batch, some, 0), keys, _FILES_AHEAD):
-                if len(images):
-                    yield self._preprocessing.normalize(images)
-
-    def batch(self, keys: Ints, epoch: int) -> Tensor:
-        """Return the pixels of those of the files that can be read, (B, C, H, W) uint8, channels last in memory."""
-        how, keys = self._preprocessing, keys % max(len(self._files), 1)
-        paths, data, geometry = [], [], []
-        for path in (self._files[key] for key in keys.tolist()):
-            try:
-                image, header, lost = _read(Path(path), how)
-                geometry.append(_geometry_of(header))
-            except (ImageError, OSError) as error:
-                self.errors[path] = str(error)
-                continue
-            paths.append(path)
-            data.append(image)
-            self.reduced.update([lost] if lost else [])
-        found = np.array(geometry, np.int64).reshape(-1, 3)
-        jobs = eval_jobs(found[:, :2], found[:, 2], how)
-        out = memory.empty((len(data), *how.size, how.channels), torch.uint8)
-        try:
-            decode_batch(data, jobs, out.numpy(), filter=how.interpolation, profile=how.profile, threads=self._threads)
-        except BatchError as error:
-            self.errors.update((paths[index], reason) for index, reason in error.failures.items())
-            out = out[[index for index in range(len(data)) if index not in error.failures]]
-        return out.permute(0, 3, 1, 2)

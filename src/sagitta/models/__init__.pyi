@@ -1,3 +1,4 @@
+from .averaging import Mean as Mean
 from .averaging import averaged as averaged
 from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
@@ -9,7 +10,12 @@ from .features import check_head as check_head
 from .features import extract as extract
 from .features import prepare as prepare
 from .features import split_head as split_head
+from .features import unit_length as unit_length
 from .features import vectors_array as vectors_array
+from .features import vectors_of as vectors_of
+from .folding import can_fold as can_fold
+from .folding import fold_temperature as fold_temperature
+from .folding import unfolded as unfolded
 from .intervals import Estimate as Estimate
 from .intervals import wilson_interval as wilson_interval
 from .machine import inference_batch as inference_batch
@@ -22,12 +28,15 @@ from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network
 from .networks import check_network as check_network
+from .networks import evaluating as evaluating
+from .networks import linear_head as linear_head
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights
 from .optim import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages
 from .stages import stage_widths as stage_widths
 from .task import MULTI_LABEL as MULTI_LABEL

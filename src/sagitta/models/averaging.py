@@ -16,6 +16,11 @@ class Mean(nn.Module):
         weights: of each, above 0, with the sum 1.
         orders: the outputs of each that mean the classes 0, 1, 2 and so on.
         task: one label an image, or several.
+
+    Attributes:
+        networks: as given, and so the next two.
+        weights: see there.
+        orders: see there.
     """
 
     def __init__(
@@ -23,12 +28,12 @@ class Mean(nn.Module):
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self._weights, self._orders, self._task = list(weights), [list(order) for order in orders], task
+        self.weights, self.orders, self._task = list(weights), [list(order) for order in orders], task
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes)."""
-        logits = [network(images)[:, order] for network, order in zip(self.networks, self._orders, strict=True)]
-        return self._task.mean_logits(logits, self._weights)
+        logits = [network(images)[:, order] for network, order in zip(self.networks, self.orders, strict=True)]
+        return self._task.mean_logits(logits, self.weights)
 
 
 def averaged(classifiers: Sequence[Classifier], weights: Sequence[float], thresholds: list[float] | None) -> Classifier:
@@ -45,5 +50,5 @@ def averaged(classifiers: Sequence[Classifier], weights: Sequence[float], thresh
     orders = [[each.class_names.index(name) for name in names] for each, _ in kept]
     total = sum(weight for _, weight in kept)
     first.network = Mean(networks, [weight / total for _, weight in kept], orders, first.task)
-    first.thresholds = thresholds
+    first.thresholds, first.temperature = thresholds, 1.0  # each has its own
     return first

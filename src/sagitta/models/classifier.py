@@ -87,6 +87,8 @@ class Classifier(pl.LightningModule):
         recipe: what was decided; None before :meth:`prepare`.
         origin: name (``file``) and ``sha256`` of the weights file that training began with; None without.
         new_head: the network begins with weights of another training, but for its last layer.
+        temperature: that its last linear layer was divided by after the training, see
+            :mod:`sagitta.models.folding`; 1 where it was not.
         weights_report: one line on what that file was and what of it fitted; empty without.
 
     Raises:
@@ -141,6 +143,7 @@ class Classifier(pl.LightningModule):
         self.new_head = False
         self.origin: dict[str, str] | None = None
         self._thresholds: list[float] | None = None
+        self.temperature = 1.0
         self.network: nn.Module | None = None
         self.measures: Measures | None = None
         self.evaluated: tuple[Tensor, Tensor] | None = None
@@ -351,6 +354,7 @@ class Classifier(pl.LightningModule):
             self._stages = bool(stage_widths(self.network))
         before = stored if "thresholds" in stored else checkpoint  # version 0.1.0 had both among the arguments
         self.origin, self._thresholds = before.get("origin"), before.get("thresholds")
+        self.temperature = checkpoint.get("temperature", 1.0)
 
     def _take(self, preprocessing: Preprocessing) -> None:
         """Have another preprocessing from now on, in checkpoints too."""

@@ -33,8 +33,10 @@ from sagitta.dataset import ShardSet, footer_hash, read_table
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
+from sagitta.models.classifier import Classifier
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names, linear_head
+from sagitta.models.stages import stage_widths
 from sagitta.pool import ahead
 
 Floats = npt.NDArray[np.float32]
@@ -110,17 +112,25 @@ class FeatureStore:
     """The features of one network under one preprocessing.
 
     Args:
-        name: of the model, for people.
+        name: of the model, for people; where its head sees every stage, that is added.
         body: network without head.
         preprocessing: what the images become before it.
     """
 
     def __init__(self, name: str, body: nn.Module, preprocessing: Preprocessing) -> None:
+        name = f"{name}+stages" if stage_widths(body) else name
         digest = hashlib.blake2b(json.dumps([name, preprocessing.to_dict()]).encode(), digest_size=8)
         for key, tensor in body.state_dict().items():
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         self.folder = user_cache() / "features" / f"{name.replace('/', '-')}-{digest.hexdigest()}"
+
+    @classmethod
+    def named(cls, name: str) -> "FeatureStore":
+        """Open the features of an earlier run by the name of their folder, which stands in its record."""
+        store = cls.__new__(cls)
+        store.folder = user_cache() / "features" / name
+        return store
 
     @cached_property
     def _parts(self) -> list[tuple[Path, pa.ChunkedArray]]:
@@ -239,6 +249,36 @@ def extract(
     loader = Loader(shards, split, batch_size, train=False, preprocessing=preprocessing, normalize=False)
     with store.computing(hashes) as rows:
         yield from _computed(store, body.to(device), loader, hashes, rows, device)
+
+
+def unit_length(vectors: Floats) -> Floats:
+    """Return rows (N, D) at length one, float32, so that their products are cosines; those of nothing stay so."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return found
+
+
+def vectors_of(classifier: Classifier, shards: ShardSet, split: str, rows: Ints) -> Floats:
+    """Return what the last linear layer is given of some rows (N,) of a split, (N, D); nothing of it is kept.
+
+    Args:
+        classifier: with its preprocessing, on the CPU.
+        shards: the dataset.
+        split: of it.
+        rows: of the split.
+
+    Raises:
+        ConfigError: the network does not end in one linear layer.
+        DatasetError: an image cannot be decoded.
+    """
+    network, how = classifier.network, classifier.preprocessing
+    assert network is not None
+    assert how is not None
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    body = prepare(split_head(network, classifier.name)[0]).to(device)
+    loader = Loader(shards, split, inference_batch(device), train=False, preprocessing=how, normalize=False)
+    found = [_forward(body, images.to(device, non_blocking=True), how) for images in _decoded(loader, rows)]
+    return np.concatenate(found)
 
 
 def _computed(

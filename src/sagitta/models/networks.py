@@ -4,7 +4,8 @@ import difflib
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,18 @@ from sagitta.models.small import RESNET20, SMALL_NETWORKS, build_small
 from sagitta.network import reach
 
 GOOGLENET = "googlenet"
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Have all layers of a network in evaluation mode meanwhile; afterwards each has the mode that it had."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def build_network(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import linear_head
+from sagitta.models.networks import evaluating, linear_head
 
 _MOST, _FEWER = 5, 4  # stages; where there are more, as many blocks of one size as transformers have, four
 
@@ -32,17 +32,38 @@ class _EveryStage(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) of images (B, C, H, W)."""
+        return self.forward_apart(images)[0]
+
+    def forward_apart(self, images: Tensor, *, apart: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Return logits (B, classes), and what the head sees of each stage, (B, C, H, W).
+
+        Args:
+            images: (B, C, H, W).
+            apart: let the gradients of these be those of what the head sees alone, not of the stages behind them too.
+        """
         network: Any = self
         last, stages = network.forward_intermediates(images, indices=list(self.seen_stages))
+        if apart:
+            stages = [stage.detach().requires_grad_() for stage in stages]
         pooled = [F.normalize(stage.mean((2, 3)), dim=1) for stage in stages]
         vector = torch.cat([*pooled, network.forward_head(last, pre_logits=True)], dim=1)
         logits: Tensor = self.get_submodule(self.seen_by)(vector)
-        return logits
+        return logits, stages
 
 
 def stage_widths(network: nn.Module) -> tuple[int, ...]:
     """Return how many numbers of each stage a network's head sees before the last features; empty: these alone."""
     return network.seen_widths if isinstance(network, _EveryStage) else ()
+
+
+def forward_apart(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return logits (B, classes), and what the head sees of earlier stages, (B, C, H, W), if it does.
+
+    The gradients of these, and of what is computed before the last features, are those of what the head sees of each.
+    """
+    if isinstance(network, _EveryStage):
+        return network.forward_apart(images, apart=True)
+    return network.forward(images), []
 
 
 def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[int, int]:
@@ -61,19 +82,14 @@ def stages_of(network: nn.Module, size: tuple[int, int], channels: int) -> dict[
         return {}
     timm: Any = network
     _, layer = head
-    training = {module: module.training for module in network.modules()}
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(network):
             images = torch.linspace(-1, 1, channels * size[0] * size[1]).view(1, channels, *size).to(layer.weight)
-            network.eval()
             last, stages = timm.forward_intermediates(images)
             vector = timm.forward_head(last, pre_logits=True)
             same = vector.shape == (1, layer.in_features) and torch.allclose(layer(vector), network(images), atol=1e-5)
     except Exception:  # networks differ in what they have of this, and raise whatever comes of it
         return {}
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     if not same or any(stage.ndim != 4 for stage in stages):
         return {}
     numbers = list(range(len(stages)))

@@ -31,6 +31,9 @@ from sagitta.models.metrics import (
     single_label_values,
 )
 
+_TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
+_NEAREST = float(np.finfo(np.float32).epsneg)  # and one of 1 as near to it
+
 Decisions = Ints | Bools
 """What is predicted: classes (N,), or which labels are given (N, classes)."""
 
@@ -55,6 +58,14 @@ class Task(Protocol):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities (B, classes), float32."""
+        ...
+
+    def logits(self, probabilities: Floats) -> Tensor:
+        """Return float64 logits (N, classes) of which these are the probabilities."""
+        ...
+
+    def losses(self, logits: Tensor, labels: npt.NDArray[Any]) -> Tensor:
+        """Return the loss of each row (N,); their mean is :meth:`loss`."""
         ...
 
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -121,6 +132,14 @@ class SingleLabel:
         """Return the softmax."""
         return logits.float().softmax(dim=1)
 
+    def logits(self, probabilities: Floats) -> Tensor:
+        """Return the logarithm: logits but for what all classes have in common."""
+        return torch.from_numpy(np.log(np.maximum(probabilities, _TINY), dtype=np.float64))
+
+    def losses(self, logits: Tensor, labels: npt.NDArray[Any]) -> Tensor:
+        """Return the cross-entropy of each row."""
+        return F.cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)), reduction="none")
+
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the mean probabilities."""
         return _log_mean([each.float().log_softmax(dim=1) for each in logits], weights)
@@ -182,6 +201,16 @@ class MultiLabel:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the sigmoid."""
         return logits.float().sigmoid()
+
+    def logits(self, probabilities: Floats) -> Tensor:
+        """Return the logarithm of the odds, as far as float32 tells a probability from 0 and from 1."""
+        sure = np.clip(probabilities.astype(np.float64), _TINY, 1 - _NEAREST)
+        return torch.from_numpy(np.log(sure) - np.log1p(-sure))
+
+    def losses(self, logits: Tensor, labels: npt.NDArray[Any]) -> Tensor:
+        """Return the binary cross-entropy of each row, the mean over its labels."""
+        targets = torch.from_numpy((labels > 0).astype(np.float64)).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
 
     def mean_logits(self, logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """Return the logarithm of the odds of the mean probabilities."""

@@ -1,7 +1,12 @@
+from .base import SIDE_SUFFIXES as SIDE_SUFFIXES
 from .base import SourceOptions as SourceOptions
+from .base import suffix as suffix
 from .builtin import BUILTIN as BUILTIN
 from .detect import LAYOUTS as LAYOUTS
 from .detect import open_source as open_source
 from .folders import image_files as image_files
+from .tables import TABLE_SUFFIXES as TABLE_SUFFIXES
+from .tree import Tree as Tree
+from .tree import archive_tree as archive_tree
 from .words import LAYOUT_NAMES as LAYOUT_NAMES
 from .words import UNDERSTOOD as UNDERSTOOD

@@ -11,6 +11,7 @@ from .head import fit_head as fit_head
 from .portfolio import fit_in_time as fit_in_time
 from .portfolio import tried_text as tried_text
 from .probing import Candidate as Candidate
+from .probing import build_candidate as build_candidate
 from .probing import probe as probe
 from .probing import probe_notes as probe_notes
 from .probing import probe_run as probe_run

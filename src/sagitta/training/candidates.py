@@ -18,11 +18,11 @@ import numpy as np
 from sagitta.errors import ConfigError
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, dry_run, extract, prepare
+from sagitta.run import Clock
 from sagitta.settings import Settings, device_of
 from sagitta.training.checks import check_splits
 from sagitta.training.head import estimate, log_losses, surely_better
 from sagitta.training.headfirst import check_first_weights, solvable
-from sagitta.training.pace import Clock
 from sagitta.training.solving import features_for, solve
 from sagitta.training.watch import say
 

@@ -1,6 +1,7 @@
 """What is known to fail is refused before anything long begins: numbers, loggers, devices, splits."""
 
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from sagitta.errors import ConfigError
 from sagitta.loading import ImageData
 from sagitta.settings import Settings, short_name
 
+Look = Callable[[ImageData], Callable[[Path], None]]
+"""Looks at the data before a run begins, and returns what tells what it found, and leaves it in the run's directory."""
 LOGGERS = ("csv", "tensorboard", "wandb")
 _COUNTS = tuple(
     f"trainer.{name}"

@@ -16,11 +16,13 @@ import torch
 
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
+    FAMILIAR_FILE,
     SEEN_FILE,
     Common,
     Evaluation,
     Model,
     Seen,
+    Tempered,
     Weighed,
     common_rows,
     equal,
@@ -49,9 +51,10 @@ from sagitta.run import (
 from sagitta.settings import Settings
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted
+from sagitta.training.trust import Unseen, keep_unseen
 
 _SHOWN = ("acc", "map", "log_loss")
-_COPIED = (CONFIG_FILE, RUN_FILE, SEEN_FILE)
+_COPIED = (CONFIG_FILE, RUN_FILE, SEEN_FILE, FAMILIAR_FILE)
 
 
 def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
@@ -91,6 +94,8 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
                 ensemble=about,
                 result={},
             )
+            if common is not None:
+                _keep_unseen(run, models, common, weighed.weights)
             evaluation = _tested(run)
             result = evaluation.metrics if evaluation else {}
             write_record(run, result=result)
@@ -255,6 +260,19 @@ def _scores(models: Sequence[Model], common: Common, weights: Sequence[float]) -
         scores = judge(task, probabilities.astype(np.float32), common.labels, paths, names, {}, "", own).scores
         found.append({name: [each.value, each.low, each.high] for name, each in scores.items()})
     return found
+
+
+def _keep_unseen(run: Path, models: Sequence[Model], common: Common, weights: Sequence[float]) -> None:
+    """Keep what the mean says of the rows that no run was trained on."""
+    names, task = _names(models, weights), models[0].task
+    columns = [models[0].class_names.index(name) for name in names]
+    mean = np.tensordot(np.array(weights), common.probabilities, axes=1)[:, columns].astype(np.float32)
+    labels = common.labels[:, columns] if common.labels.ndim == 2 else np.argsort(columns)[common.labels]
+    own = _thresholds(models, common, weights)
+    thresholds = [] if own is None else [own[name] for name in names]
+    judged = judge(task, mean, labels, common.paths, names, {}, "val_", thresholds)
+    found = Tempered(1.0, len(labels), "each of the runs has its own, and their mean none")
+    keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val"), judged, found)
 
 
 def _tested(run: Path) -> Evaluation | None:

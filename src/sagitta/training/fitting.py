@@ -35,7 +35,9 @@ from sagitta.run import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     MEMBERS,
+    PACE_FILE,
     check_free,
+    forget_end,
     held,
     history_table,
     new_run_directory,
@@ -47,7 +49,7 @@ from sagitta.settings import Settings, device_of, short_name
 from sagitta.signals import Ended, Interrupted, interruption_of, raised
 from sagitta.training.callbacks import StepSeed, WeightEMA
 from sagitta.training.checkpoints import Checkpoints
-from sagitta.training.checks import check_devices, check_loggers, check_numbers, check_splits
+from sagitta.training.checks import Look, check_devices, check_loggers, check_numbers, check_splits
 from sagitta.training.divergence import DivergenceError, StopDiverged, anomalies_named
 from sagitta.training.flags import (
     check_batches,
@@ -68,6 +70,7 @@ from sagitta.training.headfirst import (
 from sagitta.training.interruption import EndWhenAsked
 from sagitta.training.logs import WholeCSVLogger
 from sagitta.training.resume import continuation, is_begun
+from sagitta.training.trust import Unseen, calibrate, remember, validate_kept
 from sagitta.training.tuning import find_batch_size, find_lr
 from sagitta.training.watch import EpochBar, EpochLines, PredictionImages, Throughput, say, say_beginning, say_core
 
@@ -97,6 +100,7 @@ def fit(
     *,
     member_of: Path | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    look: Look | None = None,
     verbose: bool = True,
 ) -> Fitted:
     """Train, then test the best checkpoint; what nobody set is decided by a recipe, or measured.
@@ -109,6 +113,7 @@ def fit(
         resume: run directory whose last checkpoint is gone on from; it takes the place of ``out``.
         member_of: the run whose member this becomes, which an interruption names.
         callbacks: of the Trainer, which no configuration names.
+        look: at the data of a run that begins; the first process does.
         verbose: say what the source is.
 
     Raises:
@@ -146,12 +151,16 @@ def fit(
         classifier.prepare(data, device=device_of(settings.trainer["accelerator"]))
         _check_before_training(settings, data, classifier, world)
         going_on = before.prepare(settings) if before is not None else []
+        looked = look(data) if look is not None and resume is None and is_first_process() else None
         run = resume or Path(shared("run", lambda: str(new_run_directory(out, settings.source))))
         if resume is None:
             together.enter_context(held(run))
         check_alike("seen", str(run.is_dir()), f"no {run.absolute()} here; name an --out that all see")
+        forget_end(run)
         save_config(run / CONFIG_FILE, settings.to_yaml())
         say_beginning(data, classifier, settings.trainer["max_epochs"], run)
+        if looked is not None:
+            looked(member_of or run)
         pixels = data.batch_size * math.prod(data.preprocessing.size)
         together.enter_context(ended_early(member_of or run))
         together.enter_context(_diverged(run, member_of or run))
@@ -258,7 +267,7 @@ def _train(
     every = settings.trainer["log_every_n_steps"]
     trainer = _trainer(
         settings,
-        callbacks=[*_callbacks(settings), *callbacks, *begin, kept, EndWhenAsked(kept)],
+        callbacks=[*_callbacks(settings, run), *callbacks, *begin, kept, EndWhenAsked(kept)],
         default_root_dir=run,
         logger=list(_loggers(settings, run)),
         # Lightning's 50 would leave a small dataset without a curve.
@@ -286,8 +295,11 @@ def _train(
     path = best or run / "checkpoints" / LAST_CHECKPOINT
     result = validated(run)
     if (first := find_head(run)) is not None:
-        path, chosen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
+        path, chosen, unseen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
+        _trust(trainer, data, run, path, unseen)
+    elif best is not None:
+        _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None
@@ -301,6 +313,15 @@ def _train(
     result |= evaluation.metrics if evaluation else {}
     write_record(run, best_checkpoint=os.path.relpath(path, run), epochs=trainer.current_epoch, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _trust(trainer: pl.Trainer, data: ImageData, run: Path, checkpoint: Path, unseen: Unseen) -> None:
+    """Calibrate the checkpoint that is kept, and note what its model knows; the first process does, for all."""
+    if is_first_process():
+        classifier = load_classifier(checkpoint)
+        calibrate(run, checkpoint, classifier, unseen)
+        remember(run, checkpoint, classifier, data, trainer.current_epoch, frozen=read_record(run).get("mixture") == 0)
+    trainer.strategy.barrier()
 
 
 @contextmanager
@@ -377,12 +398,12 @@ def validated(run: Path) -> dict[str, float]:
     return result
 
 
-def _callbacks(settings: Settings) -> Iterable[pl.Callback]:
+def _callbacks(settings: Settings, run: Path | None = None) -> Iterable[pl.Callback]:
     yield StepSeed(settings.seed)
     yield StopDiverged()
     yield PredictionImages()
     yield EpochLines()
-    yield Throughput()
+    yield Throughput(None if run is None else run / PACE_FILE)
     if settings.ema:  # after PredictionImages: at the end of a validation it puts the last weights back
         yield WeightEMA(settings.ema)
     if settings.patience:

@@ -23,6 +23,7 @@ from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Evaluation,
     Seen,
+    Tempered,
     Tested,
     arrays_of,
     digest_column,
@@ -49,7 +50,9 @@ from sagitta.run import (
 )
 from sagitta.settings import Settings, read_values, short_name
 from sagitta.terminal import table
+from sagitta.training.checks import Look
 from sagitta.training.fitting import Fitted, ended_early, fit
+from sagitta.training.trust import Unseen, keep_unseen
 from sagitta.training.watch import say
 
 PREFIX = "out_of_fold_"
@@ -57,7 +60,9 @@ PREFIX = "out_of_fold_"
 _SHOWN = ("acc", "map", "log_loss")
 
 
-def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None = None) -> Fitted:
+def fit_folds(
+    settings: Settings, out: Path | None = None, resume: Path | None = None, *, look: Look | None = None
+) -> Fitted:
     """Train a member a fold, judge each row by the one that was not trained on it, and test their mean.
 
     What the recipe decides for the first member, or is measured for it, holds for all.
@@ -66,6 +71,7 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
         settings: with ``data.folds``; see :func:`sagitta.training.fit`.
         out: run directory to make.
         resume: such a run that was interrupted; its finished members are not trained again.
+        look: at the data before the first member, whose val is a fold.
 
     Raises:
         SagittaError: as :func:`sagitta.training.fit`; there is no run directory then, unless a member has learned.
@@ -82,7 +88,7 @@ def fit_folds(settings: Settings, out: Path | None = None, resume: Path | None =
                 write_record(run, seed=settings.seed)
             places = [run / MEMBERS / str(fold) for fold in range(1, settings.data["folds"] + 1)]
             for fold, place in enumerate(places, 1):
-                _train(settings, run, fold, place)
+                _train(settings, run, fold, place, look if fold == 1 else None)
                 if settings.trainer["fast_dev_run"]:
                     return Fitted(run, {}, None)
             return _finish(_decided(settings, run), run, places)
@@ -115,7 +121,7 @@ def _check_data(data: ImageData, places: Sequence[Path]) -> None:
             )
 
 
-def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
+def _train(settings: Settings, run: Path, fold: int, place: Path, look: Look | None) -> None:
     """Train a member, or go on with it where it was interrupted, unless it is finished."""
     if "best_checkpoint" in read_record(place):
         return
@@ -124,7 +130,7 @@ def _train(settings: Settings, run: Path, fold: int, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     say(f"fold {fold} of {settings.data['folds']}")
     own = _decided(settings, run).changed({"data.fold": fold})
-    fit(own, None if begun else place, place if begun else None, member_of=run)
+    fit(own, None if begun else place, place if begun else None, member_of=run, look=look)
 
 
 def _decided(settings: Settings, run: Path) -> Settings:
@@ -159,12 +165,20 @@ def _finish(settings: Settings, run: Path, places: Sequence[Path]) -> Fitted:
     ]
     save_config(run / CONFIG_FILE, settings.to_yaml())
     write_record(run, dataset=data.answers(), members=members, result=judged.metrics, **about)
+    given = {split.path(row): name for name, split in data.shards.splits.items() for row in range(len(split))}
+    splits = [given[path] for path in judged.predictions["path"].to_pylist()]
+    keep_unseen(run, Unseen(judged, splits, "out-of-fold"), judged, _of_members(judged))
     evaluation = None
     if "test" in data.shards.splits and settings.trainer["limit_test_batches"] != 0:
         evaluation = evaluate(run, None, "test", {}, devices=1, verbose=False)
     result = judged.metrics | (evaluation.metrics if evaluation else {})
     write_record(run, result=result)
     return Fitted(run, result, evaluation)
+
+
+def _of_members(judged: Evaluation) -> Tempered:
+    """Return that the mean of the members has no temperature of its own."""
+    return Tempered(1.0, judged.predictions.num_rows, "each member has its own, and no row is new to all of them")
 
 
 def _out_of_fold(

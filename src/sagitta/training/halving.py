@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 
 from sagitta.dataset import plural
 from sagitta.evaluation import quiet_trainer
+from sagitta.run import Clock
 from sagitta.training.callbacks import StepSeed
 from sagitta.training.candidates import Judged, make
 from sagitta.training.head import surely_better
 from sagitta.training.headfirst import VALIDATIONS, KeepHead, choose_mixture
-from sagitta.training.pace import Clock, Deadline, Pace, followed, measure
+from sagitta.training.pace import Deadline, Pace, followed, measure
 from sagitta.training.solving import solve
 from sagitta.training.watch import say
 

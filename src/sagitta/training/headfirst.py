@@ -9,11 +9,9 @@
 4. Where ``val`` may be learned from, the head is solved on it, too, and mixed with the best epoch as it was found best.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -24,12 +22,13 @@ from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import Digests, digests_of, keep_seen, read_seen, seen_of
 from sagitta.loading import ImageData
-from sagitta.models import Classifier, Floats, check_head, load_classifier
+from sagitta.models import Classifier, Floats, check_head, load_classifier, unfolded
 from sagitta.ranks import is_first_process
 from sagitta.run import CONFIG_FILE, read_record, run_of, write_record
 from sagitta.settings import Settings
 from sagitta.training.head import estimate, surely_better
-from sagitta.training.solving import check_labelled, rows_to_fit, solve, write_checkpoint
+from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
+from sagitta.training.trust import Unseen, of_val, out_of_fold, silently
 from sagitta.training.watch import say
 
 PREFIX = "image-classifier-head-"
@@ -106,12 +105,14 @@ class Mixture:
         share: of the way from the head, 0, to the best epoch, 1.
         weights: the network's.
         metrics: of ``val``, by full name.
+        evaluated: probabilities and labels of ``val``, as :attr:`sagitta.models.Classifier.evaluated`.
         line: the choice in words.
     """
 
     share: float
     weights: Mapping[str, Tensor]
     metrics: dict[str, float]
+    evaluated: tuple[Tensor, Tensor]
     line: str
 
 
@@ -128,16 +129,17 @@ def choose_mixture(
         best: checkpoint of the epoch with the lowest ``val_loss``; None where no epoch was finished.
     """
     if best is None:
-        with _silently(trainer):
+        with silently(trainer):
             classifier.load_state_dict(weights := _weights(head))
-            return Mixture(0.0, weights, _losses(trainer, classifier, data)[1], "the head is kept as it was solved")
+            _, metrics, evaluated = _losses(trainer, classifier, data)
+            return Mixture(0.0, weights, metrics, evaluated, "the head is kept as it was solved")
     first, last = (_weights(path) for path in (head, best))
-    found: dict[float, tuple[Floats, dict[str, float]]] = {}
-    with _silently(trainer):
+    found: dict[float, tuple[Floats, dict[str, float], tuple[Tensor, Tensor]]] = {}
+    with silently(trainer):
         for share in (0.0, *_SHARES):
             classifier.load_state_dict(_mixed(first, last, share))
             found[share] = _losses(trainer, classifier, data)
-    means = {share: float(losses.mean()) for share, (losses, _) in found.items()}
+    means = {share: float(losses.mean()) for share, (losses, _, _) in found.items()}
     lowest = min(means, key=means.__getitem__)
     share = lowest if surely_better(found[lowest][0], found[0.0][0]) else 0.0
     told = f"val_loss {means[0.0]:.4f} of the head, {means[1.0]:.4f} of the best epoch"
@@ -149,7 +151,7 @@ def choose_mixture(
         line = f"fine-tuning gained over the head; {share:g} of the way to the best epoch is kept ({told}, " + (
             f"{means[share]:.4f} there)"
         )
-    return Mixture(share, _mixed(first, last, share), found[share][1], line)
+    return Mixture(share, _mixed(first, last, share), *found[share][1:], line)
 
 
 def find_head(run: Path) -> Path | None:
@@ -159,8 +161,10 @@ def find_head(run: Path) -> Path | None:
 
 def end_with_best(
     trainer: pl.Trainer, classifier: Classifier, data: ImageData, head: Path, best: Path | None, *, refit: bool
-) -> tuple[Path, dict[str, float]]:
+) -> tuple[Path, dict[str, float], Unseen]:
     """Return the checkpoint of what is best of solved head, best epoch and their mixtures, and its metrics of val.
+
+    And what it says of rows that it has not learned from.
 
     Where that is allowed, the head is then solved on ``train`` and ``val``, and mixed with the best epoch as before: of
     few images a class those of ``val`` may be worth more than the training. It is a checkpoint of its own: a run that
@@ -177,12 +181,16 @@ def end_with_best(
     mixture = choose_mixture(trainer, classifier, data, head, best)
     say(mixture.line)
     run, loss = head.parent.parent, mixture.metrics["val_loss"]
+    classifier.evaluated, classifier.temperature = mixture.evaluated, 1.0
+    unseen = of_val(trainer, classifier, data)
     path = best if best is not None and mixture.share else head
     if mixture.share < 1 and "val" in rows_to_fit(data, refit=refit):
         say("the head is fitted to train and val now; figures of val are of the one before")
         path = head.with_name(f"{REFITTED}val_loss={loss:.2f}.ckpt")
         if is_first_process():
-            _refit(head, best, mixture.share, path, data)
+            solved = _refit(head, best, mixture.share, path, data)
+            if not mixture.share:  # of a mixture there are no rows out of fold: those of the one before stand in
+                unseen = out_of_fold(data, solved)
         keep_seen(run, seen_of(data.shards.splits, trained=("train", "val"), chose=()))
         trainer.strategy.barrier()
     elif 0 < mixture.share < 1:
@@ -190,17 +198,18 @@ def end_with_best(
         classifier.load_state_dict(mixture.weights)
         trainer.save_checkpoint(path, weights_only=True)
     write_record(run, mixture=mixture.share)
-    return path, mixture.metrics
+    return path, mixture.metrics, unseen
 
 
-def _refit(head: Path, best: Path | None, share: float, path: Path, data: ImageData) -> None:
+def _refit(head: Path, best: Path | None, share: float, path: Path, data: ImageData) -> Solved:
     """Write the checkpoint of a head that is solved once more, on ``train`` and ``val``, mixed with the best epoch."""
     classifier = load_classifier(head)
-    solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
+    solved = solve(classifier, data, data.preprocessing, fitted=("train", "val"), others=())
     if best is not None and share:
         first = {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
         classifier.load_state_dict(_mixed(first, _weights(best), share))
     write_checkpoint(classifier, path)
+    return solved
 
 
 def check_first_weights(
@@ -252,8 +261,7 @@ def _below_heads(weights: str | None) -> str | None:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return weights
+    return unfolded(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _mixed(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -263,19 +271,10 @@ def _mixed(first: Mapping[str, Tensor], last: Mapping[str, Tensor], share: float
     }
 
 
-@contextmanager
-def _silently(trainer: Any) -> Iterator[None]:
-    """Have the Trainer log nothing and call nobody meanwhile."""
-    loggers, callbacks = trainer.loggers, trainer.callbacks
-    trainer.loggers, trainer.callbacks = [], []
-    try:
-        yield
-    finally:
-        trainer.loggers, trainer.callbacks = loggers, callbacks
-
-
-def _losses(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> tuple[Floats, dict[str, float]]:
-    """Return the log loss of each row of ``val`` (N,), by class as the training weighs it, and the metrics."""
+def _losses(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData
+) -> tuple[Floats, dict[str, float], tuple[Tensor, Tensor]]:
+    """Return the log loss of each row of ``val`` (N,), by class as the training weighs it, metrics, and predictions."""
     trainer.validate(classifier, data, verbose=False)
     assert classifier.evaluated is not None
     probabilities, labels = (tensor.cpu() for tensor in classifier.evaluated)
@@ -284,4 +283,4 @@ def _losses(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> tup
     if (weights := classifier.loss_weights) is not None:
         losses *= weights.float().cpu()[labels].numpy()
     values = classifier.task.values(probabilities, labels, classifier.thresholds)
-    return losses, {"val_loss": mean} | {f"val_{name}": value for name, value in values.items()}
+    return losses, {"val_loss": mean} | {f"val_{name}": value for name, value in values.items()}, classifier.evaluated

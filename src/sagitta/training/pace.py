@@ -22,29 +22,6 @@ _STEPS = 8  # of a trial
 
 
 @dataclass(frozen=True)
-class Clock:
-    """A time that is given.
-
-    Attributes:
-        seconds: how long it is.
-        began: by :func:`time.monotonic`.
-    """
-
-    seconds: float
-    began: float
-
-    @property
-    def ends(self) -> float:
-        """When it is over, likewise."""
-        return self.began + self.seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left; below 0 where it is over."""
-        return self.ends - time.monotonic()
-
-
-@dataclass(frozen=True)
 class Pace:
     """What this machine does with this network and these images, in images a second.
 

@@ -24,15 +24,16 @@ from typing import Any
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
-from sagitta.run import BEGAN, check_free, read_record, write_record
+from sagitta.run import BEGAN, Clock, check_free, read_record, write_record
 from sagitta.settings import Settings, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.candidates import Judged, Made, make, solve_heads
+from sagitta.training.checks import Look
 from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
 from sagitta.training.halving import TRIAL, Short, tune_shortly
 from sagitta.training.headfirst import VALIDATIONS
-from sagitta.training.pace import CAREFUL, Clock, Deadline, Pace, measure, plan_epochs, seconds_after
+from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
 from sagitta.training.watch import say, say_core
 
 _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained weights, and from scratch
@@ -50,7 +51,7 @@ _CLASHING = {
 """Settings that say how long to train, and their values where nobody has set them."""
 
 
-def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fitted:
+def fit_in_time(settings: Settings, began: float, out: Path | None = None, *, look: Look | None = None) -> Fitted:
     """Fit the best that ``settings.time`` is long enough for.
 
     Args:
@@ -58,6 +59,7 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
             several, with commas and in the same order.
         began: when the clock began, by :func:`time.monotonic`, unless a command began earlier.
         out: run directory to make.
+        look: see :func:`sagitta.training.fit`.
 
     Raises:
         ConfigError: another setting says how long to train, or several devices are asked for.
@@ -83,7 +85,7 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
         chosen = made if best is None else best.made
         changes, deadline = _plan(chosen, best, clock, None if first is None else first.pace)
         before = clock.left
-        fitted = _fit(chosen.settings, changes, out, deadline, solved=best is not None)
+        fitted = _fit(chosen.settings, changes, out, deadline, look, solved=best is not None)
     tried = _tried(fitted.run, heads, shorts, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
     if clock.left < 0:
@@ -92,7 +94,13 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None) -> Fi
 
 
 def _fit(
-    settings: Settings, changes: Mapping[str, Any], out: Path | None, deadline: Deadline, *, solved: bool
+    settings: Settings,
+    changes: Mapping[str, Any],
+    out: Path | None,
+    deadline: Deadline,
+    look: Look | None,
+    *,
+    solved: bool,
 ) -> Fitted:
     """Return the fit by the plan; where that diverges, what is there without it: a solved head.
 
@@ -100,13 +108,13 @@ def _fit(
         DivergenceError: there is none.
     """
     try:
-        return fit(settings.changed(changes), out, callbacks=[deadline], verbose=False)
+        return fit(settings.changed(changes), out, callbacks=[deadline], look=look, verbose=False)
     except DivergenceError as error:
         if not solved or error.run is None:
             raise
         say(f"time:  fine-tuning diverged, so the head is kept: {error.reason}")
         shutil.rmtree(error.run)
-        return fit(settings.changed(_NO_EPOCH), out, verbose=False)
+        return fit(settings.changed(_NO_EPOCH), out, look=look, verbose=False)
 
 
 def _check(settings: Settings) -> None:
@@ -146,7 +154,7 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
     if head is not None and made.settings.model["tune"] == "head":
         return _NO_EPOCH, Deadline(clock.ends)
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
-    checks = VALIDATIONS if made.begun else 0
+    checks = VALIDATIONS if made.begun else 1  # the kept epoch is validated once more, to be calibrated
     most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
     again = 0.0 if head is None else 2 * head.head_seconds  # in the run, and on train and val where it is kept
 

@@ -34,6 +34,7 @@ from sagitta.evaluation import (
     read_seen,
     record_test,
     seen_of,
+    tempered,
 )
 from sagitta.files import new_file
 from sagitta.loading import ImageData, Preprocessing
@@ -45,10 +46,20 @@ from sagitta.models import (
     pretrained_preprocessing,
     vectors_array,
 )
-from sagitta.run import CONFIG_FILE, OUT_OF_FOLD, check_free, new_run_directory, save_config, write_record
+from sagitta.run import (
+    CONFIG_FILE,
+    OUT_OF_FOLD,
+    check_free,
+    new_run_directory,
+    read_record,
+    save_config,
+    write_record,
+)
 from sagitta.settings import Settings
 from sagitta.terminal import show, table
+from sagitta.training.checks import Look
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
+from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -131,7 +142,7 @@ def _probe_one(
     batch_size: int | None,
     verbose: bool,
 ) -> Probed:
-    classifier, preprocessing = _build(data, candidate, image_size)
+    classifier, preprocessing = build_candidate(data, candidate, image_size)
     if verbose and classifier.weights_report:
         show(classifier.weights_report)
     others = [name for name in data.shards.splits if name not in fitted]
@@ -146,7 +157,7 @@ def _probe_one(
     return Probed(candidate, classifier, solved, judged, test)
 
 
-def _build(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
+def build_candidate(data: ImageData, candidate: Candidate, image_size: int | None) -> tuple[Classifier, Preprocessing]:
     """Return the network with a new head, and the preprocessing that its weights were trained with."""
     weights = None if candidate.weights is None else open_weights(candidate.weights)
     found = weights.preprocessing(candidate.name) if weights else pretrained_preprocessing(candidate.name)
@@ -194,6 +205,7 @@ def probe_run(
     batch_size: int | None = None,
     refit: bool = False,
     embed: bool = False,
+    look: Look | None = None,
 ) -> Path:
     """Probe each candidate and make the best an ordinary run; returns its directory.
 
@@ -204,6 +216,7 @@ def probe_run(
         batch_size: see :func:`probe`.
         refit: likewise.
         embed: keep all features as Parquet in the run directory.
+        look: at the data, before the features.
 
     Raises:
         SagittaError: as :func:`probe` does; there is no run directory then.
@@ -213,10 +226,13 @@ def probe_run(
         data = settings.image_data(verbose=True)
         data.prepare_data()
         data.setup()
+        looked = None if look is None else look(data)
         image_size = settings.data["image_size"]
         how: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "refit": refit}
         results = probe(data, candidates, **how, verbose=True)
         run = new_run_directory(out, settings.source)
+        if looked is not None:
+            looked(run)
         best = results[0].candidate
         weights = {"model.weights": best.weights, "model.pretrained": best.weights is None}
         chosen = settings.changed({"model.name": best.name, "model.tune": "head", **weights})
@@ -236,12 +252,15 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
     write_checkpoint(best.classifier, checkpoint)
     keep_seen(run, _seen(data, best.solved), best.candidate.weights)
-    result = {"val_loss": loss, **best.judged.metrics}
-    judged = _with_digests(best, data) if best.out_of_fold else best.judged
+    temperature, judged = _calibrated(run, checkpoint, best, data)
+    _note_known(run, checkpoint, best, data)
+    result = {"val_loss": judged.metrics["val_log_loss"], **judged.metrics}
+    judged = _with_digests(best, judged, data) if best.out_of_fold else judged
     judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))
     if best.test is not None:
-        record_test(run, data.source, checkpoint.name, best.test)
-        result |= best.test.metrics
+        test = tempered(best.test, SINGLE_LABEL, data.class_names, temperature, "test_", ())
+        record_test(run, data.source, checkpoint.name, test)
+        result |= test.metrics
     write_record(
         run,
         seed=0,
@@ -254,13 +273,39 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved, data)
 
 
-def _with_digests(best: Probed, data: ImageData) -> Evaluation:
+def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> tuple[float, Evaluation]:
+    """Calibrate the checkpoint; returns the temperature, and what is said with it of the rows that are judged."""
+    if best.out_of_fold:
+        unseen = out_of_fold(data, best.solved)
+    else:
+        unseen = Unseen(best.judged, ["val"] * best.judged.predictions.num_rows, "val")
+    judged = calibrate(run, checkpoint, best.classifier, unseen)
+    return read_record(run)["calibration"]["temperature"], replace(judged, tested=best.judged.tested)
+
+
+def _note_known(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> None:
+    """Note what the network knows: its features do not depend on the head."""
+    bank, known = divided(data, BANK, KNOWN, frozen=True)
+    if (reason := unable(best.classifier, known)) is not None:
+        show(f"predictions come without `unfamiliar`: {reason}")
+        return
+    hashes = {name: split.content_hashes for name, split in data.shards.splits.items()}
+    vectors = [
+        best.solved.read(
+            pa.concat_arrays([hashes[name].take(pa.array(rows)) for name, rows in some.items() if len(rows)])
+        )
+        for some in (bank, known)
+    ]
+    note_familiar(run, checkpoint, *vectors)
+
+
+def _with_digests(best: Probed, judged: Evaluation, data: ImageData) -> Evaluation:
     """Return what was judged out of fold, with ``digest``: null where the weights were trained on the image before."""
     splits = [data.shards.splits[name] for name in best.solved.fitted]
     digests = np.concatenate([digests_of(split)[:, 0] for split in splits])[best.solved.head.judged]
     before = None if best.candidate.weights is None else read_seen(Path(best.candidate.weights))
-    table = best.judged.predictions.append_column("digest", digest_column(digests, before))
-    return replace(best.judged, predictions=table)
+    table = judged.predictions.append_column("digest", digest_column(digests, before))
+    return replace(judged, predictions=table)
 
 
 def _summary(each: Probed) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def features_for(
     if worth_a_look(rows, layer.in_features, classes) and classifier.may_see_stages:
         network = see_stages(copy.deepcopy(network), name, preprocessing.size, preprocessing.channels)
     body, _ = split_head(network, name)
-    return body, FeatureStore(f"{name}+stages" if stage_widths(body) else name, body, preprocessing)
+    return body, FeatureStore(name, body, preprocessing)
 
 
 def solve(
@@ -215,6 +215,7 @@ def solve(
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(head.weight))
         layer.bias.copy_(torch.from_numpy(head.bias))
+    classifier.temperature = 1.0  # that of the head before
     paths = [split.path(row) for split in rows for row in range(len(split))]
     return Solved(
         head,

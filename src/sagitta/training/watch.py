@@ -216,6 +216,10 @@ class Throughput(pl.Callback):
     Waiting is the time from the end of one training step to the start of the next, on the host's monotonic clock; the
     first steps, which warm up caches and compilers, are left out. At the end of the fit a few lines say what to change.
 
+    Args:
+        file: a CSV that gets a line an epoch: ``epoch`` from 0, ``seconds`` of it with its validation, ``lr`` at its
+            end, ``images_per_second`` and ``wait_share``; none by default. A resumed epoch gets another one.
+
     Attributes:
         waited: seconds spent waiting for batches.
         computed: seconds spent in training steps.
@@ -224,9 +228,12 @@ class Throughput(pl.Callback):
 
     _WARM_UP = 5  # steps
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
         self.waited = self.computed = 0.0
         self.images = 0
+        self._before = (0.0, 0.0, 0)  # the same at the beginning of the epoch
+        self._epoch_began = 0.0
         self._steps = 0
         self._ended: float | None = None
         self._began = 0.0
@@ -246,6 +253,8 @@ class Throughput(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a new epoch: what lies between two epochs is not waiting for data."""
         self._ended = None
+        self._before = self.waited, self.computed, self.images
+        self._epoch_began = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -264,6 +273,22 @@ class Throughput(pl.Callback):
             self.computed += self._ended - self._began
             self.images += len(batch[0])
         self._steps += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line of the epoch, on the first rank only."""
+        if self.file is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        waited, computed, images = (now - before for now, before in zip(self._counts(), self._before, strict=True))
+        total = waited + computed
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        line: list[Any] = [trainer.current_epoch, f"{time.monotonic() - self._epoch_began:.3f}", max(rates, default="")]
+        line += [f"{images / total:.1f}", f"{waited / total:.4f}"] if total else ["", ""]
+        heads = "" if self.file.is_file() else "epoch,seconds,lr,images_per_second,wait_share\n"
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(heads + ",".join(map(str, line)) + "\n")
+
+    def _counts(self) -> tuple[float, float, int]:
+        return self.waited, self.computed, self.images
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the lines, on the first rank only."""

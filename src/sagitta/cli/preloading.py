@@ -1,0 +1,22 @@
+"""The libraries that every command needs which runs a network, imported without looking for garbage."""
+
+import gc
+import sys
+from importlib import import_module
+
+_LIBRARIES = ("lightning.pytorch", "timm")  # with torch, torchvision and torchmetrics
+
+
+def preload() -> None:
+    """Import Lightning and timm without looking for garbage in between.
+
+    An import makes hundreds of thousands of objects that all stay, and each search through them finds nothing.
+    """
+    if not gc.isenabled() or all(name in sys.modules for name in _LIBRARIES):
+        return
+    gc.disable()
+    try:
+        for name in _LIBRARIES:
+            import_module(name)
+    finally:
+        gc.enable()

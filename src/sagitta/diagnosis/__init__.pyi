@@ -1,0 +1,10 @@
+from .examination import Glance as Glance
+from .examination import examine as examine
+from .examination import glance as glance
+from .findings import FINDINGS as FINDINGS
+from .findings import FINDINGS_FILE as FINDINGS_FILE
+from .findings import KINDS as KINDS
+from .findings import Findings as Findings
+from .findings import check_name as check_name
+from .labels import suspects as suspects
+from .sheet import findings_sheet as findings_sheet

@@ -1,0 +1,391 @@
+"""Images of any number -> rows of classes and probabilities, with the model's own preprocessing, as a stream.
+
+Images are decoded ahead of the network, once for each way in which the members of a run want them; a chunk of them
+becomes rows of the table as soon as the network is done with it. What the rows say is
+:class:`sagitta.evaluation.answers.Answers`'s matter.
+"""
+
+import json
+import operator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from sagitta.dataset import ShardSet
+from sagitta.errors import ConfigError
+from sagitta.evaluation.answers import Answers, Further, id_of, read_template
+from sagitta.evaluation.calibration import VALIDATION_FILE
+from sagitta.evaluation.inputs import Inputs, open_inputs
+from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
+from sagitta.evaluation.novelty import FAMILIAR_FILE
+from sagitta.evaluation.testing import pixels_of, quiet
+from sagitta.evaluation.trust import Trust, open_trust
+from sagitta.loading import Decoded, DecodedAhead, Preprocessing
+from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
+from sagitta.run import run_of
+from sagitta.settings import Settings
+
+_CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be predicted of each image, and how.
+
+    Attributes:
+        top_k: how many classes a row, where the model gives one label.
+        every: a column for the probability of every class.
+        embed: what the network's last layer is given, as a column.
+        columns: a template such as ``id,label`` in place of the usual columns, see :mod:`sagitta.evaluation.answers`.
+        batch_size: images the network sees at a time; by default what is fast on the device.
+        flip: take the mean of the probabilities of each image and its mirror image.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: as Lightning names it; by default that of the training, and on a CPU float32.
+        accuracy: share of answers that are to be right; the others abstain.
+        coverage: share of images whose class is to be in the set.
+    """
+
+    top_k: int = 5
+    every: bool = False
+    embed: bool = False
+    columns: str | None = None
+    batch_size: int | None = None
+    flip: bool = False
+    device: str = "auto"
+    precision: str | None = None
+    accuracy: float | None = None
+    coverage: float | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is known of a chunk of images.
+
+    Attributes:
+        table: one row an image.
+        numbers: of the images.
+        classes: numbers of the predicted classes of each image that could be read, by its number.
+        errors: why the others have none, by their number.
+        reduced: what decoding lost, and of how many.
+        striking: how many images there are, look like none of the classes, and were abstained from.
+    """
+
+    table: pa.RecordBatch
+    numbers: range
+    classes: dict[int, list[int]]
+    errors: dict[int, str]
+    reduced: Counter[str]
+    striking: Counter[str]
+
+
+class Predictor:
+    """A run, ready to predict.
+
+    Args:
+        run: run directory or checkpoint file.
+        asked: of it.
+        further: what gives columns beside the usual ones.
+
+    Attributes:
+        model: what the run predicts with.
+        members: its parts, on the device.
+        device: where it computes.
+        batch_size: images that the network sees at a time.
+
+    Raises:
+        ConfigError: there is no such run, device, precision or column, or a number is below 1.
+    """
+
+    def __init__(self, run: Path, asked: Asked, further: Sequence[Further] = ()) -> None:
+        top_k = _whole("--top-k", asked.top_k)
+        self._run, self._asked = run, asked
+        template = None if asked.columns is None else read_template(asked.columns)
+        if template is not None and (asked.every or asked.embed):
+            raise ConfigError(
+                "--columns names every column: leave --all and --embed out, and name all or features there"
+            )
+        self.model = open_model(run, flip=asked.flip)
+        if any(part.classifier.preprocessing is None for part in self.model.parts):
+            raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
+        first, names = self.model.first, self.model.class_names
+        promised: dict[str, Any] = {"accuracy": asked.accuracy, "coverage": asked.coverage, "flip": asked.flip}
+        self._trust = open_trust(run, self.model, **promised)
+        self._answers = Answers(
+            first.task, names, first.thresholds, top_k, asked.every, asked.embed, template, (*further, self._trust)
+        )
+        limit_threads()
+        reuse_memory()
+        self.members = [Member(part, names, asked) for part in self.model.parts]
+        shown = replace(self._answers, further=tuple(further)).needs_features
+        self._head = _head_of(run, self.model) if shown else _first_head(self.model, self._trust)
+        self.device = self.members[0].device
+        size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
+        self.batch_size = _whole("--batch-size", size)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the table."""
+        features = None if self._head is None else np.empty((0, self._head.in_features), np.float32)
+        table = self._answers.table([], {}, np.empty((0, len(self.model.class_names)), np.float32), features)
+        names = table.schema.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"--columns {self._asked.columns}: {twice} is given twice")
+        return table.schema
+
+    def key(self, inputs: Inputs) -> dict[str, Any]:
+        """Return what a table depends on, by words for people."""
+        files, folder = list(checkpoints_of(self._run)), run_of(self._run)
+        if folder is not None:  # what is promised and unfamiliar depends on these
+            files += [each for name in (VALIDATION_FILE, FAMILIAR_FILE) if (each := folder / name).is_file()]
+        states: list[Any] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        states.append([member.share for member in self.members])
+        precisions = [member.precision for member in self.members]
+        how = asdict(self._asked) | {"batch_size": self.batch_size, "device": self.device.type, "precision": precisions}
+        found = {"run": states, "options": how, "images": [len(inputs), inputs.digest()]}
+        return dict(json.loads(json.dumps(found)))
+
+    def notes(self, inputs: Inputs, striking: Mapping[str, int]) -> list[str]:
+        """Return what a person has to know of the rows, one sentence each.
+
+        Args:
+            inputs: that were predicted.
+            striking: sum of all chunks.
+        """
+        told, template = self._trust.lines(striking), self._answers.template or ()
+        if all(what != "id" for _, what in template):
+            return told
+        twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)
+        return [f"{twice:,} images share their id with another one; take path or file to tell them apart"] * bool(
+            twice
+        ) + told
+
+    def predict(self, inputs: Inputs, start: int = 0) -> Iterator[Predicted]:
+        """Yield what is known of the images from number ``start`` on, chunk by chunk."""
+        hows = list(dict.fromkeys(member.preprocessing for member in self.members))
+        ahead = DecodedAhead(inputs, hows, self.chunk, start, pinned=self.device.type == "cuda")
+        before: tuple[Decoded, _Found] | None = None
+        for decoded in ahead:
+            now = decoded, _Found(*self._computed(decoded, hows))
+            if before is not None:  # the device has something to do while what it found is written
+                yield self._told(inputs, *before)
+            before = now
+        if before is not None:
+            yield self._told(inputs, *before)
+
+    @property
+    def chunk(self) -> int:
+        """How many images are decoded at a time: whole batches, so that where one begins depends on nothing."""
+        hows = [member.preprocessing for member in self.members]
+        pixels = max(how.size[0] * how.size[1] * how.channels for how in hows) * self.batch_size
+        return self.batch_size * max(1, min(_CHUNK // self.batch_size, _CHUNK_BYTES // pixels))
+
+    def _computed(self, decoded: Decoded, hows: Sequence[Preprocessing]) -> tuple[Tensor, Tensor | None]:
+        """Return probabilities (R, classes) and, where they are needed, features (R, D), on the device."""
+        mean = torch.zeros((len(decoded.readable), len(self.model.class_names)), device=self.device)
+        features: list[Tensor] = []
+        with _inputs_of(self._head) as seen:
+            for member in self.members:
+                pixels = decoded.pixels[hows.index(member.preprocessing)]
+                for first in range(0, len(pixels), self.batch_size):
+                    batch = pixels[first : first + self.batch_size]
+                    mean[first : first + len(batch)] += member.share * member.probabilities(batch)
+                    features += [torch.stack(seen).mean(dim=0)] if seen else []
+                    seen.clear()
+        if self._head is None:
+            return mean, None
+        return mean, torch.cat([torch.empty((0, self._head.in_features), device=self.device), *features])
+
+    def _told(self, inputs: Inputs, decoded: Decoded, found: "_Found") -> Predicted:
+        """Return the rows of a chunk."""
+        probabilities, features = found.arrays()
+        errors, readable = dict(decoded.errors), decoded.readable
+        finite: npt.NDArray[np.bool_] = np.isfinite(probabilities.sum(axis=1))
+        if not finite.all():
+            reason = "the model's outputs are not finite numbers; its training diverged, or its precision is too low"
+            errors |= {readable[place]: reason for place in np.flatnonzero(~finite).tolist()}
+            readable = [readable[place] for place in np.flatnonzero(finite).tolist()]
+            probabilities, features = probabilities[finite], None if features is None else features[finite]
+        names = [inputs.name(number) for number in decoded.numbers]
+        first, before = decoded.numbers.start, Counter(self._trust.counts)
+        table = self._answers.table(
+            names, {number - first: why for number, why in errors.items()}, probabilities, features
+        )
+        task, thresholds = self.model.task, self.model.first.thresholds
+        decided = task.decide(probabilities, thresholds)
+        given = [[int(row)] if decided.ndim == 1 else np.flatnonzero(row).tolist() for row in decided]
+        return Predicted(
+            table.cast(self.schema),
+            decoded.numbers,
+            dict(zip(readable, given, strict=True)),
+            errors,
+            decoded.reduced,
+            Counter(self._trust.counts) - before,
+        )
+
+
+class _Found:
+    """What a network found, on its way from the device; whoever asks for it waits for no more than that.
+
+    Args:
+        probabilities: (R, classes).
+        features: (R, D), if any.
+    """
+
+    def __init__(self, probabilities: Tensor, features: Tensor | None) -> None:
+        self._tensors = [each.to("cpu", non_blocking=True) for each in (probabilities, features) if each is not None]
+        self._there: Any = torch.cuda.Event() if probabilities.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._there is not None:
+            self._there.record()
+        elif probabilities.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def arrays(self) -> tuple[Floats, Floats | None]:
+        """Return both."""
+        if self._there is not None:
+            self._there.synchronize()
+        probabilities, *features = (each.numpy() for each in self._tensors)
+        return probabilities, features[0] if features else None
+
+
+class Member:
+    """A classifier on its device, and its part in the whole.
+
+    Raises:
+        ConfigError: the machine has no such device, or the device no such precision.
+    """
+
+    def __init__(self, part: Part, names: Sequence[str], asked: Asked) -> None:
+        assert part.classifier.preprocessing is not None
+        self.preprocessing, self.share = part.classifier.preprocessing, float(np.float32(part.share))
+        fabric, self.precision = _fabric(asked, part.precision)
+        self._forward = fabric.setup(_Probabilities(part.classifier))
+        self.device: torch.device = fabric.device
+        order = [part.classifier.class_names.index(name) for name in names]
+        self._order = None if order == list(range(len(names))) else torch.tensor(order, device=self.device)
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Return those of uint8 images (B, C, H, W) on the CPU, (B, classes) float32 on the device."""
+        with torch.inference_mode():
+            images = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
+            found: Tensor = self._forward(images).float()
+        return found if self._order is None else found[:, self._order]
+
+
+class _Probabilities(nn.Module):
+    """What a classifier says in a prediction, as its forward pass."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities (B, classes) of normalised images (B, C, H, W)."""
+        return self.classifier.predict_step(images, 0)
+
+
+def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
+    """Return what computes on a device, and with which precision.
+
+    Args:
+        asked: names both.
+        trained: precision of the training, with which a test computes. A CPU would take longer for less.
+
+    Raises:
+        ConfigError: the machine has no such device, or the device no such precision.
+    """
+    accelerator, _, number = asked.device.partition(":")
+    if (number and not number.isdigit()) or not accelerator:
+        raise ConfigError(f"--device {asked.device}: give auto, cpu, cuda, or such as cuda:1")
+    cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    usual = "32-true" if trained is None or (cpu and not str(trained).startswith("64")) else str(trained)
+    precision = asked.precision or usual
+    if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():
+        raise ConfigError(f"--device {asked.device}: this machine has none; leave it out, or give cpu")
+    if cpu and precision.startswith("16"):
+        raise ConfigError(f"--precision {precision}: not on a CPU; leave it out, or give bf16-mixed")
+    how: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": [int(number)] if number else 1,
+        "precision": precision,
+    }
+    try:
+        with quiet():
+            return Fabric(**how), precision
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        named = f"--device {asked.device}" + (f" --precision {asked.precision}" if asked.precision else "")
+        raise ConfigError(f"{named}: {' '.join(str(error).split())}") from None
+
+
+def _head_of(run: Path, model: Model) -> nn.Linear:
+    """Return the last linear layer, whose inputs are the features.
+
+    Raises:
+        ConfigError: there are several networks, or the network does not end in such a layer.
+    """
+    network = model.first.network
+    if len(model.parts) > 1 or isinstance(network, Mean):
+        raise ConfigError(f"{run}: several networks, which have no features in common; take one of the members")
+    if network is None or (head := linear_head(network)) is None:
+        raise ConfigError(f"{run}: the network does not end in one linear layer, so it has no features to give")
+    return head[1]
+
+
+def _first_head(model: Model, trust: Trust) -> nn.Linear | None:
+    """Return the last linear layer of the first of several networks, where something is known of what it is given."""
+    network = model.first.network
+    head = linear_head(network.networks[0] if isinstance(network, Mean) else network) if network is not None else None
+    return None if head is None or not trust.needs_features else head[1]
+
+
+@contextmanager
+def _inputs_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Yield what a layer is given from now on, (B, D) float32 each."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{name} {value}: must be a whole number, at least 1")
+    return number
+
+
+def inputs_for(run: Path, paths: Sequence[str | Path], split: str | None = None) -> Inputs:
+    """Return the images that some names mean, for a run: what is converted for it becomes what it was trained on.
+
+    Raises:
+        SagittaError: as :func:`sagitta.evaluation.inputs.open_inputs` does.
+    """
+
+    def converted(source: str) -> ShardSet:
+        settings = Settings.of({"source": source, "data.convert.purpose": "test"} | pixels_of(open_model(run).first))
+        data = settings.image_data(verbose=True)
+        with quiet():
+            data.prepare_data()
+            data.setup("test")
+        return data.shards
+
+    return open_inputs(paths, split=split, open_data=converted)

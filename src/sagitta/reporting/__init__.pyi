@@ -1,0 +1,3 @@
+from .exporting import write_figures as write_figures
+from .writing import leave_report as leave_report
+from .writing import write_report as write_report

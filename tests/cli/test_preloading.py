@@ -1,0 +1,31 @@
+"""Imports without looking for garbage, and garbage that is looked for afterwards as before."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from sagitta.cli import preloading
+from sagitta.cli.preloading import preload
+
+SEARCHES = """
+import gc, sys
+from sagitta.cli.preloading import preload
+searches = []
+gc.callbacks.append(lambda phase, info: searches.append(phase))
+preload()
+print(len(searches), gc.isenabled(), {"lightning.pytorch", "timm"} <= set(sys.modules))
+"""
+
+
+def test_nothing_is_searched_while_libraries_are_imported_and_then_it_is_again() -> None:
+    done = subprocess.run([sys.executable, "-c", SEARCHES], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "True", "True"]
+
+
+def test_an_import_that_fails_leaves_the_collector_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preloading, "_LIBRARIES", ("no_such_library",))
+    with pytest.raises(ImportError):
+        preload()
+    assert gc.isenabled()

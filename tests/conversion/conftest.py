@@ -1,0 +1,3 @@
+"""The dataset with known faults, which is mended here."""
+
+from tests.diagnosis.conftest import faulty as faulty

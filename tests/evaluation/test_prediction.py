@@ -1,0 +1,243 @@
+"""Streams of predictions: the figures of a test, whatever the chunks; gone on with; a row for what cannot be read."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import sagitta
+from sagitta.cli import main
+from sagitta.errors import ConfigError, SourceError
+from sagitta.evaluation import Asked, predict, predict_into
+from sagitta.evaluation.inputs import open_inputs
+from sagitta.evaluation.output import Unfinished
+from sagitta.evaluation.predictor import Predictor
+
+pytestmark = pytest.mark.usefixtures("inside")
+RUN = Path("run")
+
+
+def images(count: int = 120) -> list[str]:
+    return sorted(map(str, Path("images").rglob("*.png")))[:count]
+
+
+def test_the_test_split_of_the_dataset_gets_the_predictions_of_the_test() -> None:
+    (data,) = Path("cache/datasets").iterdir()
+    tested = pq.read_table(next(RUN.glob("tests/*/predictions.parquet")))
+    found = predict(RUN, [data], Asked(every=True), split="test")
+    assert found["path"].to_pylist() == tested["path"].to_pylist()
+    assert found["class"].to_pylist() == tested["predicted"].to_pylist()
+    ours = np.stack([found[f"p:{name}"].to_numpy() for name in sagitta.Run(RUN).class_names], axis=1)
+    np.testing.assert_allclose(ours, np.stack(tested["probabilities"].to_pylist()), atol=1e-6)
+    assert main(["predict", "run", str(data), "--split", "test", "-o", "test.parquet"]) == 0
+    assert pq.read_table("test.parquet").equals(found.select(pq.read_schema("test.parquet").names))
+
+
+def test_files_have_the_predictions_of_their_rows_in_every_size_of_batch() -> None:
+    expected = predict(RUN, images(), Asked(batch_size=120))
+    for size in (1, 7):
+        found = predict(RUN, images(), Asked(batch_size=size))
+        assert found.drop(["probability", "probability_2"]).equals(expected.drop(["probability", "probability_2"]))
+        for name in ("probability", "probability_2"):
+            np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), atol=1e-5)
+    wrong = sum(row["class"] != Path(row["path"]).parent.name for row in expected.to_pylist())
+    assert wrong < 12
+
+
+def test_features_are_what_the_last_layer_is_given() -> None:
+    classifier = sagitta.Run(RUN).classifier()
+    found = predict(RUN, images(9), Asked(every=True, embed=True))
+    assert classifier.network is not None
+    head: Any = list(classifier.network.children())[-1]
+    features = np.stack(found["features"].to_pylist())
+    logits = features @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares[:, 0], found["p:green"].to_numpy(), atol=1e-5)
+    both = predict(RUN, images(3), Asked(embed=True, flip=True))
+    assert len(both["features"][0].as_py()) == features.shape[1]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_an_interrupted_table_goes_on_and_ends_with_the_same_bytes(
+    suffix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken.png").write_text("no image")
+    command = ["predict", "run", "images", "broken.png", "images", "--batch-size", "50", "--all", "-o"]
+    assert main([*command, f"whole{suffix}"]) == 0
+    told, add = [], Unfinished.add
+
+    def end(table: Unfinished, *batch: Any) -> None:
+        add(table, *batch)
+        told.append(table)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Unfinished, "add", end)
+    assert main([*command, f"found{suffix}"]) == 130
+    assert f"kept in found{suffix}.partial, and the same command goes on from there" in capsys.readouterr().err
+    assert not Path(f"found{suffix}").exists()
+    assert main([*command, f"found{suffix}"]) == 0 and len(told) == 5
+    words = capsys.readouterr().err
+    assert "100 of 241 rows were there from before" in words
+    assert "1 of 241 images could not be read, the first is broken.png: not an image" in words
+    assert Path(f"found{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
+    assert not list(Path().glob("*.partial*"))
+    assert main([*command, f"found{suffix}"]) == 0 and "from before" not in capsys.readouterr().err
+
+
+def test_a_table_of_other_images_options_or_weights_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("run", "other", dirs_exist_ok=True)
+    add = Unfinished.add
+
+    def end(table: Unfinished, *batch: Any) -> None:
+        add(table, *batch)
+        raise KeyboardInterrupt
+
+    def interrupted(run: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Unfinished, "add", end)
+            with pytest.raises(KeyboardInterrupt):
+                predict_into(Path(run), images(9), Path("some.csv"), Asked(batch_size=4))
+
+    for run, count, size, what in (("run", 8, 4, "images"), ("run", 9, 3, "options"), ("other", 9, 4, "run")):
+        interrupted("run")
+        asked = Asked(batch_size=size)
+        predict_into(Path(run), images(count), Path("some.csv"), asked)
+        assert f"some.csv.partial was of another table (other {what})" in capsys.readouterr().err
+        predict_into(Path(run), images(count), Path("again.csv"), asked)
+        assert Path("some.csv").read_bytes() == Path("again.csv").read_bytes()
+
+
+def test_a_split_of_what_is_not_divided_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its images would else pass for those that the run's own test has measured."""
+    assert main(["predict", "run", "images", "--split", "test", "-o", "no.csv"]) == 2
+    assert "images is not divided by itself" in capsys.readouterr().err and not Path("no.csv").exists()
+
+
+def test_images_that_were_changed_in_place_are_not_mixed_with_what_they_were(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("images/red", "changing", dirs_exist_ok=True)
+    command = ["predict", "run", "changing", "--batch-size", "9"]
+    assert main([*command, "-o", "whole.csv"]) == 0
+    striking = [line for line in capsys.readouterr().err.splitlines() if "like none of the classes" in line]
+    chunk, add = Predictor.chunk, Unfinished.add
+
+    def once(table: Unfinished, *batch: Any) -> None:
+        add(table, *batch)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "chunk", 9)
+        patch.setattr(Unfinished, "add", once)
+        assert main([*command, "-o", "cut.csv"]) == 130
+    assert chunk is Predictor.chunk
+    shutil.copy("cut.csv.partial", "kept.partial")
+    assert main([*command, "-o", "cut.csv"]) == 0  # what is said in the end is of all rows
+    told = capsys.readouterr().err
+    assert "9 of 60 rows were there from before" in told and all(line in told for line in striking)
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+    shutil.move("kept.partial", "cut.csv.partial")
+    for path in Path("changing").iterdir():
+        shutil.copy(images()[0], path)  # a green one
+    assert main([*command, "-o", "cut.csv"]) == 0
+    assert "was of another table (other images)" in capsys.readouterr().err
+    with Path("cut.csv").open(newline="") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"green"}
+
+
+def test_what_cannot_be_read_is_a_row_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    (folder := Path("mixed")).mkdir(exist_ok=True)
+    shutil.copy(images(1)[0], folder / "a b,\nc.png")
+    (folder / "half.png").write_bytes(Path(images(1)[0]).read_bytes()[:200])
+    (folder / "text.png").write_text("no image")
+    command = ["predict", "run", "mixed", "gone.png", images(1)[0], images(1)[0], "-o", "rows.csv"]
+    Path("gone.png").symlink_to("nowhere")
+    assert main(command) == 0 and main([*command, "--strict"]) == 1
+    assert "3 of 6 images could not be read, the first is mixed/half.png" in capsys.readouterr().err
+    with Path("rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [
+        *("mixed/a b,\nc.png", "mixed/half.png", "mixed/text.png", "gone.png"),
+        *images(1) * 2,
+    ]
+    assert [bool(row["error"]) for row in rows] == [False, True, True, True, False, False]
+    assert rows[0]["class"] == rows[4]["class"] == "green" and rows[1]["class"] == ""
+    assert main([*command, "--columns", "id,label", "--strict"]) == 1
+    assert "2 images share their id with another one" in capsys.readouterr().err
+    assert Path("rows.csv").read_text().splitlines()[:3] == ['"id","label"', '"a b,', 'c","green"']
+    capsys.readouterr()
+    with pytest.raises(SourceError, match=r"none of the 2 images is readable; mixed/text\.png: not an image"):
+        predict_into(RUN, ["mixed/text.png", "mixed/half.png"], Path("none.csv"))
+    with pytest.raises(SourceError, match="none of the 1 images"):
+        predict(RUN, ["mixed/text.png"])
+    assert not list(Path().glob("none.csv*"))
+
+
+def test_standard_output_gets_csv_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run", "images/red", "--top-k", "1", "--batch-size", "9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == '"path","class","probability","error"' and len(lines) == 61
+
+
+def test_images_are_sorted_into_folders_of_their_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run", "images/red", "--sort-into", "sorted", "-o", "sorted.jsonl"]) == 0
+    rows = [json.loads(line) for line in Path("sorted.jsonl").read_text().splitlines()]
+    assert sorted(str(path) for path in Path("sorted").rglob("*.png")) == sorted(
+        f"sorted/{row['class']}/{Path(row['path']).name}" for row in rows
+    )
+    assert main(["predict", "run", "images/red", "--copy"]) == 2
+    assert main(["predict", "run", "images", "--sort-into", "images/sorted"]) == 2
+    assert "would be found again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (Asked(device="gpu0"), "device gpu0"),
+        (Asked(device="cuda:x"), "give auto, cpu, cuda"),
+        (Asked(device="cpu", precision="16-mixed"), "not on a CPU"),
+        (Asked(precision="7-bit"), "precision 7-bit"),
+        (Asked(columns="id,klass"), "'klass' is no column"),
+        (Asked(columns="green=id,all"), "green is given twice"),
+        (Asked(columns="id,label", every=True), "leave --all and --embed out"),
+        (Asked(top_k=0), "--top-k 0"),
+        (Asked(batch_size=0), "--batch-size 0"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_line(asked: Asked, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        predict_into(RUN, images(1), Path("none.csv"), asked)
+    assert "\n" not in str(error.value) and not list(Path().glob("none.csv*"))
+
+
+def test_lower_precision_is_near() -> None:
+    expected = predict(RUN, images(9))["probability"].to_numpy()
+    found = predict(RUN, images(9), Asked(precision="bf16-mixed", device="cpu"))["probability"].to_numpy()
+    assert 0 < np.abs(found - expected).max() < 0.05
+
+
+def test_outputs_that_are_not_finite_are_rows_with_a_reason() -> None:
+    predictor = Predictor(RUN, Asked(batch_size=4))
+    network: Any = predictor.model.first.network
+    inner, calls = network.forward, []
+
+    def odd(pixels: Any) -> Any:
+        calls.append(len(pixels))
+        logits = inner(pixels)
+        if len(calls) == 1:
+            logits[1] = float("nan")
+        return logits
+
+    network.forward = odd
+    (found,) = predictor.predict(open_inputs(images(9)))
+    assert list(found.errors) == [1] and "not finite" in found.errors[1] and sorted(found.classes) == [0, *range(2, 9)]
+    assert found.table["class"].null_count == found.table["error"].null_count - 7 == 1 and calls == [4, 4, 1]
