@@ -7,6 +7,7 @@ from .making import probe as probe
 from .opened import Run as Run
 from .using import evaluate as evaluate
 from .using import explain as explain
+from .using import export as export
 from .using import figures as figures
 from .using import predict as predict
 from .using import predict_table as predict_table
