@@ -29,6 +29,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("predict", runs.predict, "classify images of any number with a run"),
     ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
     ("export", export.export, "a run as ONNX, OpenVINO, torch.export, safetensors or a hub's folder, proven on images"),
+    ("push", export.push, "a run, or a dataset, to the Hugging Face hub, with a card"),
     ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
@@ -39,6 +40,7 @@ _AFTER_INTERRUPTION = {
     "ensemble": "nothing was made; the same command begins again",
     "export": "nothing was written; the same command begins again",
     "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
+    "push": "nothing was committed, and a repository may have been made; the same command begins again",
     "predict": "nothing was kept; the same command begins again, and with -o FILE it goes on where it was",
 }
 _NOTHING_LEFT = "nothing was changed; the same command begins again"

@@ -1,4 +1,4 @@
-"""`sagitta export`: a run in another format, proven."""
+"""`sagitta export` and `push`: a run in another format, proven; a run or a dataset on the Hugging Face hub."""
 
 from sagitta.cli.options import Command
 from sagitta.cli.preloading import preload
@@ -25,3 +25,21 @@ def export(argv: list[str]) -> None:
     a, _ = parser.parse(argv)
     preload()
     show(export_run(a.run, a.to, out=a.output, data=a.data).text())
+
+
+def push(argv: list[str]) -> None:
+    """Send a run or a dataset to the Hugging Face hub."""
+    from sagitta.verbs import push as push_files
+
+    parser = Command(
+        "push",
+        "RUN|DATASET USER/NAME [--OPTION VALUE …]",
+        "Send a run, exported as hub and proven first, or a converted dataset to the Hugging Face hub, with a card. "
+        "Who may write is said by hf auth login, or HF_TOKEN.",
+    )
+    parser.add_argument("what", metavar="RUN", help="run directory, checkpoint, folder of export --to hub, or dataset")
+    parser.add_argument("repository", metavar="USER/NAME", help="is made where it is not there")
+    parser.add_argument("--data", metavar="DATA", help="other images to prove a run on (val of the run's own)")
+    parser.add_argument("--public", action="store_true", help="anybody may see a repository that is made (private)")
+    a, _ = parser.parse(argv)
+    show(str(push_files(a.what, a.repository, data=a.data, public=a.public)))

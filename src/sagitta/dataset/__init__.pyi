@@ -36,6 +36,7 @@ from .schema import Reader as Reader
 from .schema import Source as Source
 from .schema import SplitInfo as SplitInfo
 from .schema import class_names_of as class_names_of
+from .schema import features_of as features_of
 from .schema import image_schema as image_schema
 from .schema import is_list as is_list
 from .schema import plural as plural

@@ -11,4 +11,5 @@ from .using import export as export
 from .using import figures as figures
 from .using import predict as predict
 from .using import predict_table as predict_table
+from .using import push as push
 from .using import report as report

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.evaluation import Evaluation, Explanations
-    from sagitta.exporting import Exported
+    from sagitta.exporting import Exported, Pushed
 
 
 def evaluate(
@@ -176,6 +176,24 @@ def export(run: PathLike, to: str = "onnx", *, out: PathLike | None = None, data
     from sagitta.exporting import export as export_run
 
     return export_run(path_of(run), to, None if out is None else path_of(out), data=plain(data))
+
+
+def push(what: PathLike, repository: str, *, data: PathLike | None = None, public: bool = False) -> "Pushed":
+    """Send a run or a converted dataset to the Hugging Face hub, with a card; the token is that of ``hf auth login``.
+
+    Args:
+        what: run directory or checkpoint file, which is exported and proven as ``hub`` first; what was exported so; or
+            a converted dataset.
+        repository: ``user/name``; made where it is not there.
+        data: other images to prove a run on than its own.
+        public: anybody may see a repository that is made.
+
+    Raises:
+        SagittaError: there is nothing of the kind, nobody is logged in, or the hub refuses or does not answer.
+    """
+    from sagitta.exporting import push as push_files
+
+    return push_files(path_of(what), repository, data=plain(data), public=public)
 
 
 def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None, images: bool = True) -> Path:
