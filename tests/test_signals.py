@@ -1,12 +1,15 @@
 """Signals that ask for the end: raised at once, or noted first; what is ignored stays so."""
 
+import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from sagitta.signals import Interrupted, Listener, asking, interruption_of, raised
+from sagitta.signals import Interrupted, Listener, asking, held, interruption_of, raised
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +74,43 @@ def test_what_lightning_makes_of_it_is_undone(error: KeyboardInterrupt, number: 
         exit_as_lightning_does()
     assert interruption_of(caught.value).number == number
     assert str(interruption_of(KeyboardInterrupt("go on"))) == "go on"
+
+
+BLOCKED = "import signal; print({signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+
+def test_what_is_held_is_done_before_it_is_raised() -> None:
+    done = []
+
+    def work() -> None:
+        with held():
+            signal.raise_signal(signal.SIGTERM)
+            child = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=True)
+            done.append(child.stdout)
+        done.append("after")
+
+    with pytest.raises(Interrupted) as caught, raised():
+        work()
+    assert caught.value.number == signal.SIGTERM and done == ["True\n"]
+
+
+def test_what_another_thread_is_sent_is_held_too() -> None:
+    """A process's signal goes to any thread that does not block it."""
+    done = []
+
+    def work() -> None:
+        with held():
+            thread = threading.Thread(target=unblock_and_send)
+            thread.start()
+            thread.join()
+            done.append("all of it")
+        done.append("after")
+
+    with pytest.raises(Interrupted), raised():
+        work()
+    assert done == ["all of it"]
+
+
+def unblock_and_send() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -21,6 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from sagitta import terminal
 from sagitta.errors import SagittaError
+from sagitta.signals import held
 
 S = TypeVar("S")  # the state
 J = TypeVar("J")  # a job
@@ -113,13 +114,14 @@ class Pool(Generic[S]):
         if not self._serial:
             self._others = set(multiprocessing.active_children())
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (self._state,))
+            with held():  # else its semaphores would outlive it
+                self._executor = ProcessPoolExecutor(self._workers, context, _start_worker, (self._state,))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._executor is None:
             return
-        with _blocked(signal.SIGINT, signal.SIGTERM):  # a second one would leave the executor half ended, for ever
+        with held():  # a second one would leave the executor half ended, for ever
             if kind is not None and issubclass(kind, KeyboardInterrupt):  # nobody waits for what is under way
                 for process in set(multiprocessing.active_children()) - self._others:
                     process.terminate()
@@ -128,8 +130,9 @@ class Pool(Generic[S]):
     def submit(self, function: Callable[[S, J], R], job: J) -> "Future[R]":
         """Return what will hold ``function(state, job)``; in this process it is called now."""
         if self._executor is not None:
-            # Processes that are started inherit what is blocked: Ctrl-C would end them with a traceback each.
-            with _blocked(signal.SIGINT), nullcontext() if self._script else _hidden_main():
+            # Processes that are started inherit what is blocked: a signal would end them with a traceback each, or end
+            # them so early that the executor takes itself for broken.
+            with held(), nullcontext() if self._script else _hidden_main():
                 return self._executor.submit(_call, function, job)
         future: Future[R] = Future()
         try:
@@ -200,16 +203,6 @@ def _begun(submit: Callable[[J], "Future[R]"], jobs: Iterable[J]) -> Generator["
         yield failed
 
 
-@contextmanager
-def _blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Let signals to this thread come afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def closed_at_exit(generator: Generator[R, None, None]) -> Generator[R, None, None]:
     """Return a generator that the end of the program closes, if nobody has done it before.
 
@@ -231,6 +224,7 @@ def _start_worker(state: object) -> None:
     _state = state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the pool
     signal.signal(signal.SIGTERM, _end_late)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

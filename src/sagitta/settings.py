@@ -8,6 +8,7 @@ names, which command line and Python share. Torch and Lightning are imported whe
 import copy
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -317,7 +318,7 @@ class Settings:
 
 
 def settings_of(
-    source: str | Path | None, options: Values, *bases: "Settings | Values | str | Path | None"
+    source: str | os.PathLike[str] | None, options: Values, *bases: "Settings | Values | str | os.PathLike[str] | None"
 ) -> Settings:
     """Return settings from short names, on top of others.
 
@@ -331,7 +332,7 @@ def settings_of(
     """
     values: dict[str, Any] = {}
     for base in bases:
-        if isinstance(base, str | Path):
+        if isinstance(base, str | os.PathLike):
             values |= read_values(Path(base))
         elif isinstance(base, Settings | Mapping | None):
             values |= _flat(vars(base) if isinstance(base, Settings) else base or {})
@@ -339,7 +340,7 @@ def settings_of(
             kind = type(base).__name__
             raise ConfigError(f"settings of type {kind}: give Settings, a mapping of names to values, or a YAML file")
     if source is not None:
-        values["source"] = str(source)
+        values["source"] = os.fspath(source)
     return Settings.of(values | keys_of(options))
 
 

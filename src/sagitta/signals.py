@@ -52,7 +52,28 @@ def asking() -> list[signal.Signals]:
     """
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     signals += [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
-    return [each for each in signals if signal.getsignal(each) != signal.SIG_IGN]
+    return [each for each in signals if signal.getsignal(each) not in (signal.SIG_IGN, None)]
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let a signal that asks for the end come afterwards; what must not end half done is done meanwhile.
+
+    Blocking alone would not do: another thread may take the signal, and Python calls the handler in the main one. But
+    it is what processes inherit that are started meanwhile: they are born deaf to it.
+    """
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in asking()} if main else {}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, asking())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for asked in came[:1]:
+            signal.raise_signal(asked)
 
 
 @contextmanager

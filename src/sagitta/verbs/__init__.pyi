@@ -1,0 +1,13 @@
+from .datasets import convert as convert
+from .datasets import doctor as doctor
+from .datasets import verify as verify
+from .making import ensemble as ensemble
+from .making import fit as fit
+from .making import probe as probe
+from .opened import Run as Run
+from .using import evaluate as evaluate
+from .using import explain as explain
+from .using import figures as figures
+from .using import predict as predict
+from .using import predict_table as predict_table
+from .using import report as report

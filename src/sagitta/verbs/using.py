@@ -1,0 +1,197 @@
+"""What is done with a run: test, predict, explain, report."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagitta.settings import keys_of
+from sagitta.terminal import show
+from sagitta.verbs.places import PathLike, listed, path_of, plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sagitta.evaluation import Evaluation, Explanations
+
+
+def evaluate(
+    run: PathLike,
+    source: PathLike | None = None,
+    *,
+    split: Literal["train", "val", "test"] | None = None,
+    batch_size: int | None = None,
+    devices: int | str | Sequence[int] = "auto",
+    flip: bool = False,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    label_separator: str | None = None,
+) -> "Evaluation":
+    """Evaluate a run's best checkpoint, or a checkpoint file; classes are matched by name, or refused.
+
+    Other data than the run's is never divided: every image of it counts, or every one of the split that is chosen.
+    Each test is recorded in the run's directory, whose report is written anew; but for one of ``val``. What is returned
+    says in ``tested`` what was evaluated, and how many of the images the model was trained on.
+
+    Args:
+        run: run directory or checkpoint file.
+        source: other data than the run's own: a folder of test images, or anything that :func:`convert` takes.
+        split: of data that has several; by default ``test``, or ``val``, and figures named so, where there is no test.
+        batch_size: images a device and batch (64).
+        devices: as Lightning's Trainer takes it.
+        flip: take the mean of the probabilities of each image and its mirror image.
+        layout: as for :func:`convert`, and so the next four.
+        path_column: see there.
+        label_column: see there.
+        split_column: see there.
+        label_separator: see there.
+
+    Raises:
+        SagittaError: there is no such run, the data cannot be read, or has classes that the model does not know.
+    """
+    began = monotonic()
+    from sagitta.evaluation import evaluate as evaluate_run
+    from sagitta.reporting import leave_report
+
+    options = {
+        "batch_size": batch_size,
+        "layout": layout,
+        "path_column": path_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "label_separator": label_separator,
+    }
+    where, purpose = plain(source), "val" if split == "val" else "test"
+    how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
+    evaluation = evaluate_run(path_of(run), where, split, keys_of(options), **how)
+    if evaluation.folder is not None:
+        leave_report(evaluation.folder.parents[1], monotonic() - began)
+    return evaluation
+
+
+def predict(
+    run: PathLike,
+    paths: PathLike | Sequence[PathLike],
+    *,
+    top_k: int = 5,
+    every: bool = False,
+    embed: bool = False,
+    columns: str | None = None,
+    split: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    flip: bool = False,
+    accuracy: float | None = None,
+    coverage: float | None = None,
+) -> Any:
+    """Classify images; returns one row an image with class, probability and the runners-up.
+
+    A pandas DataFrame where pandas is installed, else an Arrow table; the columns are those of
+    :func:`sagitta.evaluation.predict`.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: image files, folders of them, patterns such as ``photos/**/*.jpg``, tars and zips, or datasets.
+        top_k: how many classes a row.
+        every: a column ``p:CLASS`` for the probability of every class.
+        embed: a column ``features``: what the network's last layer is given.
+        columns: a template in place of the usual columns, such as ``id,label``.
+        split: of datasets, all by default.
+        batch_size: images at a time, by default what is fast on the device.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        precision: as Lightning names it; by default that of the training, and on a CPU float32.
+        flip: take the mean of the probabilities of each image and its mirror image.
+        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        coverage: share of images whose class is in ``set``, such as 0.9.
+
+    Raises:
+        SagittaError: there is no such run or file, no image is readable, or what is asked for cannot be promised.
+    """
+    how: dict[str, Any] = {
+        "top_k": top_k, "every": every, "embed": embed, "columns": columns, "split": split, "batch_size": batch_size,
+        "device": device, "precision": precision, "flip": flip, "accuracy": accuracy, "coverage": coverage,
+    }  # fmt: skip
+    table = predict_table(run, paths, **how)
+    return table.to_pandas() if find_spec("pandas") else table
+
+
+def explain(
+    run: PathLike, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+) -> "Explanations":
+    """Show what speaks for a class in images, and the training images that are most like them; in a notebook, pictures.
+
+    Args:
+        run: run directory or checkpoint file.
+        paths: as for :func:`predict`.
+        class_name: by default the most probable one, and of several labels each that is given.
+        nearest: how many training images of each; 0 looks for none.
+
+    Raises:
+        SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
+    """
+    from sagitta.evaluation import explain as explain_images
+
+    found, notes = explain_images(path_of(run), listed(paths), class_name=class_name, nearest=nearest)
+    for note in notes:
+        show(note)
+    return found
+
+
+def predict_table(
+    run: PathLike, paths: PathLike | Sequence[PathLike], *, split: str | None = None, **asked: Any
+) -> "pa.Table":
+    """Do what :func:`predict` does, as an Arrow table.
+
+    Raises:
+        SagittaError: as :func:`predict`.
+    """
+    from sagitta.evaluation import Asked
+    from sagitta.evaluation import predict as predict_images
+
+    return predict_images(path_of(run), listed(paths), Asked(**asked), split=split)
+
+
+def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None, images: bool = True) -> Path:
+    """Write one HTML page about a run, or about several side by side; returns the file, which loads nothing.
+
+    Several runs are compared on the images that they were tested on: scores with intervals, paired tests, and where
+    they disagree. A part that has nothing to show says why in one line.
+
+    Args:
+        runs: a run, or several.
+        out: the file; by default ``report.html`` in the run, and of several ``comparison.html`` beside the first.
+        images: show pictures of the data; without them the page can be shared where the data cannot.
+
+    Raises:
+        ConfigError: there is no such run, one is named twice, or ``out`` is a file that is no report.
+    """
+    from sagitta.reporting import write_report
+
+    return write_report(_runs(runs), None if out is None else path_of(out), images)
+
+
+def figures(runs: PathLike | Sequence[PathLike], folder: PathLike, *, images: bool = True) -> list[Path]:
+    """Write each figure of a report as SVG and PNG, and the table in Markdown and LaTeX; returns the files.
+
+    PNG needs ``resvg-py``: ``pip install 'sagitta[report]'``; without it there are the SVG alone.
+
+    Args:
+        runs: a run, or several, whose figures lie in a folder each.
+        folder: is made if need be.
+        images: write a picture of the worst mistakes, too.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    from sagitta.reporting import write_figures
+
+    return write_figures(_runs(runs), path_of(folder), images=images)
+
+
+def _runs(runs: Any) -> list[Path]:
+    return [path_of(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
