@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from sagitta.cli import datasets, doctor, report, runs
 from sagitta.cli import fit as fitting
+from sagitta.cli import serve as serving
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
 from sagitta.pool import spin_little
@@ -28,6 +29,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
     ("predict", runs.predict, "classify images of any number with a run"),
     ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
+    ("serve", serving.serve, "models behind HTTP, and a page for a browser: of runs, or of exports without torch"),
     ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
