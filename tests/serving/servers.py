@@ -49,7 +49,10 @@ def write_export(folder: Path, *, sharpness: float = 0.05, work: int = 0, **meta
         nodes += [helper.make_node("Reshape", ["floats", "flat"], ["w0"])]
         nodes += [helper.make_node("MatMul", [f"w{number}", "large"], [f"w{number + 1}"]) for number in range(work)]
         nodes += [helper.make_node("ReduceMean", [f"w{work}"], ["beside"], axes=[1], keepdims=1)]
-        nodes += [helper.make_node("Mul", ["beside", "zero"], ["nothing"]), helper.make_node("Add", ["logits", "nothing"], ["all"])]
+        nodes += [
+            helper.make_node("Mul", ["beside", "zero"], ["nothing"]),
+            helper.make_node("Add", ["logits", "nothing"], ["all"]),
+        ]
         last = "all"
     nodes += [helper.make_node("Softmax", [last], ["probabilities"], axis=1)]
     kept = {"weights": weights, "large": large, "flat": np.array([-1, 768]), "zero": np.zeros(1, np.float32)}
@@ -121,9 +124,7 @@ class Served:
 
 
 @contextmanager
-def serving(
-    folder: Path, *arguments: object, prefix: tuple[str, ...] = ("-m", "sagitta")
-) -> Iterator[Served]:
+def serving(folder: Path, *arguments: object, prefix: tuple[str, ...] = ("-m", "sagitta")) -> Iterator[Served]:
     """Serve in a process, which has ended afterwards."""
     log = folder / f"log-{time.monotonic_ns()}.jsonl"
     command = [sys.executable, *prefix, "serve", *map(str, arguments), "--port", "0"]

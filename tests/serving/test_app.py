@@ -31,7 +31,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(work: Path) -> Iterator[Served]:
-    with serving(work, "colours/export", "unsure=unsure/export", "several", "--max-images", 3, "--max-body", "1M") as it:
+    with serving(
+        work, "colours/export", "unsure=unsure/export", "several", "--max-images", 3, "--max-body", "1M"
+    ) as it:
         yield it
 
 
@@ -61,7 +63,9 @@ def test_every_kind_of_body_is_answered_alike(served: Served) -> None:
 
 
 def test_many_images_are_answered_in_their_order_and_an_unreadable_one_says_why(served: Served) -> None:
-    status, told = served.predict(form(("r.jpg", RED), ("x.txt", b"hello"), ("b.jpg", BLUE)), "multipart/form-data; boundary=B")
+    status, told = served.predict(
+        form(("r.jpg", RED), ("x.txt", b"hello"), ("b.jpg", BLUE)), "multipart/form-data; boundary=B"
+    )
     assert status == 200 and told["model"] == "colours"
     assert [each["name"] for each in told["predictions"]] == ["r.jpg", "x.txt", "b.jpg"]
     assert [each.get("class") for each in told["predictions"]] == ["red", None, "blue"]
@@ -140,11 +144,13 @@ def test_metrics_count_and_logs_are_lines_of_json_without_images(served: Served)
     served.predict(RED)
     _, text, headers = served.ask("GET", "/metrics")
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
-    counts = dict(re.findall(r'^(sagitta_\w+\{[^}]*\}) (\S+)$', text.decode(), re.MULTILINE))
+    counts = dict(re.findall(r"^(sagitta_\w+\{[^}]*\}) (\S+)$", text.decode(), re.MULTILINE))
     assert float(counts['sagitta_images_total{model="colours",outcome="answered"}']) >= 1
     assert float(counts['sagitta_requests_total{path="/v1/predict",status="200"}']) >= 1
     last = [line for line in served.lines() if line.get("path") == "/v1/predict"][-1]
-    assert last["status"] == 200 and last["model"] == "colours" and last["bytes"] == len(RED) and last["level"] == "info"
+    assert (
+        last["status"] == 200 and last["model"] == "colours" and last["bytes"] == len(RED) and last["level"] == "info"
+    )
 
 
 def test_a_token_is_asked_for_and_promises_are_kept(work: Path) -> None:

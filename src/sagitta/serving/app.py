@@ -129,7 +129,10 @@ class App:
     async def _unknown(self, request: Request, error: Exception) -> Response:
         """Answer what no route takes."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        words = {404: ("no_such_path", "nothing is here; see /openapi.json"), 405: ("wrong_method", "not by this method")}
+        words = {
+            404: ("no_such_path", "nothing is here; see /openapi.json"),
+            405: ("wrong_method", "not by this method"),
+        }
         code, message = words.get(status, ("refused", "this is not taken"))
         response = _refused(Refusal(status, code, message), secrets.token_hex(8))
         self._metrics.requests.labels("other", status).inc()
@@ -166,8 +169,7 @@ class App:
             first = f"{images[0].name}: {found[0].error}"
             raise Refusal(422, "unreadable", first if len(images) == 1 else f"none of the images: {first}")
         told = [
-            {"name": image.name, **answer(row, served.engine, top_k)}
-            for image, row in zip(images, found, strict=True)
+            {"name": image.name, **answer(row, served.engine, top_k)} for image, row in zip(images, found, strict=True)
         ]
         return JSONResponse({"model": served.batcher.name, "predictions": told})
 

@@ -94,9 +94,7 @@ async def read_body(stream: AsyncIterator[bytes], limits: Limits, budget: Budget
                 body += piece
     except TimeoutError:
         budget.give(taken)
-        raise Refusal(
-            408, "body_too_slow", f"the body did not come within {limits.receive:g} seconds"
-        ) from None
+        raise Refusal(408, "body_too_slow", f"the body did not come within {limits.receive:g} seconds") from None
     except BaseException:
         budget.give(taken)
         raise

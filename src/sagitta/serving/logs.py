@@ -25,13 +25,13 @@ class _Lines(logging.Formatter):
 
 
 def begin_logs() -> None:
-    """Write what this server, and uvicorn below it, says as JSON."""
+    """Write what this server, and the libraries below it, say as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    for name, level in (("sagitta.serving", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    LOGGER.setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # of each malformed form, which we tell ourselves
 
 
 def tell(event: str, level: int = logging.INFO, *, error: BaseException | None = None, **told: Any) -> None:

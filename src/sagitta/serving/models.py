@@ -150,7 +150,7 @@ class Models:
 
 
 def opened(path: Path, wanted: Wanted) -> Engine:
-    """Return a model that has answered an image, so that it can, and that the first client need not wait.
+    """Return a model that has answered an image: it can, and the first client need not wait for what is made once.
 
     Raises:
         ConfigError: it cannot be opened, or does not answer.
@@ -158,7 +158,11 @@ def opened(path: Path, wanted: Wanted) -> Engine:
     engine = open_engine(path, wanted)
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
-    found = engine.answer([Named("trial", buffer.getvalue())])
+    try:
+        found = engine.answer([Named("trial", buffer.getvalue())])
+    except Exception as error:  # whatever a runtime raises for a model that does not fit what it says of itself
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{path}: does not answer a trial image: {reason}") from None
     readable = not (found.errors and engine.about["deep"])  # what is trained on 13 bands reads no JPEG
     if found.probabilities.shape != (int(readable), len(engine.names)):
         reason = found.errors.get(0, f"{found.probabilities.shape[1]} outputs for {len(engine.names)} classes")

@@ -82,18 +82,28 @@ def document(limits: Limits, *, token: bool) -> dict[str, Any]:
     """
     errors = {status: _response(text, {"$ref": "#/components/schemas/Error"}) for status, text in _REASONS.items()}
     picture = {"description": "a PNG", "content": {"image/png": {}}}
-    model, top_k = _parameter("model", "by name; else the first", "string"), _parameter("top_k", "classes told", "integer")
+    model, top_k = (
+        _parameter("model", "by name; else the first", "string"),
+        _parameter("top_k", "classes told", "integer"),
+    )
     predict = {
         "summary": "classify one or many images",
         "parameters": [model, top_k, _parameter("name", "of the image that is the body", "string")],
         "requestBody": _body(limits),
-        "responses": {"200": _response("one prediction an image", {"$ref": "#/components/schemas/Predictions"}), **errors},
+        "responses": {
+            "200": _response("one prediction an image", {"$ref": "#/components/schemas/Predictions"}),
+            **errors,
+        },
     }
     explain = {
         "summary": "where in an image the model sees a class; of runs that are served by torch",
         "parameters": [model, _parameter("class", "that is explained; else the most probable", "string")],
         "requestBody": _body(limits),
-        "responses": {"200": picture, **errors, "501": _response("the model has none", {"$ref": "#/components/schemas/Error"})},
+        "responses": {
+            "200": picture,
+            **errors,
+            "501": _response("the model has none", {"$ref": "#/components/schemas/Error"}),
+        },
     }
     schemes = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if token else {}
     return {
@@ -102,7 +112,9 @@ def document(limits: Limits, *, token: bool) -> dict[str, Any]:
         "paths": {
             "/v1/predict": {"post": predict},
             "/v1/explain": {"post": explain},
-            "/v1/models": {"get": {"summary": "what is served, and its limits", "responses": {"200": _response("models", {})}}},
+            "/v1/models": {
+                "get": {"summary": "what is served, and its limits", "responses": {"200": _response("models", {})}}
+            },
             "/health": {"get": _probe("whether the process lives")},
             "/ready": {"get": _probe("whether it takes requests")},
             "/metrics": {"get": {"summary": "for Prometheus", "responses": {"200": {"description": "text"}}}},
@@ -125,7 +137,9 @@ def _body(limits: Limits) -> dict[str, Any]:
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "application/json": {"schema": {"type": "object", "properties": {"images": listed, "image": _IMAGE, **beside}}},
+            "application/json": {
+                "schema": {"type": "object", "properties": {"images": listed, "image": _IMAGE, **beside}}
+            },
             "multipart/form-data": {"schema": form},
         },
     }

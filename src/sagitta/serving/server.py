@@ -54,11 +54,11 @@ def serve(
     if not paths:
         raise ConfigError("there is no model to serve; name a run or an export")
     with closing(_bound(host, port)) as bound:
-        begin_logs()
         engines = {}
         for name, path in paths.items():
             state = identity(path)
             engines[name] = opened(path, wanted), state
+        begin_logs()
         metrics = Metrics()
         own = Models(paths, wanted, limits, metrics)
         app = App(own, limits, metrics, token)
@@ -126,7 +126,9 @@ def _read_token(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"--token-file {path}: cannot be read as a line of ASCII") from None
     if len(token) < _FEWEST or not token.isprintable() or " " in token:
-        raise ConfigError(f"--token-file {path}: give at least {_FEWEST} letters without a space, as of openssl rand -hex 32")
+        raise ConfigError(
+            f"--token-file {path}: give at least {_FEWEST} letters without a space, as of openssl rand -hex 32"
+        )
     return token
 
 
@@ -147,7 +149,9 @@ def _bound(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--host {host} --port {port}: {reason}; give another, or --port 0 for one that is free") from None
+        raise ConfigError(
+            f"--host {host} --port {port}: {reason}; give another, or --port 0 for one that is free"
+        ) from None
     return found
 
 

@@ -56,4 +56,6 @@ def serve(
     own = Limits(**given)  # type: ignore[arg-type]
     wanted = Wanted(device, accuracy, coverage, 32 if batch_size is None else batch_size, own.pixels)
     where = None if token_file is None else path_of(token_file)
-    serve_models([str(each) for each in listed(models)], host=host, port=port, token_file=where, wanted=wanted, limits=own)
+    serve_models(
+        [str(each) for each in listed(models)], host=host, port=port, token_file=where, wanted=wanted, limits=own
+    )
