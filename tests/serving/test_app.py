@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # its types are a package of their own
 import pytest
 
 from tests.reporting import browser
@@ -23,8 +23,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     promises = json.dumps({"accuracy": {"0.99": 0.9}, "coverage": {"0.9": 0.2}})
     write_export(folder / "colours" / "export", abstention=promises)
     write_export(folder / "unsure" / "export", sharpness=0.005, abstention=promises)
-    labels = {"task": "several labels an image", "thresholds": "[0.3, 0.2, 0.5]"}
-    write_export(folder / "several", **labels)
+    write_export(folder / "several", task="several labels an image", thresholds="[0.3, 0.2, 0.5]")
     (folder / "token").write_text(TOKEN + "\n")
     return folder
 
@@ -195,7 +194,7 @@ def look(how: str, colour: str = "red") -> str:
 
 
 @chromium
-def test_a_person_pastes_drops_or_takes_a_photo_and_sees_what_it_is(served: Served, tmp_path: Path) -> None:
+def test_a_person_pastes_drops_or_takes_a_photo_and_sees_what_it_is(served: Served) -> None:
     address = f"http://127.0.0.1:{served.port}/"
     (light,), complaints = browser.visit(address, [look(PASTE)])
     assert not complaints and light["message"] == "red" and light["fits"] and light["models"] == 3

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from sagitta.serving.metrics import Metrics
 class Echo:
     """Says of an image what number it is; held until it is let go."""
 
-    kind, thresholds = "echo", None
+    kind = "echo"
     names: Sequence[str] = ("a", "b")
-    about: dict[str, Any] = {}  # noqa: RUF012
+    thresholds: Sequence[float] | None = None
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.go = threading.Event()

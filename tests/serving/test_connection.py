@@ -1,4 +1,4 @@
-"""Clients that mean no good: the server answers others, its memory stays bounded, and what waits for nothing is ended."""
+"""Clients that mean no good: others are answered, memory stays bounded, and what waits for nothing is ended."""
 
 import random
 import socket

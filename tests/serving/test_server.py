@@ -115,7 +115,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(tmp_path: Path) -> None:
             serve([str(model) for model in models], port=0)
     with pytest.raises(ConfigError, match="at least 16 letters"):
         serve([str(good)], port=0, token_file=tmp_path / "token")
-    with pytest.raises(ConfigError, match="--accuracy 0.9: nothing of it is in"):
+    with pytest.raises(ConfigError, match=r"--accuracy 0\.9: nothing of it is in"):
         open_engine(good, Wanted(accuracy=0.9))
     with serving(tmp_path, "good") as served, pytest.raises(ConfigError, match="in use"):
         serve([str(good)], port=served.port)
