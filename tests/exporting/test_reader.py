@@ -12,7 +12,7 @@ from PIL import Image
 from sagitta.exporting.graph import specification
 from sagitta.exporting.reader import read
 from sagitta.images import Reduction
-from sagitta.loading import FilePixels, Preprocessing
+from sagitta.loading import DecodedAhead, EncodedFiles, Preprocessing
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16")
 
@@ -63,10 +63,10 @@ def test_any_image_has_sagittas_pixels(
     path.write_bytes(buffer.getvalue())
 
     how = preprocessing(size, crop_pct, interpolation, channels)
-    pixels = FilePixels([str(path)], how, 1)
-    (wanted,) = pixels.batch(np.array([0]), 0).permute(0, 2, 3, 1).numpy()
+    decoded = DecodedAhead(EncodedFiles([str(path)]), [how], 1).decode(range(1))
+    (wanted,) = decoded.pixels[0].permute(0, 2, 3, 1).numpy()
     found = read(str(path), specification(how))
-    assert not pixels.errors and found.dtype == np.uint8 and found.shape == (*size, channels)
+    assert not decoded.errors and found.dtype == np.uint8 and found.shape == (*size, channels)
     np.testing.assert_array_equal(found, wanted)
 
 

@@ -179,7 +179,8 @@ LOOK = """(async () => {
   HOW
   await wait(() => at("classes").children.length || at("message").classList.contains("wrong"));
   return { message: at("message").textContent, notes: at("notes").textContent, about: at("about").textContent,
-    classes: [...at("classes").children].map((row) => row.innerText), fits: document.documentElement.scrollWidth <= innerWidth,
+    classes: [...at("classes").children].map((row) => row.innerText),
+    fits: document.documentElement.scrollWidth <= innerWidth,
     explain: !at("explain").hidden, models: at("models").hidden ? 0 : at("model").options.length,
     ink: getComputedStyle(document.body).color };
 })()"""

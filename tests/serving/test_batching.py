@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sagitta.serving import Found, Named, Refusal
+from sagitta.serving import Found, Named, RequestError
 from sagitta.serving.batching import Batcher
 from sagitta.serving.metrics import Metrics
 
@@ -86,7 +86,7 @@ def test_a_full_queue_sends_away_and_the_end_answers_what_was_taken() -> None:
         engine = Echo()
         batcher = Batcher("echo", engine, 2, 5, Metrics())
         taken = [batcher.submit(named(number)) for number in range(5)]
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RequestError) as refused:
             batcher.submit(named(*range(6)))
         assert refused.value.status == 429 and refused.value.retry is not None and refused.value.retry >= 1
         batcher.close()

@@ -5,8 +5,8 @@ from typing import Any
 
 from sagitta.cli.options import Command, byte_size, whole
 
-_MODELS_HELP = """run directories, checkpoints, or what sagitta export made, which is served without torch; NAME=PATH names
-one, and the first answers where a client names none"""
+_MODELS_HELP = """run directories, checkpoints, or what sagitta export made, which is served without torch; NAME=PATH
+names one, and the first answers where a client names none"""
 _REPLACED = "Files that are replaced are noticed: the new model is tried, then it takes over, and no request is lost."
 
 

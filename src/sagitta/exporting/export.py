@@ -2,23 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from sagitta.errors import ConfigError
 from sagitta.evaluation import one_classifier, quiet
 from sagitta.exporting import reader
 from sagitta.exporting.formats import check_format
-from sagitta.exporting.graph import Graph, an_input, specification
+from sagitta.exporting.graph import Graph, an_input
+from sagitta.exporting.metadata import metadata_of
 from sagitta.exporting.proof import ExportError, Proof, prove, write_images
 from sagitta.files import check_place
 from sagitta.loading import ImageData
 from sagitta.models import Classifier
-from sagitta.run import CONFIG_FILE, find_source, read_record, run_of
+from sagitta.run import CONFIG_FILE, find_source, run_of
 from sagitta.settings import Settings
 
 PREPROCESSING_FILE, READER_FILE = "preprocessing.json", "reader.py"
@@ -90,7 +88,7 @@ def export(run: Path, to: str = "onnx", out: Path | None = None, *, data: str | 
         work.mkdir()
         files.mkdir()
         split, listed, called = write_images(images, files)
-        metadata = _metadata(classifier, folder)
+        metadata = metadata_of(run, folder, classifier)
         try:
             form.write(graph, an_input(how, 2), metadata, work / form.file)
         except Exception as error:  # exporters raise whatever comes of an operation that they do not know
@@ -125,22 +123,3 @@ def _images(run: Path, folder: Path | None, data: str | None) -> ImageData:
     images.prepare_data()
     images.setup("test")
     return images
-
-
-def _metadata(classifier: Classifier, folder: Path | None) -> dict[str, str]:
-    """Return what travels inside the model: names, thresholds, what its input is, where it comes from."""
-    record: Mapping[str, Any] = {} if folder is None else read_record(folder)
-    how = classifier.preprocessing
-    assert how is not None
-    found: dict[str, Any] = {
-        "class_names": classifier.class_names,
-        "task": "several labels an image" if classifier.multilabel else "one label an image",
-        "thresholds": classifier.thresholds if classifier.multilabel else None,
-        "calibration": record.get("calibration"),
-        "preprocessing": specification(how),
-        "network": classifier.name,
-        "dataset": {name: record.get("dataset", {}).get(name) for name in ("source", "fingerprint")},
-        "result": record.get("result"),
-        "sagitta": version("sagitta"),
-    }
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}

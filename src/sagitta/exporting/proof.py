@@ -21,7 +21,7 @@ from PIL import Image
 
 from sagitta.errors import SagittaError
 from sagitta.exporting import apart
-from sagitta.loading import FilePixels, ImageData
+from sagitta.loading import DecodedAhead, EncodedFiles, ImageData
 from sagitta.models import Classifier, Floats
 
 FEWEST = 200
@@ -159,12 +159,12 @@ def prove(
     out.unlink()
     how = classifier.preprocessing
     assert how is not None
-    images = FilePixels([str(file) for file in files], how, _BATCH)
-    numbers = [np.arange(start, min(start + _BATCH, len(files))) for start in range(0, len(files), _BATCH)]
-    own = np.concatenate([images.batch(each, 0).permute(0, 2, 3, 1).numpy() for each in numbers])
-    if images.errors:
-        path, why = next(iter(images.errors.items()))
-        raise ExportError(f"{path}: {why}")
+    decoded = DecodedAhead(EncodedFiles([str(file) for file in files]), [how], len(files)).decode(range(len(files)))
+    if decoded.errors:
+        number, why = next(iter(decoded.errors.items()))
+        raise ExportError(f"{called[number]}: {why}")
+    own = decoded.pixels[0].permute(0, 2, 3, 1).numpy()
+    numbers = [slice(start, start + _BATCH) for start in range(0, len(files), _BATCH)]
     if differing := np.flatnonzero((own != pixels).reshape(len(own), -1).any(axis=1)).tolist():
         raise ExportError(f"{called[differing[0]]}: the exported reader makes other pixels of it than Sagitta")
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Where an evaluation looks: the shorter side to a length, then the centre. Pure arithmetic, the same for all callers."""
+"""Where an evaluation looks: the shorter side to a length, then the centre; pure arithmetic."""
 
 import numpy as np
 import numpy.typing as npt

@@ -23,7 +23,7 @@ from sagitta.serving.logs import tell
 from sagitta.serving.metrics import TYPE, Metrics
 from sagitta.serving.models import Models, Served
 from sagitta.serving.openapi import document
-from sagitta.serving.refusal import Limits, Refusal
+from sagitta.serving.refusal import Limits, RequestError
 from sagitta.serving.telling import Row, answer, unreadable
 
 _LOOK = 2.0  # seconds between looks at the models' files
@@ -97,14 +97,14 @@ class App:
             try:
                 self._check_token(request)
                 response = await handler(request)
-            except Refusal as error:
+            except RequestError as error:
                 response = _refused(error, number)
                 request.state.told["reason"] = error.code
             except ClientDisconnect:
-                response = _refused(Refusal(400, "gone", "the client went before its body had come"), number)
+                response = _refused(RequestError(400, "gone", "the client went before its body had come"), number)
             except Exception as error:
                 tell("failed", 40, error=error, request=number, path=request.url.path)
-                failure = Refusal(500, "failed", f"the server failed; its log says why, under {number}")
+                failure = RequestError(500, "failed", f"the server failed; its log says why, under {number}")
                 response = _refused(failure, number)
             seconds = time.perf_counter() - began
             path, status = request.scope["path"], response.status_code
@@ -124,7 +124,7 @@ class App:
             return
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode("latin-1", "replace"), f"Bearer {self._token}".encode()):
-            raise Refusal(401, "no_token", "send the header Authorization: Bearer TOKEN")
+            raise RequestError(401, "no_token", "send the header Authorization: Bearer TOKEN")
 
     async def _unknown(self, request: Request, error: Exception) -> Response:
         """Answer what no route takes."""
@@ -134,7 +134,7 @@ class App:
             405: ("wrong_method", "not by this method"),
         }
         code, message = words.get(status, ("refused", "this is not taken"))
-        response = _refused(Refusal(status, code, message), secrets.token_hex(8))
+        response = _refused(RequestError(status, code, message), secrets.token_hex(8))
         self._metrics.requests.labels("other", status).inc()
         response.headers.update({**_SAFE, **(getattr(error, "headers", None) or {})})
         return response
@@ -144,7 +144,7 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         if not self.ready:
-            raise Refusal(503, "not_ready", "the server begins or ends", 1)
+            raise RequestError(503, "not_ready", "the server begins or ends", 1)
         return JSONResponse({"status": "ready", "models": list(self._models.served)})
 
     async def _told(self, _: Request) -> Response:
@@ -167,7 +167,7 @@ class App:
         self._count(request, served, found)
         if unreadable(found):
             first = f"{images[0].name}: {found[0].error}"
-            raise Refusal(422, "unreadable", first if len(images) == 1 else f"none of the images: {first}")
+            raise RequestError(422, "unreadable", first if len(images) == 1 else f"none of the images: {first}")
         told = [
             {"name": image.name, **answer(row, served.engine, top_k)} for image, row in zip(images, found, strict=True)
         ]
@@ -178,18 +178,18 @@ class App:
             model, _ = _asked(request, said)
             engine = self._models.get(model).engine
             if not engine.about["heat_maps"]:
-                raise Refusal(501, "no_heat_maps", "this model has no heat maps here; a run that is served has")
+                raise RequestError(501, "no_heat_maps", "this model has no heat maps here; a run that is served has")
             name = request.query_params.get("class")
             if name is not None and name not in engine.names:
-                raise Refusal(400, "no_such_class", "the model has no class of this name")
+                raise RequestError(400, "no_such_class", "the model has no class of this name")
             label = None if name is None else list(engine.names).index(name)
             async with self._heats:
                 try:
                     picture = await self._in_time(asyncio.to_thread(engine.heat, images[0], label))
                 except ImageError as error:
-                    raise Refusal(422, "unreadable", f"{images[0].name}: {error}") from None
+                    raise RequestError(422, "unreadable", f"{images[0].name}: {error}") from None
                 except ConfigError as error:
-                    raise Refusal(501, "no_heat_maps", str(error)) from None
+                    raise RequestError(501, "no_heat_maps", str(error)) from None
         return Response(picture, media_type="image/png")
 
     @asynccontextmanager
@@ -197,7 +197,7 @@ class App:
         """Yield a request's images, and what it says beside them; its place and its bytes are given back afterwards."""
         limits, known = self._limits, announced(request.headers, self._limits)
         if self._running >= limits.requests:
-            raise Refusal(429, "busy", f"{self._running} requests are under way already; ask again", 1)
+            raise RequestError(429, "busy", f"{self._running} requests are under way already; ask again", 1)
         self._budget.take(known or 0)
         self._running, held = self._running + 1, known or 0
         try:
@@ -217,7 +217,7 @@ class App:
             return await asyncio.wait_for(answering, self._limits.answer)
         except TimeoutError:
             message = f"no answer within {self._limits.answer:g} seconds; ask again"
-            raise Refusal(503, "too_slow", message, 1) from None
+            raise RequestError(503, "too_slow", message, 1) from None
 
     def _count(self, request: Request, served: Served, found: list[Row]) -> None:
         name, bad = served.batcher.name, sum(row.error is not None for row in found)
@@ -240,13 +240,13 @@ def _asked(request: Request, said: dict[str, Any]) -> tuple[str | None, int]:
     model = said.get("model", request.query_params.get("model"))
     top_k = said.get("top_k", request.query_params.get("top_k", _TOP))
     if model is not None and not isinstance(model, str):
-        raise Refusal(400, "bad_json", '"model" is no name')
-    if isinstance(top_k, bool) or not str(top_k).isascii() or not str(top_k).isdigit() or not 0 < int(str(top_k)[:9]):
-        raise Refusal(400, "bad_top_k", "top_k: must be a whole number, at least 1")
+        raise RequestError(400, "bad_json", '"model" is no name')
+    if isinstance(top_k, bool) or not str(top_k).isascii() or not str(top_k).isdigit() or int(str(top_k)[:9]) < 1:
+        raise RequestError(400, "bad_top_k", "top_k: must be a whole number, at least 1")
     return model, int(str(top_k)[:9])
 
 
-def _refused(error: Refusal, number: str) -> Response:
+def _refused(error: RequestError, number: str) -> Response:
     told = error.to_dict()
     told["error"]["request"] = number
     return JSONResponse(told, error.status, error.headers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sagitta.serving.engine import Engine, Named
 from sagitta.serving.metrics import Metrics
-from sagitta.serving.refusal import Refusal
+from sagitta.serving.refusal import RequestError
 from sagitta.serving.telling import Row, rows
 
 _WEIGHT = 0.2  # of the last batch in the mean time of an image
@@ -56,12 +56,12 @@ class Batcher:
         """Return a future of what is found of each image; cancelled, its images are left out.
 
         Raises:
-            Refusal: too many wait already.
+            RequestError: too many wait already.
         """
         with self._changed:
             if self._count + len(images) > self._queue:
                 wait = max(1, math.ceil(self._count * self._image_seconds))
-                raise Refusal(429, "busy", f"{self._count} images wait for {self.name} already; ask again", wait)
+                raise RequestError(429, "busy", f"{self._count} images wait for {self.name} already; ask again", wait)
             ticket = _Ticket(self._loop.create_future(), images)
             self._waiting.append(ticket)
             self._count += len(images)

@@ -18,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sagitta.serving.engine import Named
-from sagitta.serving.refusal import Limits, Refusal
+from sagitta.serving.refusal import Limits, RequestError
 
 _TAKEN = "send an image as image/jpeg or the like, JSON with base64, or a form with files"
 _LONGEST = 255  # letters of a name
@@ -35,10 +35,10 @@ class Budget:
         """Take so many bytes.
 
         Raises:
-            Refusal: others have them.
+            RequestError: others have them.
         """
         if self.taken + count > self.most:
-            raise Refusal(429, "busy", "the server holds as many bytes of requests as it may; ask again", 1)
+            raise RequestError(429, "busy", "the server holds as many bytes of requests as it may; ask again", 1)
         self.taken += count
 
     def give(self, count: int) -> None:
@@ -50,23 +50,23 @@ def announced(headers: Mapping[str, str], limits: Limits) -> int | None:
     """Return how many bytes a request says that it has; None where it does not say.
 
     Raises:
-        Refusal: that is no number, too many, or they are compressed.
+        RequestError: that is no number, too many, or they are compressed.
     """
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "compressed", "send the body as it is, without Content-Encoding: images are compressed")
+        raise RequestError(415, "compressed", "send the body as it is, without Content-Encoding: images are compressed")
     text = headers.get("content-length")
     if text is None:
         return None
     if not text.isdigit():
-        raise Refusal(400, "bad_length", "Content-Length is no number")
+        raise RequestError(400, "bad_length", "Content-Length is no number")
     if (length := int(text)) > limits.body:
         raise too_large(limits)
     return length
 
 
-def too_large(limits: Limits) -> Refusal:
+def too_large(limits: Limits) -> RequestError:
     """Return what is said of a body that is too large."""
-    return Refusal(413, "body_too_large", f"the body has more than the {limits.body:,} bytes that are taken")
+    return RequestError(413, "body_too_large", f"the body has more than the {limits.body:,} bytes that are taken")
 
 
 async def read_body(stream: AsyncIterator[bytes], limits: Limits, budget: Budget, known: int | None) -> bytearray:
@@ -79,7 +79,7 @@ async def read_body(stream: AsyncIterator[bytes], limits: Limits, budget: Budget
         known: bytes that were, and are taken already.
 
     Raises:
-        Refusal: it is too large, or has not come in time.
+        RequestError: it is too large, or has not come in time.
     """
     body = bytearray()
     taken = 0
@@ -94,7 +94,7 @@ async def read_body(stream: AsyncIterator[bytes], limits: Limits, budget: Budget
                 body += piece
     except TimeoutError:
         budget.give(taken)
-        raise Refusal(408, "body_too_slow", f"the body did not come within {limits.receive:g} seconds") from None
+        raise RequestError(408, "body_too_slow", f"the body did not come within {limits.receive:g} seconds") from None
     except BaseException:
         budget.give(taken)
         raise
@@ -111,7 +111,7 @@ def images_of(kind: str, body: bytearray, limits: Limits, name: str | None) -> t
         name: of a raw body's image, where the client says one.
 
     Raises:
-        Refusal: it is malformed, or has no image or too many.
+        RequestError: it is malformed, or has no image or too many.
     """
     media, options = parse_options_header(kind)
     if media == b"application/json":
@@ -122,11 +122,13 @@ def images_of(kind: str, body: bytearray, limits: Limits, name: str | None) -> t
         images, said = [Named(_short(name or "image"), bytes(body))] if body else [], {}
     else:
         sent = media.decode("latin-1")[:80] or "no type"
-        raise Refusal(415, "unknown_type", f"Content-Type says {sent!a}; {_TAKEN}")
+        raise RequestError(415, "unknown_type", f"Content-Type says {sent!a}; {_TAKEN}")
     if not images:
-        raise Refusal(400, "no_image", f"there is no image in the body; {_TAKEN}")
+        raise RequestError(400, "no_image", f"there is no image in the body; {_TAKEN}")
     if len(images) > limits.images:
-        raise Refusal(413, "too_many_images", f"{len(images)} images, more than the {limits.images} that are taken")
+        raise RequestError(
+            413, "too_many_images", f"{len(images)} images, more than the {limits.images} that are taken"
+        )
     return images, said
 
 
@@ -134,14 +136,14 @@ def _of_json(body: bytearray) -> tuple[list[Named], dict[str, Any]]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(400, "bad_json", "the body is no JSON") from None
+        raise RequestError(400, "bad_json", "the body is no JSON") from None
     if not isinstance(found, dict) or ("images" in found) == ("image" in found):
-        raise Refusal(400, "bad_json", 'give an object with "images", a list, or with "image"')
+        raise RequestError(400, "bad_json", 'give an object with "images", a list, or with "image"')
     listed = found.pop("images") if "images" in found else [found.pop("image")]
     if not isinstance(listed, list):
-        raise Refusal(400, "bad_json", '"images" is no list')
+        raise RequestError(400, "bad_json", '"images" is no list')
     if unknown := found.keys() - {"top_k", "model"}:
-        raise Refusal(400, "bad_json", f"{min(unknown)[:80]!a}: nothing of this name is taken beside images")
+        raise RequestError(400, "bad_json", f"{min(unknown)[:80]!a}: nothing of this name is taken beside images")
     return [_decoded(place, each) for place, each in enumerate(listed)], found
 
 
@@ -150,27 +152,27 @@ def _decoded(place: int, item: Any) -> Named:
     if isinstance(item, dict):
         name, data = item.get("name", name), item.get("data")
     if not isinstance(data, str) or not isinstance(name, str):
-        raise Refusal(400, "bad_json", f'image {place + 1}: give base64 as a string, or "name" and "data"')
+        raise RequestError(400, "bad_json", f'image {place + 1}: give base64 as a string, or "name" and "data"')
     if data.startswith("data:"):  # as browsers write files
         data = data.partition(",")[2]
     try:
         return Named(_short(name), base64.b64decode(data, validate=True))
     except (binascii.Error, ValueError):
-        raise Refusal(400, "bad_base64", f"image {place + 1}: no valid base64") from None
+        raise RequestError(400, "bad_base64", f"image {place + 1}: no valid base64") from None
 
 
 def _of_form(boundary: bytes, body: bytearray, limits: Limits) -> list[Named]:
     if not boundary:
-        raise Refusal(400, "bad_form", "multipart/form-data without a boundary")
+        raise RequestError(400, "bad_form", "multipart/form-data without a boundary")
     form = _Form(limits)
     try:
         parser = MultipartParser(boundary, form.callbacks)
         parser.write(bytes(body))
         parser.finalize()
     except FormParserError:
-        raise Refusal(400, "bad_form", "the form is malformed") from None
+        raise RequestError(400, "bad_form", "the form is malformed") from None
     if not form.ended:
-        raise Refusal(400, "bad_form", "the form ends before its last boundary")
+        raise RequestError(400, "bad_form", "the form ends before its last boundary")
     return form.images
 
 
@@ -201,7 +203,7 @@ class _Form:
     def _begin(self) -> None:
         if len(self.images) >= self._limits.images:
             most = self._limits.images
-            raise Refusal(413, "too_many_images", f"more than the {most} images that are taken")
+            raise RequestError(413, "too_many_images", f"more than the {most} images that are taken")
         self._headers, self._data = {}, []
 
     def _on_field(self, data: bytes, start: int, end: int) -> None:
@@ -212,17 +214,17 @@ class _Form:
 
     def _on_header(self) -> None:
         if len(self._field) + len(self._value) > _HEADER or len(self._headers) > 16:
-            raise Refusal(400, "bad_form", "a part of the form has too many headers")
+            raise RequestError(400, "bad_form", "a part of the form has too many headers")
         self._headers[self._field.lower()] = self._value
         self._field = self._value = b""
 
     def _end_part(self) -> None:
         kind, options = parse_options_header(self._headers.get(b"content-disposition"))
         if kind != b"form-data" or b"name" not in options:
-            raise Refusal(400, "bad_form", "a part of the form has no name")
+            raise RequestError(400, "bad_form", "a part of the form has no name")
         if b"filename" not in options:
             field = options[b"name"].decode(errors="replace")[:80]
-            raise Refusal(400, "bad_form", f"field {field!a} is no file; say model and top_k in the address")
+            raise RequestError(400, "bad_form", f"field {field!a} is no file; say model and top_k in the address")
         name = options[b"filename"].decode(errors="replace").replace("\\", "/").rpartition("/")[2]
         self.images.append(Named(_short(name or f"image {len(self.images) + 1}"), b"".join(self._data)))
         self._data = []

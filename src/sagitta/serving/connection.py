@@ -6,7 +6,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from sagitta.serving.refusal import Limits, Refusal
+from sagitta.serving.refusal import Limits, RequestError
 
 _HEAD = 64 * 2**10  # bytes of a request's head
 _LINGER = 5.0  # seconds in which the rest of a body that was refused may come, so that its sender reads why
@@ -26,7 +26,7 @@ def connection(limits: Limits) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                self._refuse(Refusal(503, "busy", "too many connections are open; ask again", 1))
+                self._refuse(RequestError(503, "busy", "too many connections are open; ask again", 1))
                 return
             self._set_timer(limits.receive)
 
@@ -43,7 +43,7 @@ def connection(limits: Limits) -> type[asyncio.Protocol]:
                     self._set_timer(limits.receive)
             super().data_received(data)
             if self._in_head and self._head > _HEAD and not self.transport.is_closing():
-                self._refuse(Refusal(431, "head_too_large", f"more than {_HEAD:,} bytes before the body"))
+                self._refuse(RequestError(431, "head_too_large", f"more than {_HEAD:,} bytes before the body"))
 
         def on_headers_complete(self) -> None:
             self._in_head, self._head = False, 0
@@ -64,9 +64,9 @@ def connection(limits: Limits) -> type[asyncio.Protocol]:
             self._end()
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(Refusal(400, "bad_request", "this is no request of HTTP"))
+            self._refuse(RequestError(400, "bad_request", "this is no request of HTTP"))
 
-        def _refuse(self, refusal: Refusal) -> None:
+        def _refuse(self, refusal: RequestError) -> None:
             body = json.dumps(refusal.to_dict()).encode()
             head = [STATUS_LINE[refusal.status], b"content-type: application/json\r\nconnection: close\r\n"]
             head += [f"{name}: {value}\r\n".encode() for name, value in refusal.headers.items()]

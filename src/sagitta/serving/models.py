@@ -22,7 +22,7 @@ from sagitta.serving.engine import Engine, Named, Wanted
 from sagitta.serving.logs import tell
 from sagitta.serving.metrics import Metrics
 from sagitta.serving.opening import identity, name_of, open_engine
-from sagitta.serving.refusal import Limits, Refusal
+from sagitta.serving.refusal import Limits, RequestError
 
 Identity = tuple[tuple[str, int, int], ...]
 
@@ -88,12 +88,12 @@ class Models:
         """Return a model; without a name, the only one or the first.
 
         Raises:
-            Refusal: there is none of the name.
+            RequestError: there is none of the name.
         """
         if name is None:
             return next(iter(self.served.values()))
         if name not in self.served:
-            raise Refusal(404, "no_such_model", f"no model of this name; there are {', '.join(self.served)}")
+            raise RequestError(404, "no_such_model", f"no model of this name; there are {', '.join(self.served)}")
         return self.served[name]
 
     async def watch(self, seconds: float) -> None:

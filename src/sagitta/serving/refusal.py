@@ -6,7 +6,7 @@ from typing import Any
 from sagitta.errors import ConfigError, SagittaError
 
 
-class Refusal(SagittaError):
+class RequestError(SagittaError):
     """A request that is not answered; what a client reads of it.
 
     Attributes:

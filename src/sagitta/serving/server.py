@@ -14,11 +14,11 @@ import uvicorn
 from sagitta.errors import ConfigError
 from sagitta.serving.app import App
 from sagitta.serving.connection import connection
+from sagitta.serving.engine import Wanted
 from sagitta.serving.logs import begin_logs, tell
 from sagitta.serving.metrics import Metrics
 from sagitta.serving.models import Models, named_paths, opened
 from sagitta.serving.opening import identity
-from sagitta.serving.engine import Wanted
 from sagitta.serving.refusal import Limits
 from sagitta.terminal import show
 
