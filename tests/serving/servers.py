@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -124,14 +124,29 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: object, prefix: tuple[str, ...] = ("-m", "sagitta")) -> Iterator[Served]:
-    """Serve in a process, which has ended afterwards."""
+def serving(
+    folder: Path, *arguments: object, prefix: tuple[str, ...] = ("-m", "sagitta"), python: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[Served]:  # fmt: skip
+    """Serve in a process, which has ended afterwards.
+
+    Args:
+        folder: its working directory.
+        arguments: behind ``serve``.
+        prefix: what the interpreter runs.
+        python: the interpreter, by default this one.
+        environment: of the process.
+    """
     log = folder / f"log-{time.monotonic_ns()}.jsonl"
-    command = [sys.executable, *prefix, "serve", *map(str, arguments), "--port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [str(python or sys.executable), *prefix, "serve", *map(str, arguments), "--port", "0"]
     with log.open("w") as errors:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=folder,
+            env={**environment, "OMP_NUM_THREADS": "1"},
         )
         assert process.stdout is not None
         try:

