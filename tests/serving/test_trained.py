@@ -30,8 +30,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["SAGITTA_CACHE"] = str(folder / "cache")
     rng = np.random.default_rng(0)
     for number in range(120):
-        pixels = rng.integers(0, 60, (40 + number % 9, 44, 3), np.uint8)
-        pixels[..., number % 3] += 180
+        pixels = np.repeat(np.repeat(rng.integers(0, 180, (10 + number % 3, 11, 3), np.uint8), 4, 0), 4, 1)
+        pixels[..., number % 3] += 75
         place = folder / "photos" / "rgb"[number % 3] / f"{number:03d}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place)
@@ -67,14 +67,15 @@ def files() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def predicted(work: Path) -> pa.Table:
-    return predict_table("run", files(), accuracy=0.8, coverage=0.8)
+    # One at a time, as they are asked here: a network's last bits depend on what else is in the batch.
+    return predict_table("run", files(), accuracy=0.8, coverage=0.8, batch_size=1)
 
 
 def answers(served: Served, model: str) -> list[dict[str, Any]]:
     return [served.predict(path.read_bytes(), "image/jpeg", f"?model={model}")[1] for path in files()]
 
 
-@pytest.mark.parametrize(("model", "close"), [("run", 2e-6), ("export", 1e-4)])
+@pytest.mark.parametrize(("model", "close"), [("run", 1e-7), ("export", 1e-4)])
 def test_answers_are_those_of_predict(served: Served, predicted: pa.Table, model: str, close: float) -> None:
     compared = 0
     for told, row in zip(answers(served, model), predicted.to_pylist(), strict=True):
@@ -87,7 +88,8 @@ def test_answers_are_those_of_predict(served: Served, predicted: pa.Table, model
         wanted = [row[f"probability{end}"] for end in ("", "_2", "_3")]
         assert shares == pytest.approx(wanted, abs=close)
         if model == "run":
-            assert found["unfamiliar"] == pytest.approx(row["unfamiliar"], abs=1e-3)
+            # A rank among 36 known images, by distances whose last bits depend on how many are computed at a time.
+            assert found["unfamiliar"] == pytest.approx(row["unfamiliar"], abs=1 / 36)
         else:
             assert "unfamiliar" not in found
         compared += 1
