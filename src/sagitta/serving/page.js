@@ -48,7 +48,8 @@ async function begin() {
 function about() {
   const model = chosen();
   const words = [`${model.network || model.name}, ${model.classes.length} classes, on ${model.engine}`];
-  if (model.calibration && model.calibration.temperature) words.push("probabilities are calibrated on validation images");
+  const calibrated = model.calibration && !model.calibration.reason; // a reason says why it could not be done
+  words.push(calibrated ? "probabilities are calibrated on validation images" : "probabilities are not calibrated");
   if (model.unfamiliar !== "there") words.push("whether an image is of none of the classes is not known here");
   at("about").textContent = words.join("; ");
 }
