@@ -322,7 +322,8 @@ def _loss(probabilities: Floats) -> Floats:
 def bins_of(probabilities: Floats) -> Ints:
     """Return the bin (N,) of each probability (N,), 0 to ``BINS - 1``, of equal width; an edge belongs to the lower."""
     known = np.nan_to_num(probabilities.astype(np.float64))  # what is no number is told by whoever has the names
-    return np.clip(np.ceil(known * BINS) - 1, 0, BINS - 1).astype(np.int64)
+    found: Ints = np.clip(np.ceil(known * BINS) - 1, 0, BINS - 1).astype(np.int64)
+    return found
 
 
 def _f1(counts: Floats) -> Floats:
