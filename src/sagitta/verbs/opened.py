@@ -90,10 +90,15 @@ class Run:
         return using.predict(self, paths, **how)
 
     def explain(
-        self, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+        self,
+        paths: PathLike | Sequence[PathLike],
+        *,
+        class_name: str | None = None,
+        nearest: int = 5,
+        output: PathLike | None = None,
     ) -> "Explanations":
         """Show what speaks for a class in images, see :func:`sagitta.explain`."""
-        return using.explain(self, paths, class_name=class_name, nearest=nearest)
+        return using.explain(self, paths, class_name=class_name, nearest=nearest, output=output)
 
     @property
     def report_file(self) -> Path | None:
