@@ -199,6 +199,7 @@ def test_a_person_pastes_drops_or_takes_a_photo_and_sees_what_it_is(served: Serv
     address = f"http://127.0.0.1:{served.port}/"
     (light,), complaints = browser.visit(address, [look(PASTE)])
     assert not complaints and light["message"] == "red" and light["fits"] and light["models"] == 3
+    assert "nobody noted whether its probabilities are calibrated" in light["about"]
     assert light["classes"][0].startswith("red") and len(light["classes"]) == 3 and not light["explain"]
     (dark,), complaints = browser.visit(address, [look(DROP, "blue")], width=390, height=800, dark=True)
     assert not complaints and dark["message"] == "blue" and dark["fits"] and dark["ink"] != light["ink"]

@@ -48,10 +48,15 @@ async function begin() {
 function about() {
   const model = chosen();
   const words = [`${model.network || model.name}, ${model.classes.length} classes, on ${model.engine}`];
-  const calibrated = model.calibration && !model.calibration.reason; // a reason says why it could not be done
-  words.push(calibrated ? "probabilities are calibrated on validation images" : "probabilities are not calibrated");
+  words.push(calibration(model.calibration));
   if (model.unfamiliar !== "there") words.push("whether an image is of none of the classes is not known here");
   at("about").textContent = words.join("; ");
+}
+
+function calibration(found) {
+  if (!found) return "nobody noted whether its probabilities are calibrated";
+  if (found.temperature === 1) return `probabilities stay as they are: ${found.reason}`;
+  return `probabilities are calibrated on ${found.rows} images that it has not learned from`;
 }
 
 function show(blob) {
