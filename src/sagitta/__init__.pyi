@@ -24,6 +24,7 @@ from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble
 from .verbs import evaluate as evaluate
 from .verbs import explain as explain
+from .verbs import export as export
 from .verbs import figures as figures
 from .verbs import fit as fit
 from .verbs import predict as predict

@@ -53,6 +53,8 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
+HANDED_ON = "model.safetensors"
+"""The checkpoint of a run that was handed on, see ``sagitta export --to safetensors``."""
 PACE_FILE = "pace.csv"
 REPORT_FILE = "report.html"
 TESTS = "tests"
@@ -185,7 +187,7 @@ def find_checkpoint(run: Path) -> Path:
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
     candidates += sorted((run / "checkpoints").glob("image-classifier-*.ckpt"), key=_named_loss)
-    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
+    candidates += [run / "checkpoints" / LAST_CHECKPOINT, run / HANDED_ON]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

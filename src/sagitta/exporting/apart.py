@@ -1,10 +1,11 @@
 """Runs an exported model in a process that cannot import Sagitta: what it answers there, anybody gets.
 
-    python apart.py KIND MODEL PREPROCESSING READER FILES OUT
+    python apart.py KIND MODEL FILES OUT
 
-Reads the image files that are named in FILES by the reader beside the model. In OUT (.npz) stands what the model was
-given, ``pixels`` (N, H, W, C) uint8; what it answered, ``probabilities`` (N, classes) float32; and the seconds that one
-image and 32 take, medians of several, as ``one`` and ``many``.
+Reads the image files that are named in FILES by the reader beside the model, or by timm's transform where timm loads
+it. In OUT (.npz) stands what the model was given, ``pixels`` (N, H, W, C) uint8, or (N, C, H, W) float32 of timm's;
+what it answered, ``probabilities`` (N, classes) float32; which images say something, ``counts`` (N,) bool, since timm
+reads some in its own way; and the seconds that one image and 32 take, medians of several, as ``one`` and ``many``.
 """
 
 import importlib.util
@@ -58,22 +59,61 @@ def _cores() -> int:
     return min(_CORES, os.cpu_count() or 1)
 
 
-KINDS = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}
+def _hub(path: str) -> Run:
+    import timm
+    import torch
+
+    torch.set_num_threads(_cores())
+    folder = Path(path).parent
+    several = json.loads((folder / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    network: Any = timm.create_model(f"local-dir:{folder.absolute()}", pretrained=True).eval()
+
+    def run(images: Any) -> Any:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(images))
+            return (logits.sigmoid() if several else logits.softmax(1)).numpy()
+
+    return run
 
 
-def main(kind: str, model: str, preprocessing: str, reader: str, files: str, out: str) -> None:
-    """Read, run, and time."""
-    spec = importlib.util.spec_from_file_location("reader", reader)
+KINDS = {"onnx": _onnx, "openvino": _openvino, "torch": _torch, "hub": _hub}
+
+
+def _by_reader(folder: Path, paths: list[str]) -> tuple[Any, Any]:
+    """Return pixels by the reader beside a model, and that all of them count."""
+    spec = importlib.util.spec_from_file_location("reader", folder / "reader.py")
     assert spec is not None and spec.loader is not None
     reading = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reading)
-    how = json.loads(Path(preprocessing).read_text())
-    pixels = np.stack([reading.read(path, how) for path in json.loads(Path(files).read_text())])
+    how = json.loads((folder / "preprocessing.json").read_text())
+    return np.stack([reading.read(path, how) for path in paths]), np.ones(len(paths), np.bool_)
+
+
+def _by_timm(folder: Path, paths: list[str]) -> tuple[Any, Any]:
+    """Return normalised images as transformers' pipeline makes them, and which are not read in a way of its own."""
+    from PIL import Image, ImageOps
+    from timm.data import create_transform, resolve_data_config
+
+    config = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    resolve: Any = resolve_data_config
+    transform: Any = create_transform(**resolve({}, pretrained_cfg=config), is_training=False)
+    images = [Image.open(path) for path in paths]
+    counts = [not image.has_transparency_data and image.mode[0] not in "IF" for image in images]
+    found = [transform(ImageOps.exif_transpose(image).convert("RGB")).numpy() for image in images]
+    return np.stack(found), np.array(counts)
+
+
+def main(kind: str, model: str, files: str, out: str) -> None:
+    """Read, run, and time."""
+    paths = json.loads(Path(files).read_text())
+    pixels, counts = (_by_timm if kind == "hub" else _by_reader)(Path(model).parent, paths)
     run = KINDS[kind](model)
     starts = range(0, len(pixels), _BATCH)
     answers = np.concatenate([run(pixels[start : start + _BATCH]) for start in starts])
     many = np.resize(pixels, (_BATCH, *pixels.shape[1:]))
-    np.savez(out, pixels=pixels, probabilities=answers, one=_seconds(run, many[:1]), many=_seconds(run, many))
+    np.savez(
+        out, pixels=pixels, counts=counts, probabilities=answers, one=_seconds(run, many[:1]), many=_seconds(run, many)
+    )
 
 
 def _seconds(run: Run, images: Any) -> float:

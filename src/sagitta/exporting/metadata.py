@@ -8,7 +8,7 @@
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from sagitta.errors import ConfigError
@@ -40,11 +40,26 @@ def metadata_of(run: Path, folder: Path | None, classifier: Classifier) -> dict[
         "abstention": promises_of(run),
         "preprocessing": specification(how),
         "network": classifier.name,
-        "dataset": {name: record.get("dataset", {}).get(name) for name in ("source", "fingerprint")},
+        "dataset": data_of(record),
         "result": record.get("result"),
         "sagitta": version("sagitta"),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+def data_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of the data that a run was trained on: no place on somebody's disk.
+
+    Args:
+        record: of the run.
+    """
+    data = record.get("dataset", {})
+    source = data.get("preparation", {}).get("source")
+    return {
+        "name": None if source is None else PurePath(source).name,
+        "fingerprint": data.get("fingerprint"),
+        "images": data.get("splits"),
+    }
 
 
 def promises_of(run: Path) -> dict[str, dict[str, float]] | None:

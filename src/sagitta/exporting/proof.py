@@ -2,17 +2,20 @@
 
 The images are those that validated the model, and copies of one that are turned by EXIF, grey, CMYK, transparent, and
 far longer than wide. The reader beside the model must make the same pixels of them to the last bit, and the model the
-same answers.
+same answers. Where timm reads the images, the answers must be the same as well, but for those that it reads in its
+own way. What Sagitta alone reads is opened anew.
 """
 
 import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +24,47 @@ from PIL import Image
 
 from sagitta.errors import SagittaError
 from sagitta.exporting import apart
-from sagitta.loading import DecodedAhead, EncodedFiles, ImageData
-from sagitta.models import Classifier, Floats
+from sagitta.exporting.formats import Format
+from sagitta.loading import DecodedAhead, EncodedFiles, ImageData, Preprocessing
+from sagitta.models import Classifier, Floats, load_classifier
 
 FEWEST = 200
 """Images that are compared, or all where there are fewer."""
 CLOSE = 1e-4
 """How far a probability may be off, and how near the two best ones count as equal."""
 _BATCH = 32
+
+
+class Photos(NamedTuple):
+    """Image files to compare on.
+
+    Attributes:
+        split: that they are of.
+        files: of them.
+        called: what to call each.
+    """
+
+    split: str
+    files: list[Path]
+    called: list[str]
+
+
+class Answers(NamedTuple):
+    """What an exported model says.
+
+    Attributes:
+        probabilities: (N, classes) float32.
+        counts: (N,) which images it is given as Sagitta is.
+        one: seconds for a single image.
+        many: seconds for 32.
+        pixels: (N, H, W, C) uint8 that it was given; None where they are not bytes.
+    """
+
+    probabilities: Floats
+    counts: npt.NDArray[np.bool_]
+    one: float
+    many: float
+    pixels: npt.NDArray[np.uint8] | None = None
 
 
 class ExportError(SagittaError):
@@ -67,8 +103,8 @@ class Proof:
         }
 
 
-def write_images(data: ImageData, folder: Path) -> tuple[str, list[Path], list[str]]:
-    """Write real images for a proof as files; returns their split, the files, and what each is called.
+def write_images(data: ImageData, folder: Path) -> Photos:
+    """Write real images for a proof as files, and odd copies of the first.
 
     Raises:
         ExportError: the data has no images.
@@ -91,7 +127,7 @@ def write_images(data: ImageData, folder: Path) -> tuple[str, list[Path], list[s
         file.write_bytes(content)
         files.append(file)
         called.append(f"{called[0]}, {what}")
-    return name, files, called
+    return Photos(name, files, called)
 
 
 def _odd(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -121,57 +157,88 @@ def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def prove(
-    kind: str,
-    folder: Path,
-    model: str,
-    classifier: Classifier,
-    files: Sequence[Path],
-    called: Sequence[str],
-    split: str,
-) -> Proof:
+def prove(kind: str, folder: Path, form: Format, classifier: Classifier, photos: Photos) -> Proof:
     """Compare an exported model with the checkpoint.
 
     Args:
-        kind: of format.
-        folder: of the export: the model, ``preprocessing.json`` and ``reader.py``.
-        model: its name in there.
+        kind: name of the format.
+        folder: of the export: the model, and what belongs to it.
+        form: the format.
         classifier: of the checkpoint.
-        files: image files.
-        called: what to call each.
-        split: that the files are of.
+        photos: to compare on.
 
     Raises:
         ExportError: pixels or answers differ, or the model does not run.
     """
-    listed, out = folder / "files.json", folder / "answers.npz"
-    listed.write_text(json.dumps([str(file) for file in files]))
-    command = [sys.executable, apart.__file__, kind, str(folder / model)]
-    command += [str(folder / "preprocessing.json"), str(folder / "reader.py"), str(listed), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ExportError(f"the exported model does not run in a process of its own: {last}")
-    with np.load(out) as answers:
-        pixels, found = answers["pixels"], answers["probabilities"]
-        one, many = float(answers["one"]), float(answers["many"])
-    listed.unlink()
-    out.unlink()
     how = classifier.preprocessing
     assert how is not None
-    decoded = DecodedAhead(EncodedFiles([str(file) for file in files]), [how], len(files)).decode(range(len(files)))
+    own = _pixels(replace(how, profile="exact"), photos)
+    found = _again(folder / form.file, own) if kind == "safetensors" else _apart(kind, folder / form.file, photos)
+    if form.reader:
+        assert found.pixels is not None
+        differing = np.flatnonzero((own != found.pixels).reshape(len(own), -1).any(axis=1)).tolist()
+        if differing:
+            raise ExportError(
+                f"{photos.called[differing[0]]}: the exported reader makes other pixels of it than Sagitta"
+            )
+    wanted = answered(classifier, own)
+    kept = np.flatnonzero(found.counts)
+    thresholds = classifier.thresholds if classifier.multilabel else None
+    called = [photos.called[number] for number in kept.tolist()]
+    return compared(wanted[kept], found.probabilities[kept], called, thresholds, photos.split, found.one, found.many)
+
+
+def _pixels(how: Preprocessing, photos: Photos) -> npt.NDArray[np.uint8]:
+    """Return Sagitta's (N, H, W, C) of the images."""
+    files = [str(file) for file in photos.files]
+    decoded = DecodedAhead(EncodedFiles(files), [how], len(files)).decode(range(len(files)))
     if decoded.errors:
         number, why = next(iter(decoded.errors.items()))
-        raise ExportError(f"{called[number]}: {why}")
-    own = decoded.pixels[0].permute(0, 2, 3, 1).numpy()
-    numbers = [slice(start, start + _BATCH) for start in range(0, len(files), _BATCH)]
-    if differing := np.flatnonzero((own != pixels).reshape(len(own), -1).any(axis=1)).tolist():
-        raise ExportError(f"{called[differing[0]]}: the exported reader makes other pixels of it than Sagitta")
+        raise ExportError(f"{photos.called[number]}: {why}")
+    pixels: npt.NDArray[np.uint8] = decoded.pixels[0].permute(0, 2, 3, 1).numpy()
+    return pixels
+
+
+def answered(classifier: Classifier, pixels: npt.NDArray[np.uint8]) -> Floats:
+    """Return probabilities (N, classes) of images (N, H, W, C) as a prediction computes them."""
+    how = classifier.preprocessing
+    assert how is not None
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        logits = [classifier(how.normalize(torch.from_numpy(own[each]).permute(0, 3, 1, 2))) for each in numbers]
-    wanted = classifier.task.probabilities(torch.cat(logits)).numpy()
-    thresholds = classifier.thresholds if classifier.multilabel else None
-    return compared(wanted, found, called, thresholds, split, one, many)
+        found = [classifier.predict_step(how.normalize(batch), 0) for batch in torch.split(images, _BATCH)]
+    probabilities: Floats = torch.cat(found).numpy()
+    return probabilities
+
+
+def _apart(kind: str, model: Path, photos: Photos) -> Answers:
+    """Return what a model answers in a process without Sagitta."""
+    with TemporaryDirectory() as temporary:
+        listed, out = Path(temporary) / "files.json", Path(temporary) / "answers.npz"
+        listed.write_text(json.dumps([str(file.absolute()) for file in photos.files]))
+        command = [sys.executable, apart.__file__, kind, str(model), str(listed), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise ExportError(f"the exported model does not run in a process of its own: {last}")
+        with np.load(out) as answers:
+            pixels = answers["pixels"]
+            seconds = float(answers["one"]), float(answers["many"])
+            found = Answers(answers["probabilities"], answers["counts"], *seconds, pixels)
+    return found
+
+
+def _again(model: Path, pixels: npt.NDArray[np.uint8]) -> Answers:
+    """Return what a model answers that Sagitta opens anew."""
+    classifier = load_classifier(model)
+    seconds: list[float] = []
+    for count in (1, _BATCH):
+        images = np.resize(pixels, (count, *pixels.shape[1:]))
+        answered(classifier, images)
+        began = time.perf_counter()
+        answered(classifier, images)
+        seconds.append(time.perf_counter() - began)
+    one, many = seconds
+    return Answers(answered(classifier, pixels), np.ones(len(pixels), np.bool_), one, many)
 
 
 def compared(

@@ -46,7 +46,7 @@ def identity(path: Path) -> tuple[tuple[str, int, int], ...]:
     if (model := exported_model(path)) is not None:
         files = [model, model.with_suffix(".bin")]
     elif path.is_dir():
-        files = [path / "run.json", path / "validation.parquet", path / "familiar.safetensors"]
+        files = [path / "run.json", path / "validation.parquet", *sorted(path.glob("*.safetensors"))]
         files += sorted(path.glob("checkpoints/*.ckpt")) + sorted(path.glob("members/*/checkpoints/*.ckpt"))
     else:
         files = [path]
