@@ -134,7 +134,9 @@ class App:
             405: ("wrong_method", "not by this method"),
         }
         code, message = words.get(status, ("refused", "this is not taken"))
-        response = _refused(RequestError(status, code, message), secrets.token_hex(8))
+        number = secrets.token_hex(8)
+        response = _refused(RequestError(status, code, message), number)
+        tell("request", request=number, method=request.method, path=request.scope["path"][:200], status=status)
         self._metrics.requests.labels("other", status).inc()
         response.headers.update({**_SAFE, **(getattr(error, "headers", None) or {})})
         return response

@@ -1,7 +1,8 @@
 """Requests of many clients -> batches of a model: while one is computed the next gathers, and nobody waits for more.
 
-A batch is whatever is there when the model is free, up to its size: alone, an image is answered as fast as can be; of
-32 clients each finds the others' in its batch.
+A batch is taken when the model is free: alone, an image is answered as fast as can be. Of many it is half of those that
+are under way: clients that are answered ask again while the other half is computed, where in step with each other they
+would let the model wait for all of them.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ class Batcher:
         self._size, self._queue, self._metrics = size, queue, metrics
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Ticket] = deque()
-        self._count = 0
+        self._count = self._last = 0  # images that wait; those of the last batch
         self._image_seconds = 0.0
         self._changed, self._closed = threading.Condition(), False
         self._thread = threading.Thread(target=self._work, name=f"sagitta-{name}", daemon=True)
@@ -103,10 +104,13 @@ class Batcher:
         """Return the next batch, each image by its request and place; empty at the end."""
         batch: list[tuple[_Ticket, int]] = []
         with self._changed:
-            while len(batch) < self._size:
+            most = 0
+            while True:
                 while not batch and not self._waiting and not self._closed:
                     self._changed.wait()
-                if not self._waiting:
+                if not batch:
+                    most = self._most()
+                if not self._waiting or len(batch) >= most:
                     break
                 ticket = self._waiting[0]
                 if ticket.future.cancelled():  # whoever asked has gone
@@ -118,8 +122,14 @@ class Batcher:
                 self._count -= 1
                 if ticket.begun == len(ticket.images):
                     self._waiting.popleft()
+            self._last = len(batch)
             self._metrics.queued.labels(self.name).set(self._count)
         return batch
+
+    def _most(self) -> int:
+        """Return how many images the next batch may have; those of one request are not divided without need."""
+        first = len(self._waiting[0].images) - self._waiting[0].begun if self._waiting else 0
+        return min(self._size, max(first, math.ceil((self._count + self._last) / 2)))
 
     def _answer(self, batch: Sequence[tuple[_Ticket, int]], found: Sequence[Row | Exception]) -> None:
         """Hand the rows of a batch to those who wait for them; in the loop's thread."""

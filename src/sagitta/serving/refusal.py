@@ -55,7 +55,7 @@ class Limits:
     requests: int = 256
     memory: int = 512 * 2**20
     connections: int = 1024
-    receive: float = 15.0
+    receive: float = 30.0
     answer: float = 30.0
     idle: float = 30.0
     drain: float = 45.0
