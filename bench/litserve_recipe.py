@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-BATCH, WAIT = 32, 0.01  # seconds; of those tried (0.001, 0.01, 0.05) the fastest
+BATCH, WAIT = 32, 0.01  # images at most; seconds that one waits for others
 
 
 class Classifier(litserve.LitAPI):  # type: ignore[misc]  # litserve is not installed where types are checked
