@@ -183,9 +183,9 @@ def test_pinned_requirements_serve_an_export_in_a_small_environment(tmp_path: Pa
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info"))
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, "--require-hashes", "-r", ROOT / "requirements" / "serve.txt"], check=True)
-    subprocess.run([*pip, "--no-deps", source], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "requirements" / "serve.txt")], check=True)
+    subprocess.run([*pip, "--no-deps", str(source)], check=True)
     listed = subprocess.run([*pip[:3], "list", "--format=freeze"], check=True, capture_output=True, text=True).stdout
     assert not {"torch", "lightning", "timm", "pyarrow"} & set(re.findall(r"^[\w-]+", listed, re.MULTILINE))
     size = sum(path.lstat().st_size for path in venv.rglob("*") if path.is_file() and not path.is_symlink())

@@ -66,7 +66,7 @@ def files() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def predicted(work: Path) -> pa.Table:
+def predicted(work: Path) -> pa.Table:  # noqa: ARG001  # names its files from there
     # One at a time, as they are asked here: a network's last bits depend on what else is in the batch.
     return predict_table("run", files(), accuracy=0.8, coverage=0.8, batch_size=1)
 

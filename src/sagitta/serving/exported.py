@@ -107,7 +107,7 @@ def _open_onnx(model: Path) -> tuple[Run, Mapping[str, str]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
-    # Threads that look for work without end take the cores that decode, and those of others: 15 % fewer images a second.
+    # Threads that spin while they wait take the cores that decode, and those of others: 15 % fewer images a second.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # of errors, which are raised as well
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
