@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from sagitta.cli import main
+from sagitta.errors import ConfigError
 from sagitta.exporting import export
+from sagitta.serving import Named, Wanted, open_engine
 from sagitta.verbs import predict_table
 from tests.reporting import browser
 from tests.serving.servers import Served, serving
@@ -123,3 +125,18 @@ def test_the_page_shows_a_heat_map(served: Served) -> None:
     await wait(() => at("heat").querySelector("img").naturalWidth);"""
     (seen,), complaints = browser.visit(f"http://127.0.0.1:{served.port}/", [look(how)])
     assert not complaints and seen["explain"] and seen["message"]
+
+
+def test_openvino_answers_alike_and_what_has_no_runtime_is_refused(work: Path) -> None:
+    export(Path("run"), "openvino", work / "ov")
+    images = [Named(path.name, path.read_bytes()) for path in files()]
+    wanted = Wanted(accuracy=0.8, coverage=0.8)
+    first, second = (open_engine(path, wanted) for path in (Path("run/export"), work / "ov"))
+    assert (first.kind, second.kind) == ("onnxruntime", "openvino") and first.names == second.names
+    one, other = first.answer(images), second.answer(images)
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    assert one.errors == other.errors and one.further == other.further
+    (work / "program").mkdir()
+    (work / "program" / "model.pt2").write_bytes(b"")
+    with pytest.raises(ConfigError, match="a program of torch is not served"):
+        open_engine(work / "program", wanted)
