@@ -14,7 +14,13 @@ from tests.test_architecture import PACKAGES, SOURCE
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "serving.md"]
+DOCUMENTS = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "bench" / "README.md",
+    ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "serving.md",
+]
 
 
 def script(path: Path) -> Any:
