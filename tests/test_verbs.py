@@ -1,8 +1,10 @@
 """Python does what the command line does, with the same names and the same results; also in a notebook."""
 
+import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +196,43 @@ def test_a_resume_that_is_refused_changes_nothing(run: sagitta.Run, photo_folder
 
 def test_dir_lists_what_is_public() -> None:
     assert {"fit", "probe", "convert", "evaluate", "predict", "Run", "Settings", "Loader"} <= set(dir(sagitta))
+
+
+ONLY_TYPED = {
+    "config": "Python has a Settings, or a file, as `settings`",
+    "strict": "an exit code; in Python the findings' `leaks`, or the rows with an `error`",
+    "sort_into": "files of a stream; in Python there is the table",
+    "copy": "of --sort-into",
+    "figures": "a function of its own",
+    "no_page": "of --figures",
+}
+"""Options that no function has, each with the reason."""
+OTHERWISE = {
+    ("predict", "all"): "every",  # a function of Python's
+    ("predict", "tta"): "flip",
+    ("test", "tta"): "flip",
+    ("explain", "class"): "class_name",  # a word that Python keeps for itself
+    ("report", "no_images"): "images",
+}
+"""Options that have another name in Python."""
+RETURNED = {("predict", "output")}
+"""What the command writes, and the function returns."""
+ONLY_PYTHON = {("fit", "settings")}
+"""Dotted names are options on the command line."""
+
+
+@pytest.mark.parametrize(
+    "command", ["convert", "doctor", "ensemble", "explain", "fit", "predict", "probe", "report", "test", "verify"]
+)
+def test_functions_have_the_options_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([command, "--help"])
+    options = re.findall(r"^  (?:-\w(?: \w+)?, )?--([\w-]+)", capsys.readouterr().out, re.MULTILINE)
+    typed = {OTHERWISE.get((command, name), name) for name in (each.replace("-", "_") for each in options)} - {"help"}
+    function = getattr(sagitta, "evaluate" if command == "test" else command)
+    parameters = inspect.signature(function).parameters.values()
+    named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+    positional = {each.name for each in parameters if each.kind is not each.KEYWORD_ONLY}
+    returned = {name for verb, name in RETURNED if verb == command}
+    assert typed - named - positional - returned - ONLY_TYPED.keys() == set()
+    assert named - typed - {name for verb, name in ONLY_PYTHON if verb == command} == set()

@@ -31,6 +31,7 @@ from .verbs import predict as predict
 from .verbs import probe as probe
 from .verbs import push as push
 from .verbs import report as report
+from .verbs import serve as serve
 from .verbs import verify as verify
 
 __version__: str

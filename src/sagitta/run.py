@@ -298,7 +298,6 @@ def write_record(run: Path, **fields: Any) -> None:
 
 
 @rank_zero_only
-@rank_zero_only
 def forget_end(run: Path) -> None:
     """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
 
@@ -310,6 +309,7 @@ def forget_end(run: Path) -> None:
         write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
+@rank_zero_only
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

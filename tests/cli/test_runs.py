@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,22 @@ def test_closed_streams_and_pipes_end_quietly(work: Path, line: str) -> None:
 def test_output_that_finds_no_room_is_said(work: Path) -> None:
     result = shell("sagitta inspect --engine > /dev/full", work)
     assert result.returncode == 2 and result.stderr.startswith("sagitta: the output: no room left on the disk")
+
+
+def test_members_of_a_tar_that_have_no_bytes_are_rows(work: Path) -> None:
+    with tarfile.open(work / "linked.tar", "w") as tar:
+        tar.add(work / "photos" / "a.png", "cat/a.png")
+        for name, target in (("dog/b.png", "../cat/a.png"), ("dog/c.png", "../../a.png")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+    assert sagitta("predict", "run", "linked.tar", "-o", "linked.csv", cwd=work).returncode == 0
+    rows = csv_rows(work / "linked.csv")
+    assert [row["path"] for row in rows] == ["linked.tar/cat/a.png", "linked.tar/dog/b.png", "linked.tar/dog/c.png"]
+    assert rows[0]["class"] == rows[1]["class"] != "" and not rows[1]["error"]
+    assert rows[2]["class"] == "" and "a link to ../a.png, which is not in the archive" in rows[2]["error"]
+
+
+def test_help_says_what_unfamiliar_means(work: Path) -> None:
+    words = " ".join(sagitta("predict", "--help", cwd=work).stdout.split())
+    assert "unfamiliar: the share of known images that look less unusual" in words and "0.99 on" in words

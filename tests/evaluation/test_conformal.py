@@ -45,7 +45,7 @@ def test_an_accuracy_takes_as_many_rows_as_could_show_it() -> None:
         abstain_below(sure[1:], np.ones(58, np.bool_), 0.95)
     right = np.ones(59, np.bool_)
     right[3] = False
-    with pytest.raises(ConfigError, match=r"cannot be shown: of the 59 images that .* 1 is wrong"):
+    with pytest.raises(ConfigError, match=r"no probability surely reaches it: of the 59 images that .* 1 is wrong"):
         abstain_below(sure, right, 0.95)
     for wanted in (0.0, 1.0, 95.0):
         with pytest.raises(ConfigError, match="between 0 and 1"):

@@ -42,7 +42,8 @@ def test_the_heat_lies_at_the_mark_in_the_whole_image() -> None:
 
 def test_the_nearest_training_images_and_their_table() -> None:
     run = sagitta.Run(Path("run"))
-    found = run.explain(["images/red/001.png", "images/green/000.png"], nearest=3)
+    found = run.explain(["images/red/001.png", "images/green/000.png"], nearest=3, output="typed")
+    assert sorted(each.name for each in Path("typed").iterdir()) == ["000.png", "001.png", "nearest.csv"]
     for each in found:
         similar = [near.similarity for near in each.nearest]
         assert len(similar) == 3 and similar == sorted(similar, reverse=True) and 0 < similar[0] <= 1.0001

@@ -3,7 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
 
+from sagitta.models import single_label_scores
 from sagitta.reporting.analysis import (
     Pair,
     alike_first,
@@ -49,10 +52,22 @@ def test_classes_that_are_mixed_up_stand_side_by_side() -> None:
 
 def test_reliability_bins_hold_means_and_shares() -> None:
     bins = reliability(np.array([0.31, 0.33, 0.95, 1.0]), np.array([True, False, True, True]))
-    assert [(each.low, each.count) for each in bins] == [(0.3, 2), (0.9, 2)]
+    assert [(each.low, each.count) for each in bins] == [(4 / 15, 2), (14 / 15, 2)]
     assert bins[0].mean == pytest.approx(0.32) and bins[0].right[0] == 0.5
     assert bins[0].right[1] < 0.5 < bins[0].right[2]
     assert calibration_error(bins) == pytest.approx((2 * 0.18 + 2 * 0.025) / 4)
+
+
+def test_the_diagrams_calibration_error_is_the_metric_and_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.full(4, 0.4), 300).astype(np.float32)
+    labels = rng.integers(4, size=300)
+    own = calibration_error(reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels))
+    scores, _ = single_label_scores(probabilities, labels, list("abcd"))
+    measure = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=4, n_bins=15
+    )
+    assert own == pytest.approx(scores["ece"].value, abs=1e-6) == pytest.approx(float(measure), abs=1e-5)
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -38,15 +38,15 @@ def test_few_images_need_no_umap_and_places_lie_in_the_square() -> None:
     assert np.isfinite(same).all()
 
 
+@pytest.mark.slow  # what it compiles takes half a minute
 def test_umap_keeps_groups_together_and_is_seeded() -> None:
-    pytest.importorskip("umap", exc_type=ImportError)
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(3), 40)
     vectors = (8 * random.normal(size=(3, 20))[groups] + random.normal(size=(120, 20))).astype(np.float32)
     places, method = flat(vectors, umap=True)
     centres = np.stack([places[groups == group].mean(axis=0) for group in range(3)])
     nearest = np.linalg.norm(places[:, None] - centres, axis=2).argmin(axis=1)
-    assert method == "UMAP" and (nearest == groups).all()
+    assert method == "UMAP" and (nearest == groups).all() and (flat(vectors, umap=True)[0] == places).all()
 
 
 def test_without_a_checkpoint_or_time_it_says_why(tmp_path: Path) -> None:

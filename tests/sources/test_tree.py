@@ -194,3 +194,56 @@ def test_folders_that_hold_nothing_are_listed_and_are_no_files(tmp_path: Path) -
         assert (sorted(tree.empty), list(tree.sizes)) == (["b", "c/d", "e/g/h"], ["a/x.png", "e/f/y.png"])
         assert tree.below("e").empty == ["g/h"]
         assert tree.below("e").within.endswith("e/")
+
+
+def _linked_tar(file: Path, links: dict[str, tuple[bytes, str]]) -> Path:
+    """Write a tar of two images in ``cat`` and of links: name -> (type, where it leads)."""
+    with tarfile.open(file, "w") as tar:
+        for number in range(2):
+            info = tarfile.TarInfo(f"cat/{number}.png")
+            info.size = len(image(number))
+            tar.addfile(info, io.BytesIO(image(number)))
+        for name, (kind, target) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    return file
+
+
+def test_links_in_a_tar_are_followed_within_it(tmp_path: Path) -> None:
+    links = {
+        "dog/a.png": (tarfile.SYMTYPE, "../cat/0.png"),
+        "dog/b.png": (tarfile.SYMTYPE, "a.png"),
+        "dog/c.png": (tarfile.LNKTYPE, "cat/1.png"),
+        "dog/.hidden.png": (tarfile.LNKTYPE, "cat/1.png"),
+        "puss": (tarfile.SYMTYPE, "cat"),
+        "cat/again": (tarfile.SYMTYPE, "."),
+    }
+    tree = archive_tree("linked", _linked_tar(tmp_path / "linked.tar", links), tmp_path)
+    assert tree is not None
+    zero, one = image(0), image(1)
+    assert {name: tree.reader.read(name) for name in tree.sizes} == {
+        "cat/0.png": zero, "cat/1.png": one, "dog/a.png": zero, "dog/b.png": zero, "dog/c.png": one,
+        "puss/0.png": zero, "puss/1.png": one,
+    }  # fmt: skip
+    assert tree.sizes["dog/a.png"] == len(zero)
+
+
+def test_a_member_of_a_tar_that_has_no_bytes_is_there_with_the_reason(tmp_path: Path) -> None:
+    links = {
+        "dog/gone.png": (tarfile.SYMTYPE, "../cat/9.png"),
+        "dog/hard.png": (tarfile.LNKTYPE, "cat/9.png"),
+        "dog/out.png": (tarfile.SYMTYPE, "../../etc/passwd"),
+        "dog/absolute.png": (tarfile.SYMTYPE, "/etc/passwd"),
+        "dog/self.png": (tarfile.SYMTYPE, "self.png"),
+        "dog/x.png": (tarfile.SYMTYPE, "y.png"),
+        "dog/y.png": (tarfile.SYMTYPE, "x.png"),
+        "dog/pipe.png": (tarfile.FIFOTYPE, ""),
+    }
+    tree = archive_tree("linked", _linked_tar(tmp_path / "linked.tar", links), tmp_path)
+    assert tree is not None
+    assert list(tree.sizes) == sorted(["cat/0.png", "cat/1.png", *links])
+    for name, (kind, target) in links.items():
+        reason = "a device" if kind == tarfile.FIFOTYPE else f"a link to .*{Path(target).name}, which is not in the arc"
+        with pytest.raises(ImageError, match=reason):
+            tree.reader.read(name)

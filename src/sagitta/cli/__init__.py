@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from sagitta.cli import datasets, doctor, export, report, runs
 from sagitta.cli import fit as fitting
+from sagitta.cli import serve as serving
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
 from sagitta.pool import spin_little
@@ -30,6 +31,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
     ("export", export.export, "a run as ONNX, OpenVINO, torch.export, safetensors or a hub's folder, proven on images"),
     ("push", export.push, "a run, or a dataset, to the Hugging Face hub, with a card"),
+    ("serve", serving.serve, "models behind HTTP, and a page for a browser: of runs, or of exports without torch"),
     ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {

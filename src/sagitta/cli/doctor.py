@@ -32,8 +32,11 @@ def doctor(argv: list[str]) -> int:
     parser.add_argument("--image-size", metavar="N", type=whole, help="pixels a side (that of the weights)")
     names = parser.add_options("data")
     a, _ = parser.parse(argv)
-    own = {name: getattr(a, name) for name in ("model", "weights", "pretrained", "run", "image_size", "out")}
-    findings = examine(a.source, sheet=a.contact_sheet, **own, **{name: getattr(a, name) for name in names})
+    own = {
+        name: getattr(a, name)
+        for name in ("model", "weights", "pretrained", "run", "image_size", "out", "contact_sheet")
+    }
+    findings = examine(a.source, **own, **{name: getattr(a, name) for name in names})
     show(findings.text())
     if a.out:
         show(f"all of it: {a.out}")

@@ -16,6 +16,13 @@ _PATHS_HELP = """image files, folders, 'patterns/**/*.jpg', tars and zips, datas
 from standard input"""
 _COLUMNS_HELP = """in place of the usual ones, as for a submission: of path, file, id (file without its extension),
 label, number, probability, p:CLASS, all (every class, under its name), features, error; image_id=id renames"""
+_ACCURACY_HELP = """share of answers that are right, such as 0.99: column abstain is true below the probability from
+which on the run's validation images reach it; refused where none does"""
+_UNFAMILIAR = (
+    "Column unfamiliar: the share of known images that look less unusual to the model than this one, from 0 to 1; from "
+    "0.99 on it looks like none of the classes, and so does one in a hundred that belongs to one. It is there where "
+    "the run could note how its training images look."
+)
 _SORT_HELP = """put each image into DIR/CLASS, too: a second name of the same file, or a copy where the disk has no such
 thing; replaces nothing"""
 
@@ -70,6 +77,7 @@ def predict(argv: list[str]) -> int:
         "RUN PATH… [--OPTION VALUE …]",
         "Classify images of any number; one row an image with class, probability and the runners-up. What cannot be "
         "read is a row with the reason. What is interrupted goes on by the same command, where -o names a file.",
+        _UNFAMILIAR,
     )
     parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
     parser.add_argument("paths", nargs="+", metavar="PATH", help=_PATHS_HELP)
@@ -94,7 +102,7 @@ def predict(argv: list[str]) -> int:
         "--precision", metavar="P", help="as of fit, such as bf16-mixed (that of the training; on a CPU 32-true)"
     )
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
-    parser.add_argument("--accuracy", metavar="A", type=float, help="abstain where answers are less often right: 0.99")
+    parser.add_argument("--accuracy", metavar="A", type=float, help=_ACCURACY_HELP)
     parser.add_argument("--coverage", metavar="C", type=float, help="sets that hold the class in this share: 0.9")
     a, _ = parser.parse(argv)
     if a.output is not None:

@@ -84,8 +84,8 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
     if not last:
         errors, asked = int(wrong[first - 1]), plural(first, "image")
         raise ConfigError(
-            f"--accuracy {accuracy:g}: cannot be shown: of the {asked} that the model is most certain of, {errors} "
-            f"{'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
+            f"--accuracy {accuracy:g}: no probability surely reaches it: of the {asked} that the model is most certain "
+            f"of, {errors} {'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
         )
     answered = last - int(wrong[last - 1])
     low, high = clopper_pearson(answered, last)

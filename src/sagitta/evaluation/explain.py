@@ -6,7 +6,7 @@ lies in the image. The nearest images are those of :mod:`sagitta.evaluation.neig
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -236,7 +236,12 @@ class Explainer:
 
 
 def explain(
-    run: Path, paths: Sequence[str | Path], *, class_name: str | None = None, nearest: int = 5
+    run: Path,
+    paths: Sequence[str | Path],
+    *,
+    class_name: str | None = None,
+    nearest: int = 5,
+    output: Path | None = None,
 ) -> tuple[Explanations, list[str]]:
     """Return why a run says of images what it says, and what is left out, one sentence each.
 
@@ -245,12 +250,17 @@ def explain(
         paths: see :mod:`sagitta.evaluation.inputs`.
         class_name: as :class:`Explainer`, and so the next.
         nearest: see there.
+        output: folder for what :func:`write_explanations` writes, too.
 
     Raises:
         SagittaError: as :class:`Explainer` does, or no image can be read.
+        OSError: it cannot be written there.
     """
     inputs, explainer = inputs_for(run, paths), Explainer(run, class_name, nearest)
     found = Explanations(explainer.explain(inputs))
+    if output is not None:
+        for _ in _written(found, output, nearest=explainer.finds_nearest):
+            pass
     return found, [*inputs.notes, *explainer.notes]
 
 
@@ -269,10 +279,16 @@ def write_explanations(
         OSError: it cannot be written there.
     """
     inputs, explainer = inputs_for(run, paths), Explainer(run, class_name, nearest)
+    yield from _written(explainer.explain(inputs), folder, nearest=explainer.finds_nearest)
+    yield from (*inputs.notes, *explainer.notes)
+
+
+def _written(explanations: Iterable[Explanation], folder: Path, *, nearest: bool) -> Iterator[str]:
+    """Write explanations into a folder, each as it comes; yields a line on each file."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     tables = []
-    for found in explainer.explain(inputs):
+    for found in explanations:
         stem, count = Path(found.path).stem or "image", 1
         while (name := stem if count == 1 else f"{stem}-{count}").casefold() in taken:
             count += 1
@@ -282,12 +298,11 @@ def write_explanations(
         write_atomic(folder / f"{name}.png", data.getvalue())
         tables.append(table_of([found]))
         yield f"{folder / f'{name}.png'}: {found.probability:.1%} {found.class_name}"
-    if explainer.finds_nearest:
+    if nearest:
         sink = pa.BufferOutputStream()
         pa.csv.write_csv(pa.concat_tables(tables), sink, pa.csv.WriteOptions(quoting_style="needed"))
         write_atomic(folder / NEAREST_FILE, sink.getvalue().to_pybytes())
         yield f"{folder / NEAREST_FILE}: the training images that are most like them"
-    yield from (*inputs.notes, *explainer.notes)
 
 
 def heated(image: Image.Image, heat: npt.NDArray[np.float32]) -> Image.Image:

@@ -107,7 +107,9 @@ def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, sp
         One row an image, in the order given: ``path``; ``class`` and ``probability`` of the most probable class;
         ``class_2``, ``probability_2`` … of the next, ``top_k`` in all; ``error``, null where the image was readable.
         Where the model gives several labels: ``classes`` and ``probabilities``, lists of all labels whose probability
-        reaches the label's threshold, the most probable first. What else is asked for stands before ``error``.
+        reaches the label's threshold, the most probable first. What else is asked for stands before ``error``; and,
+        where the run knows it, ``unfamiliar``: the share of known images that look less unusual, from 0.99 on none of
+        the classes.
 
     Raises:
         ConfigError: there is no such run, or a number is below 1.

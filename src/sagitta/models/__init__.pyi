@@ -24,7 +24,9 @@ from .machine import limit_threads as limit_threads
 from .machine import reuse_memory as reuse_memory
 from .machine import threads_for as threads_for
 from .measures import SMOOTHED as SMOOTHED
+from .metrics import BINS as BINS
 from .metrics import ClassScores as ClassScores
+from .metrics import bins_of as bins_of
 from .metrics import multilabel_scores as multilabel_scores
 from .metrics import single_label_scores as single_label_scores
 from .networks import build_network as build_network

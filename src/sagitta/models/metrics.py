@@ -34,7 +34,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 TOP5_CLASSES = 10  # top-5 accuracy says little of fewer classes than twice five
-_BINS = 15  # of the expected calibration error, as in Guo et al. 2017
+BINS = 15
+"""Of the expected calibration error and of its diagram, as in Guo et al. 2017."""
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 
 
@@ -210,8 +211,7 @@ class _OneLabel:
         self._own = np.take_along_axis(probabilities, labels[:, None], axis=1)
         self.losses = _loss(self._own[:, 0])
         self.right = self._predicted == labels
-        sure = np.nan_to_num(self._confidence)  # what is no number is told by whoever has the images' names
-        self._bins = np.clip(np.ceil(sure * _BINS) - 1, 0, _BINS - 1).astype(np.int64)
+        self._bins = bins_of(self._confidence)
 
     def shares(self) -> dict[str, int]:
         """Return how many rows are right, ``acc``, and of more than ten classes have the label among five, ``top5``."""
@@ -317,6 +317,13 @@ class _AveragePrecision:
 def _loss(probabilities: Floats) -> Floats:
     losses: Floats = -np.log(np.maximum(probabilities, _TINY), dtype=np.float64)
     return losses
+
+
+def bins_of(probabilities: Floats) -> Ints:
+    """Return the bin (N,) of each probability (N,), 0 to ``BINS - 1``, of equal width; an edge belongs to the lower."""
+    known = np.nan_to_num(probabilities.astype(np.float64))  # what is no number is told by whoever has the names
+    found: Ints = np.clip(np.ceil(known * BINS) - 1, 0, BINS - 1).astype(np.int64)
+    return found
 
 
 def _f1(counts: Floats) -> Floats:

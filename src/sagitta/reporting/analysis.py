@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sagitta.models import wilson_interval
+from sagitta.models import BINS, bins_of, wilson_interval
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-
-BINS = 10
-"""Of a reliability diagram. The metric ``ece`` has 15; of a small test fewer show more."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,16 @@ class Bin:
     count: int
 
 
-def reliability(chances: Floats, right: Bools, bins: int = BINS) -> list[Bin]:
-    """Return bins of equal width over the probabilities (N,) of decisions, those that are not empty."""
-    places = np.minimum((chances * bins).astype(np.int64), bins - 1)
+def reliability(chances: Floats, right: Bools) -> list[Bin]:
+    """Return the bins of the probabilities (N,) of decisions, those of the metric ``ece`` that are not empty."""
+    places = bins_of(chances)
     found = []
-    for place in range(bins):
+    for place in range(BINS):
         own = places == place
         if count := int(own.sum()):
             hits = int(right[own].sum())
             low, high = wilson_interval(hits, count)
-            edges = place / bins, (place + 1) / bins
+            edges = place / BINS, (place + 1) / BINS
             found.append(Bin(*edges, float(chances[own].mean()), (hits / count, low, high), count))
     return found
 

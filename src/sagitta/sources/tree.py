@@ -9,14 +9,16 @@ import gzip
 import hashlib
 import lzma
 import os
+import posixpath
 import shutil
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -58,18 +60,27 @@ class FolderReader:
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members of an uncompressed tar by position: ``members`` maps a name to (offset, size) in bytes."""
+    """Reads members of an uncompressed tar by position.
+
+    Attributes:
+        file: the tar.
+        members: name -> (offset, size) in bytes.
+        unreadable: name -> why the archive has no bytes of that member.
+    """
 
     file: str
     members: Mapping[str, tuple[int, int]]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, path: str) -> bytes:
         """Return the member's bytes.
 
         Raises:
-            ImageError: the archive ends within the member.
+            ImageError: the archive ends within the member, or has no bytes of it.
             OSError: the archive cannot be read.
         """
+        if path in self.unreadable:
+            raise ImageError(self.unreadable[path])
         offset, size = self.members[path]
         with Path(self.file).open("rb") as file:
             file.seek(offset)
@@ -214,27 +225,73 @@ def archive_tree(location: str, file: Path, cache: Path) -> Tree | None:
 def tar_tree(location: str, file: Path) -> Tree:
     """Return the view of an uncompressed tar.
 
+    A link is followed within the archive, to a file or a folder. One that leads nowhere there counts as a file of 0
+    bytes, and so do devices and sparse files: reading them says why.
+
     Raises:
         SourceError: it is damaged or not an uncompressed tar.
     """
     members: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     folders = []
     try:
         with tarfile.open(file, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else a million members take a gigabyte
-                if not (name := _clean(member.name)):
+                if not (name := _clean(member.name)) or _is_junk(name):
                     continue
-                if member.isreg() and not _is_junk(name):
-                    members[name] = (member.offset_data, member.size)
-                elif member.islnk() and _clean(member.linkname) in members:
-                    members[name] = members[_clean(member.linkname)]
-                elif member.isdir() and not _is_junk(name):
+                if member.isdir():
                     folders.append(name)
+                    continue
+                for earlier in (members, links, unreadable):  # of one name, the last counts
+                    earlier.pop(name, None)
+                if member.issym() or member.islnk():
+                    links[name] = _target(name, member)
+                elif member.isreg() and not member.issparse():
+                    members[name] = (member.offset_data, member.size)
+                else:
+                    unreadable[name] = "a sparse file within the tar" if member.issparse() else "a device, not a file"
     except tarfile.TarError as error:
         raise SourceError(f"{location}: not a whole, uncompressed tar ({error}); get it again") from error
-    sizes = {name: size for name, (_, size) in members.items()} | _empty(folders, members)
-    return Tree(location, lambda: sizes, TarReader(str(file), members))
+    unreadable |= _follow(links, members)
+    sizes = {name: size for name, (_, size) in members.items()} | dict.fromkeys(unreadable, 0)
+    sizes |= _empty(folders, sizes)
+    return Tree(location, lambda: sizes, TarReader(str(file), members, unreadable))
+
+
+def _target(name: str, link: tarfile.TarInfo) -> str:
+    """Return where a link in a tar leads, as a name in it; what leads out of it begins with ``/`` or ``..``."""
+    start = posixpath.dirname(name) if link.issym() else ""  # a hard link names a member from the top
+    return posixpath.normpath(posixpath.join(start, link.linkname))
+
+
+def _follow(links: Mapping[str, str], members: dict[str, tuple[int, int]]) -> dict[str, str]:
+    """Add what links lead to; returns name -> reason of those that lead to nothing in the archive."""
+    to_folders, dead = {}, {}
+    own = dict(members)
+    for name, first in links.items():
+        target, passed = first, {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        if target in own:
+            members[name] = own[target]
+        else:
+            to_folders[name] = target
+    inside = sorted(members)
+    for name, target in to_folders.items():
+        if target == "." or f"{name}/".startswith(f"{target}/"):
+            if target != name:
+                continue  # a folder that holds the link: followed, it would never end
+            found = []
+        else:
+            found = inside[bisect_left(inside, f"{target}/") : bisect_left(inside, f"{target}0")]  # 0 is behind /
+        if not found:
+            dead[name] = f"a link to {links[name]}, which is not in the archive"
+        for each in found:
+            members.setdefault(name + each.removeprefix(target), members[each])
+    return dead
 
 
 def _zip_tree(location: str, file: Path) -> Tree:

@@ -123,7 +123,7 @@ def doctor(
     run: PathLike | None = None,
     image_size: int | None = None,
     out: PathLike | None = None,
-    sheet: PathLike | None = None,
+    contact_sheet: PathLike | None = None,
     val: float | None = None,
     test: float | None = None,
     group: str | None = None,
@@ -147,7 +147,7 @@ def doctor(
         run: with the network and the weights of a run, in place of the last three.
         image_size: pixels a side of its input, by default that of the weights.
         out: file for the findings, ``.csv`` or ``.parquet``.
-        sheet: PNG to write, of the worst of each kind.
+        contact_sheet: PNG to write, of the worst of each kind.
         val: as for :func:`fit`, and so the next ten.
         test: see there.
         group: see there.
@@ -168,7 +168,7 @@ def doctor(
     from sagitta.evaluation import quiet
     from sagitta.files import check_place
 
-    for place in (out, sheet):
+    for place in (out, contact_sheet):
         if place is not None:
             check_place(path_of(place))
     if out is not None:
@@ -195,8 +195,8 @@ def doctor(
         findings = examine(data, candidate, image_size=image_size, verbose=True)
     if out is not None:
         findings.write(path_of(out))
-    if sheet is not None:
-        findings_sheet(findings, data.shards, path_of(sheet))
+    if contact_sheet is not None:
+        findings_sheet(findings, data.shards, path_of(contact_sheet))
     return findings
 
 

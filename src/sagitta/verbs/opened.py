@@ -91,10 +91,15 @@ class Run:
         return using.predict(self, paths, **how)
 
     def explain(
-        self, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+        self,
+        paths: PathLike | Sequence[PathLike],
+        *,
+        class_name: str | None = None,
+        nearest: int = 5,
+        output: PathLike | None = None,
     ) -> "Explanations":
         """Show what speaks for a class in images, see :func:`sagitta.explain`."""
-        return using.explain(self, paths, class_name=class_name, nearest=nearest)
+        return using.explain(self, paths, class_name=class_name, nearest=nearest, output=output)
 
     def export(self, to: str = "onnx", *, out: PathLike | None = None, data: PathLike | None = None) -> "Exported":
         """Write the model in another format, and prove it, see :func:`sagitta.export`."""

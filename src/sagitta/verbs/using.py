@@ -93,7 +93,8 @@ def predict(
     """Classify images; returns one row an image with class, probability and the runners-up.
 
     A pandas DataFrame where pandas is installed, else an Arrow table; the columns are those of
-    :func:`sagitta.evaluation.predict`.
+    :func:`sagitta.evaluation.predict`. ``unfamiliar``, of runs that could note how their training images look, is the
+    share of known images that look less unusual to the model; from 0.99 on an image looks like none of the classes.
 
     Args:
         run: run directory or checkpoint file.
@@ -107,7 +108,8 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: as Lightning names it; by default that of the training, and on a CPU float32.
         flip: take the mean of the probabilities of each image and its mirror image.
-        accuracy: to be reached by what is answered, such as 0.99; ``abstain`` says where there is no answer.
+        accuracy: share of answers that are right, such as 0.99; ``abstain`` is true below the probability from which
+            on the run's validation images reach it. Refused where none does.
         coverage: share of images whose class is in ``set``, such as 0.9.
 
     Raises:
@@ -122,22 +124,30 @@ def predict(
 
 
 def explain(
-    run: PathLike, paths: PathLike | Sequence[PathLike], *, class_name: str | None = None, nearest: int = 5
+    run: PathLike,
+    paths: PathLike | Sequence[PathLike],
+    *,
+    class_name: str | None = None,
+    nearest: int = 5,
+    output: PathLike | None = None,
 ) -> "Explanations":
     """Show what speaks for a class in images, and the training images that are most like them; in a notebook, pictures.
 
     Args:
         run: run directory or checkpoint file.
         paths: as for :func:`predict`.
-        class_name: by default the most probable one, and of several labels each that is given.
+        class_name: ``--class``, a word that Python keeps for itself; by default the most probable one, and of several
+            labels each that is given.
         nearest: how many training images of each; 0 looks for none.
+        output: folder for a picture of each and ``nearest.csv``, too.
 
     Raises:
         SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
     """
     from sagitta.evaluation import explain as explain_images
 
-    found, notes = explain_images(path_of(run), listed(paths), class_name=class_name, nearest=nearest)
+    folder = None if output is None else path_of(output)
+    found, notes = explain_images(path_of(run), listed(paths), class_name=class_name, nearest=nearest, output=folder)
     for note in notes:
         show(note)
     return found
