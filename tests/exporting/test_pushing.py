@@ -56,7 +56,8 @@ class Hub(BaseHTTPRequestHandler):
                     target = server.folder / line["value"]["path"]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(base64.b64decode(line["value"]["content"]))
-            self._answer({"commitUrl": "http://127.0.0.1/c", "commitOid": "0" * 40, "success": True})
+            where = f"http://127.0.0.1:{server.server_port}/somebody/images/commit/0"
+            self._answer({"commitUrl": where, "commitOid": "0" * 40, "success": True})
         else:
             self._answer({"error": "no such thing"}, 404)
 

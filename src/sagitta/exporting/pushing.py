@@ -22,6 +22,7 @@ from sagitta.exporting.export import export
 from sagitta.exporting.hub import CARD, CONFIG
 from sagitta.network import reach
 
+_PROOF = "hub.json"  # beside what was exported: how it was proven
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls them
 
@@ -65,7 +66,7 @@ def push(what: Path, repository: str, *, data: str | None = None, public: bool =
     if (what / INFO_FILE).is_file():
         files: dict[str, Path | bytes] = _dataset_files(what)
         return _send(repository, "dataset", files, public)
-    if (what / CONFIG).is_file() and (what / "hub.json").is_file():
+    if (what / CONFIG).is_file() and (what / _PROOF).is_file():
         return _send(repository, "model", _model_files(what), public)
     _check_login()  # before an export takes its time
     with TemporaryDirectory() as temporary:
@@ -74,8 +75,8 @@ def push(what: Path, repository: str, *, data: str | None = None, public: bool =
 
 
 def _model_files(folder: Path) -> dict[str, Path | bytes]:
-    names = json.loads((folder / "hub.json").read_text(encoding="utf-8"))["files"]
-    return {name: folder / name for name in names if Path(name).name == name}
+    names = json.loads((folder / _PROOF).read_text(encoding="utf-8"))["files"]
+    return {name: folder / name for name in [*names, _PROOF] if Path(name).name == name}
 
 
 def _dataset_files(folder: Path) -> dict[str, Path | bytes]:
