@@ -29,7 +29,7 @@ PACKAGES = [
     "run",
     "models",
 ]
-PACKAGES += ["settings", "evaluation", "training", "diagnosis", "reporting", "verbs", "cli"]
+PACKAGES += ["settings", "evaluation", "training", "diagnosis", "reporting", "exporting", "serving", "verbs", "cli"]
 """From the ground to the roof; each imports only from those before it."""
 APART = {"sources": {"conversion"}, "conversion": {"sources"}}
 """What must not be imported though it comes before."""

@@ -3,16 +3,19 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.run import (
     find_checkpoint,
     find_source,
+    forget_end,
     history,
     new_run_directory,
     read_metrics,
     read_record,
     run_of,
+    save_config,
     sparkline,
     write_record,
 )
@@ -132,3 +135,11 @@ def test_history_shows_series_and_final_values(tmp_path: Path) -> None:
 def test_the_summary_says_of_which_weights_it_is(tmp_path: Path, kept: str, epochs: int, title: str) -> None:
     write_record(tmp_path, best_checkpoint=f"checkpoints/{kept}", epochs=epochs)
     assert history(tmp_path, {}).splitlines()[1].endswith(title)
+
+
+def test_only_the_first_rank_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    save_config(tmp_path / "config.yaml", "seed: 1\n")
+    write_record(tmp_path, seed=1)
+    forget_end(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -24,11 +24,13 @@ from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble
 from .verbs import evaluate as evaluate
 from .verbs import explain as explain
+from .verbs import export as export
 from .verbs import figures as figures
 from .verbs import fit as fit
 from .verbs import predict as predict
 from .verbs import probe as probe
 from .verbs import report as report
+from .verbs import serve as serve
 from .verbs import verify as verify
 
 __version__: str

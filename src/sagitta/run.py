@@ -53,6 +53,8 @@ CONFIG_FILE = "config.yaml"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
+HANDED_ON = "model.safetensors"
+"""The checkpoint of a run that was handed on, see ``sagitta export --to safetensors``."""
 PACE_FILE = "pace.csv"
 REPORT_FILE = "report.html"
 TESTS = "tests"
@@ -185,7 +187,7 @@ def find_checkpoint(run: Path) -> Path:
     best = read_record(run).get("best_checkpoint")
     candidates: list[Path] = [run / best] if best else []
     candidates += sorted((run / "checkpoints").glob("image-classifier-*.ckpt"), key=_named_loss)
-    candidates.append(run / "checkpoints" / LAST_CHECKPOINT)
+    candidates += [run / "checkpoints" / LAST_CHECKPOINT, run / HANDED_ON]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -296,7 +298,6 @@ def write_record(run: Path, **fields: Any) -> None:
 
 
 @rank_zero_only
-@rank_zero_only
 def forget_end(run: Path) -> None:
     """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
 
@@ -308,6 +309,7 @@ def forget_end(run: Path) -> None:
         write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
+@rank_zero_only
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

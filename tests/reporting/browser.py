@@ -4,11 +4,12 @@ aiohttp comes with Lightning; nothing else is needed. The browser is looked for 
 """
 
 import asyncio
+import base64
 import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,24 @@ def found() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
-def visit(page: Path, scripts: list[str], *, width: int = 1200, height: int = 900) -> tuple[list[Any], list[str]]:
-    """Return what scripts return in a page, one after the other, and everything that the browser complains of."""
+def visit(
+    page: Path | str, scripts: list[str], *, width: int = 1200, height: int = 900, dark: bool = False,
+    options: Sequence[str] = (), shot: Path | None = None,
+) -> tuple[list[Any], list[str]]:  # fmt: skip
+    """Return what scripts return in a page, one after the other, and everything that the browser complains of.
+
+    Args:
+        page: file or address.
+        scripts: expressions, of which promises are awaited.
+        width: of the window, pixels; below 600 it is a phone's.
+        height: likewise.
+        dark: whether the person likes it dark.
+        options: of the browser, beside the usual ones.
+        shot: PNG of the page as it is at the end.
+    """
     browser = found()
     assert browser is not None
-    options = [
+    usual = [
         "--headless=new",
         "--no-sandbox",
         "--disable-gpu",
@@ -40,10 +54,10 @@ def visit(page: Path, scripts: list[str], *, width: int = 1200, height: int = 90
     ]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         port = Path(home) / "DevToolsActivePort"
-        command = [browser, *options, f"--user-data-dir={home}", "about:blank"]
+        command = [browser, *usual, *options, f"--user-data-dir={home}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return asyncio.run(asyncio.wait_for(_visited(port, page, scripts, width, height), _PATIENCE))
+            return asyncio.run(asyncio.wait_for(_visited(port, page, scripts, width, height, dark, shot), _PATIENCE))
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -52,7 +66,9 @@ def visit(page: Path, scripts: list[str], *, width: int = 1200, height: int = 90
             process.wait()
 
 
-async def _visited(port: Path, page: Path, scripts: list[str], width: int, height: int) -> tuple[list[Any], list[str]]:
+async def _visited(
+    port: Path, page: Path | str, scripts: list[str], width: int, height: int, dark: bool, shot: Path | None
+) -> tuple[list[Any], list[str]]:
     while not (port.is_file() and port.read_text().count("\n")):
         await asyncio.sleep(0.05)
     address = f"http://127.0.0.1:{port.read_text().splitlines()[0]}/json"
@@ -81,7 +97,9 @@ async def _visited(port: Path, page: Path, scripts: list[str], width: int, heigh
                 await call(f"{domain}.enable")
             metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
             await call("Emulation.setDeviceMetricsOverride", **metrics)
-            await call("Page.navigate", url=page.absolute().as_uri())
+            if dark:
+                await call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+            await call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
             while "Page.loadEventFired" not in events:
                 await call("Runtime.evaluate", expression="1")
                 await asyncio.sleep(0.02)
@@ -90,4 +108,7 @@ async def _visited(port: Path, page: Path, scripts: list[str], width: int, heigh
                 result = await call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
                 assert "exceptionDetails" not in result, result["exceptionDetails"]
                 found.append(result["result"].get("value"))
+            if shot is not None:
+                picture = await call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+                shot.write_bytes(base64.b64decode(picture["data"]))
             return found, complaints

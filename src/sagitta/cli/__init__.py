@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib.metadata import version
 
-from sagitta.cli import datasets, doctor, report, runs
+from sagitta.cli import datasets, doctor, export, report, runs
 from sagitta.cli import fit as fitting
+from sagitta.cli import serve as serving
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
 from sagitta.pool import spin_little
@@ -28,6 +29,8 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("ensemble", fitting.ensemble, "several runs as one: the mean of their probabilities, weighed on unseen rows"),
     ("predict", runs.predict, "classify images of any number with a run"),
     ("explain", runs.explain, "where a network sees what it says of an image, and the training images most like it"),
+    ("export", export.export, "a run as ONNX, OpenVINO, torch.export, safetensors or a hub's folder, proven on images"),
+    ("serve", serving.serve, "models behind HTTP, and a page for a browser: of runs, or of exports without torch"),
     ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {
@@ -36,6 +39,7 @@ _AFTER_INTERRUPTION = {
     "fit": "there is no run yet; what is converted is kept, and the same command begins again",
     "probe": "no run was made; features that were computed are kept, and the same command goes on from there",
     "ensemble": "nothing was made; the same command begins again",
+    "export": "nothing was written; the same command begins again",
     "explain": "pictures that are whole are kept, and features that were computed; the same command begins again",
     "predict": "nothing was kept; the same command begins again, and with -o FILE it goes on where it was",
 }

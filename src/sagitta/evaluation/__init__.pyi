@@ -13,8 +13,10 @@ from .conformal import sets_of as sets_of
 from .explain import Explanation as Explanation
 from .explain import Explanations as Explanations
 from .explain import explain as explain
+from .explain import heated as heated
 from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
+from .inputs import Inputs as Inputs
 from .members import Model as Model
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
@@ -37,6 +39,7 @@ from .prediction import Summary as Summary
 from .prediction import predict as predict
 from .prediction import predict_into as predict_into
 from .predictor import Asked as Asked
+from .predictor import Predictor as Predictor
 from .result import Evaluation as Evaluation
 from .result import Tested as Tested
 from .result import arrays_of as arrays_of

@@ -15,6 +15,7 @@ from .encoding import DEFAULT_QUALITY as DEFAULT_QUALITY
 from .encoding import GREY_MODES as GREY_MODES
 from .encoding import add_restart_markers as add_restart_markers
 from .encoding import reencode as reencode
+from .geometry import centre_jobs as centre_jobs
 from .grid import Tile as Tile
 from .grid import fitted as fitted
 from .grid import grid as grid

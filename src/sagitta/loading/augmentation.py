@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from sagitta.errors import ConfigError
-from sagitta.images import JOB
+from sagitta.images import JOB, centre_jobs
 from sagitta.loading.autoaugment import Policy, auto_augment
 from sagitta.loading.draws import Stream, uniform
 from sagitta.loading.preprocessing import Preprocessing
 
 _CROP_ATTEMPTS = 10  # as in Szegedy et al. 2014 and torchvision's RandomResizedCrop
-_LONGEST = 2**30  # pixels of a resized side, of which only the crop is made
 _ERASED_AREA, _ERASED_RATIO = (0.02, 1 / 3), 10 / 3  # as in Zhong et al. 2017
 
 Ints = npt.NDArray[np.int64]
@@ -123,24 +122,10 @@ def train_jobs(
 def eval_jobs(sizes: Ints, orientations: Ints, preprocessing: Preprocessing) -> npt.NDArray[np.void]:
     """Return one decode job (B,) an image: shorter side to ``size / crop_pct``, then the centre crop.
 
-    Roundings are torchvision's (``Resize`` truncates the longer side, ``CenterCrop`` rounds half to even), so that a
-    model evaluates the same here as in timm's pipeline. For a non-square size the crop is scaled to cover it.
+    See :func:`sagitta.images.centre_jobs`; for a non-square size the crop is scaled to cover it.
     """
-    target = np.array(preprocessing.size)
-    scale = np.floor(target / preprocessing.crop_pct).astype(np.int64)
-    short, long = sizes.min(axis=1), sizes.max(axis=1)
-    shorter = np.maximum(scale[0], scale[1])
-    resized = np.where(sizes == short[:, None], shorter, (shorter * long // short)[:, None])
-    if preprocessing.size[0] != preprocessing.size[1]:
-        factor = np.max(scale / sizes, axis=1, keepdims=True)
-        resized = np.maximum(np.rint(sizes * factor).astype(np.int64), target)
-    resized = np.minimum(resized, _LONGEST)
-    jobs = np.zeros(len(sizes), JOB)
-    jobs["box"][:, 2:] = sizes[:, ::-1]
-    jobs["resized"] = resized
-    jobs["window"] = np.rint((resized - target) / 2)
-    jobs["orientation"] = orientations
-    return jobs
+    height, width = (int(side / preprocessing.crop_pct) for side in preprocessing.size)
+    return centre_jobs(sizes, orientations, preprocessing.size, (height, width))
 
 
 def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:

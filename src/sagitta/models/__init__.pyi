@@ -2,6 +2,7 @@ from .averaging import Mean as Mean
 from .averaging import averaged as averaged
 from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
+from .checkpoint import save_classifier as save_classifier
 from .classifier import Classifier as Classifier
 from .features import FeatureStore as FeatureStore
 from .features import Floats as Floats

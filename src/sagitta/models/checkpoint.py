@@ -1,11 +1,13 @@
-"""A checkpoint -> the classifier that wrote it."""
+"""A checkpoint -> the classifier that wrote it, and back into a file of tensors and plain values alone."""
 
 import zipfile
 import zlib
+from importlib.metadata import version
 from pathlib import Path
 
 from sagitta.errors import ConfigError
 from sagitta.models.classifier import ARGUMENTS, Classifier
+from sagitta.models.tensors import save_tensors
 from sagitta.models.weights import SAGITTA_FIELDS, read_checkpoint
 
 
@@ -33,6 +35,24 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{path}: the weights do not fit model {stored['name']!r}: {str(error).splitlines()[0]}"
         ) from None
     return classifier.eval()
+
+
+def save_classifier(path: Path, classifier: Classifier) -> None:
+    """Write a trained classifier as safetensors, see :mod:`sagitta.models.tensors`.
+
+    :func:`load_classifier` opens it, and ``--weights`` takes it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fields = {
+        "version": version("sagitta"),
+        "hyper_parameters": dict(classifier.hparams),
+        "origin": classifier.origin,
+        "thresholds": classifier.thresholds if classifier.multilabel else None,
+        "temperature": classifier.temperature,
+    }
+    save_tensors(path, classifier.state_dict(), fields)
 
 
 def is_intact(path: str | Path) -> bool:

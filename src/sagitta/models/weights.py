@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
@@ -22,6 +21,7 @@ from sagitta.files import remedy
 from sagitta.loading import Preprocessing
 from sagitta.models.harmless import harmless
 from sagitta.models.networks import head_names, pretrained_preprocessing, resized
+from sagitta.models.tensors import load_tensors
 from sagitta.run import find_checkpoint
 
 _WRAPPERS = (  # averaged weights come first: they are the better ones
@@ -95,12 +95,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         if Path(path).suffix == ".safetensors":
-            return dict(load_file(path))
+            return load_tensors(path)
         with torch.serialization.safe_globals(harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such checkpoint") from None
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
+        if Path(path).suffix != ".safetensors":
+            raise ConfigError(f"{path}: {_refusal(path, error)}") from None
         raise ConfigError(f"{path}: not readable as safetensors ({error}); {_instead(path)}") from None
     except Exception as error:  # torch.load names no exception types for damaged files
         raise ConfigError(f"{path}: {_refusal(path, error)}") from None

@@ -5,8 +5,10 @@ from .making import ensemble as ensemble
 from .making import fit as fit
 from .making import probe as probe
 from .opened import Run as Run
+from .serving import serve as serve
 from .using import evaluate as evaluate
 from .using import explain as explain
+from .using import export as export
 from .using import figures as figures
 from .using import predict as predict
 from .using import predict_table as predict_table

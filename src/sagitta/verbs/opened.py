@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.evaluation import Evaluation, Explanations
+    from sagitta.exporting import Exported
     from sagitta.models import Classifier
 
 
@@ -99,6 +100,10 @@ class Run:
     ) -> "Explanations":
         """Show what speaks for a class in images, see :func:`sagitta.explain`."""
         return using.explain(self, paths, class_name=class_name, nearest=nearest, output=output)
+
+    def export(self, to: str = "onnx", *, out: PathLike | None = None, data: PathLike | None = None) -> "Exported":
+        """Write the model in another format, and prove it, see :func:`sagitta.export`."""
+        return using.export(self, to, out=out, data=data)
 
     @property
     def report_file(self) -> Path | None:

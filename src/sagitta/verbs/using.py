@@ -1,4 +1,4 @@
-"""What is done with a run: test, predict, explain, report."""
+"""What is done with a run: test, predict, explain, report, export."""
 
 import os
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.evaluation import Evaluation, Explanations
+    from sagitta.exporting import Exported
 
 
 def evaluate(
@@ -164,6 +165,27 @@ def predict_table(
     from sagitta.evaluation import predict as predict_images
 
     return predict_images(path_of(run), listed(paths), Asked(**asked), split=split)
+
+
+def export(run: PathLike, to: str = "onnx", *, out: PathLike | None = None, data: PathLike | None = None) -> "Exported":
+    """Write a run's model in another format, prove it on real images, and return what was found.
+
+    Images of the run's val, and odd copies of one, go through the file in a process without Sagitta. Where a decision
+    or a probability differs from the checkpoint's, nothing is written.
+
+    Args:
+        run: run directory or checkpoint file.
+        to: ``onnx``, ``openvino`` or ``torch``, which take pixels and give calibrated probabilities; ``safetensors``,
+            the run as a folder in which nothing runs code; ``hub``, a folder that timm and transformers load.
+        out: folder, by default ``RUN/export``, and of the last two ``RUN/export/safetensors`` and ``RUN/export/hub``.
+        data: other images to prove it on than those of the run.
+
+    Raises:
+        SagittaError: there is no such run or format, a library is missing, or the model answers otherwise.
+    """
+    from sagitta.exporting import export as export_run
+
+    return export_run(path_of(run), to, None if out is None else path_of(out), data=plain(data))
 
 
 def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None, images: bool = True) -> Path:

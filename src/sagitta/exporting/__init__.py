@@ -1,0 +1,5 @@
+"""A run -> files that run without it, each proven against it on real images."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

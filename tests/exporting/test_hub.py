@@ -1,0 +1,90 @@
+"""What timm and transformers load answers as the checkpoint does; what they cannot load is refused."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from sagitta.cli import main
+from sagitta.errors import ConfigError
+from sagitta.evaluation import one_classifier
+from sagitta.exporting import FORMATS, ExportError, export
+from sagitta.exporting.export import _images as images_of
+from sagitta.exporting.proof import prove, write_images
+from sagitta.verbs import predict_table
+
+
+def test_timm_loads_the_folder() -> None:
+    found = export(Path("timms"), "hub")
+    folder = Path("timms/export/hub")
+    assert found.proof.images == 6 + 11 and found.proof.difference < 1e-5  # all but the transparent one
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "hub.json", "model.safetensors"}
+    network = timm.create_model(f"local-dir:{folder.absolute()}", pretrained=True)
+    own = one_classifier(Path("timms")).network
+    assert own is not None
+    assert all(torch.equal(value, own.state_dict()[name]) for name, value in network.state_dict().items())
+    card = (folder / "README.md").read_text()
+    for words in ("license:", "## How good it is", "| acc |", "## Calibration", "48 train", "`b`, `g`, `r`"):
+        assert words in card, words
+    assert str(Path.cwd()) not in card
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+@pytest.mark.filterwarnings("default")  # theirs
+def test_the_pipeline_of_transformers_gives_calibrated_probabilities(tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    export(Path("timms"), "hub", tmp_path / "out")
+    paths = sorted(str(path) for path in Path("photos").rglob("*.png"))[::10]
+    classify = pipeline("image-classification", model=str(tmp_path / "out"), device="cpu")
+    table = predict_table("timms", paths)
+    for path, name, probability in zip(
+        paths, table["class"].to_pylist(), table["probability"].to_pylist(), strict=True
+    ):
+        best = classify(Image.open(path))[0]
+        assert best["label"] == name and abs(best["score"] - probability) < 1e-4
+
+
+def test_tampering_is_found_out_and_names_the_image(tmp_path: Path) -> None:
+    classifier, out, form = one_classifier(Path("timms")), tmp_path / "out", FORMATS["hub"]
+    export(Path("timms"), "hub", out)
+    (tmp_path / "images").mkdir()
+    photos = write_images(images_of(Path("timms"), Path("timms"), None), tmp_path / "images")
+    assert prove("hub", out, form, classifier, photos).difference < 1e-5
+    weights, config = load_file(out / "model.safetensors"), (out / "config.json").read_text()
+
+    def refused() -> None:
+        with pytest.raises(ExportError, match=r"\w/\d\d\.png: a probability of the exported model is"):
+            prove("hub", out, form, classifier, photos)
+
+    head = json.loads(config)["pretrained_cfg"]["classifier"]
+    order = torch.tensor([1, 0, 2])  # of the classes
+    other = {name: value[order] if name.startswith(f"{head}.") else value for name, value in weights.items()}
+    save_file({name: value.contiguous() for name, value in other.items()}, out / "model.safetensors")
+    refused()
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] * 1.1}, out / "model.safetensors")
+    refused()
+    save_file(weights, out / "model.safetensors")
+    changed = json.loads(config)
+    changed["pretrained_cfg"]["mean"] = [0.1, 0.2, 0.3]
+    (out / "config.json").write_text(json.dumps(changed))
+    refused()
+
+
+def test_what_timm_does_not_build_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="simple-cnn is no network of timm's"):
+        export(Path("run"), "hub", tmp_path / "out")
+    own = ["--model", "test_resnet", "--image-size", "32", "--epochs", "1", "--batch-size", "8"]
+    assert main(["fit", "photos", *own, "--model.stages", "true", "--out", str(tmp_path / "stages")]) == 0
+    with pytest.raises(ConfigError, match="sees several stages of the network, which timm does not build"):
+        export(tmp_path / "stages", "hub", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert np.isfinite(export(tmp_path / "stages", "safetensors", tmp_path / "out").proof.one)
