@@ -207,7 +207,7 @@ def test_of_copies_that_a_finding_may_mean_its_label_tells_which(tmp_path: Path)
     put(tmp_path / "images", {name: saved(picture(int(name[-5]), 32)) for name in names})
     lines = ["path,label,split", *(f"{name},{label},train" for name, label in zip(names, "abababb", strict=True))]
     (tmp_path / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
-    shares = {"val": 0.0, "test": 0.0}
+    shares: dict[str, Any] = {"val": 0.0, "test": 0.0}
     plain = converted(tmp_path / "images", tmp_path / "plain", ConvertOptions(**shares))
     row = about(plain, "0.jpg", action="drop")
     with pytest.raises(ConfigError, match=r"row 2: 0.jpg may be one of several labels; give the one that is meant"):
