@@ -149,3 +149,72 @@ def test_another_review_is_another_dataset(tmp_path: Path, plain: ShardSet) -> N
     first = ConvertOptions(fix=fix(tmp_path / "f.csv", *rows)).settings()
     assert ConvertOptions(fix=fix(tmp_path / "f.csv", rows[0] | {"action": "none"})).settings() != first
     assert not {"fix", "drop_duplicates"} & ConvertOptions().settings().keys()
+
+
+SAVED = 'split,path,hash,kind,evidence,action,proposed_label\r\ntrain,train/b/dark.jpg,HASH,dark,"a,b\nc",Drop,\r\n'
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        SAVED.encode("utf-8-sig"),
+        SAVED.encode("utf-16"),
+        SAVED.replace("train,", "\r\n\r\ntrain,", 1).encode(),
+        SAVED.replace(",", ";").encode(),
+        SAVED.replace(",", "\t").encode("utf-8-sig"),
+        SAVED.replace("Drop,", "Drop").encode(),
+        b"action,hash,path,split\n drop ,HASH,train/b/dark.jpg,train\n,,,\n",
+    ],
+    ids=["mark", "utf-16", "empty lines", "semicolons", "tabs", "cells left out", "few columns in another order"],
+)
+def test_findings_that_a_spreadsheet_saved_are_done(
+    tmp_path: Path, faulty: Path, plain: ShardSet, saved: bytes
+) -> None:
+    digest = about(plain, "train/b/dark.jpg")["hash"]
+    wide = saved.startswith(b"\xff\xfe")
+    old, new = ("HASH".encode("utf-16-le"), digest.encode("utf-16-le")) if wide else (b"HASH", digest.encode())
+    (tmp_path / "f.csv").write_bytes(saved.replace(old, new))
+    shards = converted(faulty.parent / "images", tmp_path / "out", ConvertOptions(fix=str(tmp_path / "f.csv")))
+    assert list(quarantine(shards)) == ["train/b/dark.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (b"split,path,hash,action\n\n\ntrain,a,b,remove\n", "row 4: action 'remove'"),
+        (b"split,path,hash,action,action\ntrain,a,b,drop,none\n", "two columns are named action"),
+        (b"split,path,hash,action\ntrain,a,b,drop,c\n", "row 2: 5 cells below 4 names; put text that has ',' in it"),
+        (b"split,path,hash,action\n,,,drop\n", "row 2: drop names no image"),
+        (
+            "split,path,hash,action\ntrain,ä,b,drop\n".encode("latin-1"),
+            "not UTF-8; have the spreadsheet save it as CSV",
+        ),
+        (b"PK\x03\x04of a spreadsheet", "not UTF-8; have the spreadsheet save it as CSV"),
+        (b"", "no column split"),
+    ],
+)
+def test_what_a_spreadsheet_spoilt_is_refused_in_a_line(
+    tmp_path: Path, faulty: Path, saved: bytes, message: str
+) -> None:
+    (tmp_path / "f.csv").write_bytes(saved)
+    with pytest.raises(ConfigError, match=message) as told:
+        converted(faulty.parent / "images", tmp_path / "out", ConvertOptions(fix=str(tmp_path / "f.csv")))
+    assert "\n" not in str(told.value)
+
+
+def test_of_copies_that_a_finding_may_mean_its_label_tells_which(tmp_path: Path) -> None:
+    names = [*(f"{number}.jpg" for number in range(6)), "copies/0.jpg"]
+    put(tmp_path / "images", {name: saved(picture(int(name[-5]), 32)) for name in names})
+    lines = ["path,label,split", *(f"{name},{label},train" for name, label in zip(names, "abababb", strict=True))]
+    (tmp_path / "images" / "labels.csv").write_text("\n".join(lines) + "\n")
+    shares: dict[str, Any] = {"val": 0.0, "test": 0.0}
+    plain = converted(tmp_path / "images", tmp_path / "plain", ConvertOptions(**shares))
+    row = about(plain, "0.jpg", action="drop")
+    with pytest.raises(ConfigError, match=r"row 2: 0.jpg may be one of several labels; give the one that is meant"):
+        converted(tmp_path / "plain", tmp_path / "out", ConvertOptions(fix=fix(tmp_path / "f.csv", row), **shares))
+    for label in "ab":
+        chosen = tmp_path / f"{label}.csv"
+        chosen.write_text(",".join([*row, "label"]) + "\n" + ",".join([*row.values(), label]) + "\n")
+        shards = converted(tmp_path / "plain", tmp_path / label, ConvertOptions(fix=str(chosen), **shares))
+        left = list(paths_of(shards).values())
+        assert (left.count("train/a"), left.count("train/b")) == ((2, 4) if label == "a" else (3, 3))

@@ -95,4 +95,6 @@ def test_predictions_out_of_fold_add_label_errors(
     assert after.num_rows == before.num_rows + 1
     (row,) = after.filter(pc.equal(after["kind"], "label-error")).to_pylist()
     assert row["path"] == paths[3] and row["proposed_label"] != row["label"] == names[3]
-    assert "1 label is probably wrong" in capsys.readouterr().out
+    said_last = capsys.readouterr().out
+    assert "1 label is probably wrong" in said_last
+    assert f"doctor: with this {after.num_rows} findings in findings.parquet" in said_last

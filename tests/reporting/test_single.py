@@ -41,6 +41,8 @@ def test_everything_is_there(data: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [each["proposed_label"] for each in values["suspects"]] == [runs.EVIL[0]]
     assert values["findings"]["total"] == 2 and values["findings"]["rows"][0]["other_picture"] is not None
+    facts = dict(values["data"]["facts"])  # of a tall and a wide image, so of no image
+    assert "largest image" not in facts and facts["largest height and width"] == "24 x 24"
     assert len(values["data"]["examples"]) == 3 and values["data"]["counts"] is not None
     missing(html, "Which normalisation?", "made from all rows", "holds no calibration")
     assert html.count("data:image/") == len(set(values["album"].pictures)) <= 400

@@ -96,6 +96,17 @@ def test_a_val_that_the_source_gives_stays_unseen_unless_asked(
     )  # fmt: skip
 
 
+def test_the_record_says_what_the_network_was_given(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    command = ["probe", photo_folder, "--model", "test_resnet", "--weights", weights / "test_resnet.safetensors"]
+    result = sagitta(*command, "--refit", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    noted = json.loads((tmp_path / "run" / "run.json").read_text())["dataset"]
+    given = noted["transforms"]["evaluation"] | noted["normalisation"]
+    assert given == noted["preprocessing"] and given["mean"] == [0.5] * 3  # of the weights, not of these photos
+    assert noted["transforms"]["train"] == "none: images as they are evaluated"
+    assert "refit: true" in (tmp_path / "run" / "config.yaml").read_text()
+
+
 def test_without_val_and_with_a_class_of_one_image(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
     (photo_folder / "single").mkdir()
     (photo_folder / "china" / "000.jpg").rename(photo_folder / "single" / "000.jpg")

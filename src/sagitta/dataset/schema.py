@@ -142,8 +142,8 @@ class DatasetInfo:
         splits: the splits that exist, of ``train``, ``val`` and ``test``.
         mean: per channel, of pixel values scaled to 0..1, over training images; empty where there are none.
         std: likewise.
-        max_size: largest (height, width) of any upright image.
-        min_size: smallest height and smallest width of any upright image.
+        max_size: largest height and largest width of any upright image, seldom of one.
+        min_size: smallest height and smallest width, likewise.
         fingerprint: digest over class names, splits, labels and content hashes in row order.
         provenance: how the data was prepared: source, layout, split rule, options, versions.
         quarantined: number of rows of the quarantine table.

@@ -144,6 +144,10 @@ class Glance:
         judgement.write(run / FINDINGS_FILE)
         for line in judgement.lines(["label-error"]):
             show(f"doctor: {line}")
+        if more:  # the line before the run counted what was known then
+            doubts = judgement.count("label-doubt")
+            some = f", {plural(doubts, 'label')} in doubt among them" if doubts else ""
+            show(f"doctor: with this {plural(judgement.table.num_rows, 'finding')} in {FINDINGS_FILE}{some}")
 
 
 def told(findings: Findings) -> list[str]:

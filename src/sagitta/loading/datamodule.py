@@ -241,14 +241,20 @@ class ImageData(pl.LightningDataModule):
         """Take back what was adopted from a model; a fresh one begins with the dataset's own."""
         self._model_names = self._model_preprocessing = None
 
-    def answers(self) -> dict[str, Any]:
-        """Answer the four questions in plain values: splits, transforms, normalisation, preparation."""
+    def answers(self, *, augmented: bool = True) -> dict[str, Any]:
+        """Answer the four questions in plain values: splits, transforms, normalisation, preparation.
+
+        Args:
+            augmented: whether what learns is given changed images; False where it learns from features of images as
+                they are evaluated.
+        """
         preprocessing = self.preprocessing.to_dict()
         normalisation = {name: preprocessing.pop(name) for name in ("mean", "std")}
-        augmentation = self.augmentation.resolve(self.preprocessing.channels)
+        augmentation = vars(self.augmentation.resolve(self.preprocessing.channels)).copy()
+        train = augmentation if augmented else "none: images as they are evaluated"
         return {
             "splits": {name: len(split) for name, split in self.shards.splits.items()},
-            "transforms": {"train": vars(augmentation).copy(), "evaluation": preprocessing} | self._own_transforms(),
+            "transforms": {"train": train, "evaluation": preprocessing} | self._own_transforms(),
             "normalisation": normalisation,
             "preparation": dict(self.info.provenance),
             "fingerprint": self.info.fingerprint,

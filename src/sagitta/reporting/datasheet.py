@@ -72,7 +72,7 @@ def _facts(shelf: Shelf) -> list[tuple[str, str]]:
     if max(info.max_size):
         low, high = info.min_size, info.max_size
         facts.append(("smallest height and width", f"{low[0]} x {low[1]}"))
-        facts.append(("largest image", f"{high[0]} x {high[1]}"))
+        facts.append(("largest height and width", f"{high[0]} x {high[1]}"))
     facts.append(("labels an image", "several, or none" if info.multilabel else "one"))
     facts.append(("left out as unreadable", f"{info.quarantined:,}"))
     facts += [(f"reduced: {words}", f"{count:,} images") for words, count in info.reduced.items()]

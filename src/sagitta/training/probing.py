@@ -234,8 +234,8 @@ def probe_run(
         if looked is not None:
             looked(run)
         best = results[0].candidate
-        weights = {"model.weights": best.weights, "model.pretrained": best.weights is None}
-        chosen = settings.changed({"model.name": best.name, "model.tune": "head", **weights})
+        made = {"model.weights": best.weights, "model.pretrained": best.weights is None, "refit": refit}
+        chosen = settings.changed({"model.name": best.name, "model.tune": "head", **made})
         save_config(run / CONFIG_FILE, chosen.to_yaml())
         write_run(run, data, results, embed=embed)
     return run
@@ -248,6 +248,8 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         OSError: a file cannot be written.
     """
     best = results[0]
+    # What the record says of the images has to be what this network was given, not what one from scratch would be.
+    data.adopt(data.class_names, best.classifier.preprocessing)
     loss = best.judged.metrics["val_log_loss"]
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
     write_checkpoint(best.classifier, checkpoint)
@@ -264,7 +266,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     write_record(
         run,
         seed=0,
-        dataset=data.answers() | {"preprocessing": best.classifier.hparams["preprocessing"]},
+        dataset=data.answers(augmented=False) | {"preprocessing": best.classifier.hparams["preprocessing"]},
         best_checkpoint=os.path.relpath(checkpoint, run),
         result=result,
         probe=[_summary(each) for each in results],
