@@ -1,7 +1,6 @@
 """What timm and transformers load answers as the checkpoint does; what they cannot load is refused."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,6 @@ def test_timm_loads_the_folder() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.filterwarnings("default")  # theirs
 def test_the_pipeline_of_transformers_gives_calibrated_probabilities(tmp_path: Path) -> None:
     from transformers import pipeline
