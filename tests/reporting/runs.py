@@ -80,14 +80,15 @@ def log(run: Path, epochs: int = 3) -> None:
 
 
 def find(run: Path, data: Path) -> None:
-    """Give a run findings of the doctor: a copy across splits, and a suspected label."""
+    """Give a run findings of the doctor: a copy across splits, a suspected label, and one in doubt."""
     train, test = (sagitta.ShardSet.open(data).splits[name] for name in ("train", "test"))
-    empty = dict.fromkeys(("other_split", "other_path", "proposed_label"))
+    empty = dict.fromkeys(("other_split", "other_path", "label", "proposed_label"))
     copy = {"kind": "exact-leak", "severity": "serious", "evidence": "same pixels", "score": 1.0, "action": "drop"}
     doubt = {"kind": "label-error", "severity": "doubtful", "evidence": "<b>it</b>", "score": 0.93, "action": "relabel"}
     rows = [
         {**empty, **copy, "split": "train", "path": train.path(0), "other_split": "test", "other_path": test.path(0)},
         {**empty, **doubt, "split": "train", "path": train.path(1), "label": "plain", "proposed_label": EVIL[0]},
+        {**empty, **doubt, "kind": "label-doubt", "split": "train", "path": train.path(2), "label": EVIL[1]},
     ]
     pq.write_table(pa.Table.from_pylist(rows), run / "findings.parquet")
 

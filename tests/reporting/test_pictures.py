@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sagitta
 from sagitta.reporting import pictures
 from sagitta.reporting.pictures import Album, Shelf, open_shelf, paced, thumbnail
 from sagitta.run import Clock
@@ -95,6 +96,20 @@ def test_tiny_images_keep_their_pixels(tmp_path: Path) -> None:
     assert found is not None and album.tiny == [0]
     image = Image.open(io.BytesIO(base64.b64decode(album.pictures[0].partition(",")[2])))
     assert (np.asarray(image) == np.asarray(Image.open(io.BytesIO(bytes(found[0].image(found[1])))))).all()
+
+
+def test_other_data_is_shown_as_the_model_was_given_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of 16 bits whose values end at 4,095 are black by any other range than the model's."""
+    monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
+    for number in range(20):
+        place = tmp_path / "deep" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 4095 - number, np.uint16)).save(place)
+    sagitta.convert(tmp_path / "deep", tmp_path / "data", range=(0, 4095))
+    run = runs.run_of(tmp_path / "run", tmp_path / "data")
+    shelf, why = open_shelf(run, (run / "config.yaml").read_text(), str(tmp_path / "deep"))
+    assert shelf is not None and not why
+    assert shelf.info.reduction is not None and list(shelf.info.reduction["range"]) == [0, 4095]
 
 
 def test_data_that_is_gone_is_a_reason(tmp_path: Path) -> None:

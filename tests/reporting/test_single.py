@@ -39,8 +39,12 @@ def test_everything_is_there(data: Path, tmp_path: Path) -> None:
     assert [figure.name for figure in values["curves"]] == [
         "curve_loss", "curve_acc", "curve_lr", "throughput", "data_wait",
     ]  # fmt: skip
-    assert [each["proposed_label"] for each in values["suspects"]] == [runs.EVIL[0]]
-    assert values["findings"]["total"] == 2 and values["findings"]["rows"][0]["other_picture"] is not None
+    assert [each["proposed_label"] for each in values["suspects"]] == [runs.EVIL[0], ""]
+    labels = html.partition('<section id="labels">')[2].partition("</section>")[0]
+    sure, _, doubted = labels.partition("<h3>Labels in doubt</h3>")
+    assert 'title="label: plain"' in sure and 'title="label: plain"' not in doubted
+    assert 'title="label: &lt;!-- a &amp; b --&gt;"' in doubted
+    assert values["findings"]["total"] == 3 and values["findings"]["rows"][0]["other_picture"] is not None
     facts = dict(values["data"]["facts"])  # of a tall and a wide image, so of no image
     assert "largest image" not in facts and facts["largest height and width"] == "24 x 24"
     assert len(values["data"]["examples"]) == 3 and values["data"]["counts"] is not None

@@ -132,7 +132,7 @@ def findings_of(run: Gathered, shelf: Shelf | None, album: Album) -> dict[str, A
 
 
 def suspects_of(run: Gathered, shelf: Shelf | None, album: Album) -> list[dict[str, Any]] | None:
-    """Return the images whose labels are probably wrong, the surest first; None where nobody looked."""
+    """Return the images whose labels are probably wrong or in doubt, the surest first; None where nobody looked."""
     if run.findings is None:
         return None
     rows = [row for row in _ordered(run.findings) if _is_label(row)][:_SUSPECTS]

@@ -17,9 +17,9 @@ from PIL import Image
 from sagitta.dataset import DatasetInfo, ShardSet, Split
 from sagitta.errors import ImageError, SagittaError
 from sagitta.evaluation import own_settings, quiet
-from sagitta.images import JOB, decode_batch, read_header
+from sagitta.images import JOB, Reduction, decode_batch, read_header
 from sagitta.pool import usable_cores
-from sagitta.run import Clock
+from sagitta.run import Clock, read_record
 from sagitta.settings import Settings
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def open_shelf(run: Path, config: str, source: str | None) -> tuple[Shelf | None
                 return None, "the run has no config.yaml, which names its data"
             settings = own_settings(run)
         else:
-            settings = Settings.of({"source": source, "data.convert.purpose": "test"})
+            settings = Settings.of({"source": source, "data.convert.purpose": "test"} | _reduced(run))
         settings = settings.changed({"data.image_size": None, "data.batch_size": None})
         data = settings.image_data()
         with quiet():
@@ -106,6 +106,14 @@ def open_shelf(run: Path, config: str, source: str | None) -> tuple[Shelf | None
     except (SagittaError, OSError) as error:
         return None, " ".join(str(error).split())
     return Shelf(data.shards), ""
+
+
+def _reduced(run: Path) -> dict[str, str]:
+    """Return the settings by which deep samples and bands of other data became what the model was trained on."""
+    evaluated = read_record(run).get("dataset", {}).get("transforms", {}).get("evaluation") or {}
+    fields = evaluated.get("reduction")
+    options = {} if fields is None else Reduction.from_dict(fields).options()
+    return {f"data.convert.{name}": value for name, value in options.items()}
 
 
 @dataclass
