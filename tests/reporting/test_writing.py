@@ -58,8 +58,10 @@ def test_one_that_is_as_new_as_its_run_stays(data: Path, tmp_path: Path) -> None
     assert leave_report(run, 1.0) == page and page.stat().st_mtime_ns != before
 
 
-def test_a_limit_is_kept(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [{"seconds": 1000.0, "limit": 0.0}, {"seconds": 60.0, "glanced": 10.0}])
+def test_a_limit_is_kept(how: dict[str, float], data: Path, tmp_path: Path) -> None:
+    """A glance that took the whole allowance leaves nothing for pictures."""
     run = runs.run_of(tmp_path / "run", data, skill=0.0)
     began = time.monotonic()
-    assert leave_report(run, 1000.0, limit=0.0) == run / "report.html"
+    assert leave_report(run, **how) == run / "report.html"
     assert time.monotonic() - began < 10 and "data:image/" not in (run / "report.html").read_text()

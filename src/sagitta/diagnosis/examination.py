@@ -1,5 +1,6 @@
 """The examinations: the whole one of `sagitta doctor`, and the glance before a fit, which takes a few seconds."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,16 +113,23 @@ def _by_importance(rows: Rows) -> Ints:
 
 
 class Glance:
-    """The glance before a run, as training calls it: looks, says a line, and leaves ``RUN/findings.parquet``."""
+    """The glance before a run, as training calls it: looks, says a line, and leaves ``RUN/findings.parquet``.
+
+    Attributes:
+        seconds: that it took.
+    """
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self._rows: Rows | None = None
         self._findings: Findings | None = None
 
     def __call__(self, data: ImageData) -> Callable[[Path], None]:
         """Look at the data of a run that is to begin; returns what tells and keeps the findings."""
+        began = time.monotonic()
         self._rows = Rows(data.shards)
         self._findings = glance(data)
+        self.seconds += time.monotonic() - began
         return self._keep
 
     def _keep(self, run: Path) -> None:
@@ -134,6 +142,7 @@ class Glance:
         path = run / OUT_OF_FOLD / "predictions.parquet"
         if self._rows is None or self._findings is None or self._rows.labels.ndim == 2 or not path.is_file():
             return
+        began = time.monotonic()
         predictions = pq.read_table(path)
         probabilities, _ = arrays_of(predictions, SINGLE_LABEL, self._rows.info.class_names)
         judged = rows_of(self._rows, predictions["path"].to_pylist())
@@ -148,6 +157,7 @@ class Glance:
             doubts = judgement.count("label-doubt")
             some = f", {plural(doubts, 'label')} in doubt among them" if doubts else ""
             show(f"doctor: with this {plural(judgement.table.num_rows, 'finding')} in {FINDINGS_FILE}{some}")
+        self.seconds += time.monotonic() - began
 
 
 def told(findings: Findings) -> list[str]:

@@ -79,7 +79,7 @@ def _is_fresh(run: Path) -> bool:
     return all(path.stat().st_mtime_ns < (run / REPORT_FILE).stat().st_mtime_ns for path in told)
 
 
-def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path | None:
+def leave_report(run: Path, seconds: float, limit: float | None = None, glanced: float = 0.0) -> Path | None:
     """Write the report of a run that has just been made or tested; what fails is one line, and hinders nobody.
 
     One that is there already, and as new as what it tells of, stays: a run that is resumed may have been finished.
@@ -88,6 +88,7 @@ def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path 
         run: its directory.
         seconds: that the run, or the test, has taken: a tenth of it may be added, or ten seconds where that is less.
         limit: at most so many seconds, whatever it took.
+        glanced: seconds of these that a glance at the data took, which come out of the same tenth.
 
     Returns:
         The file; None where there is none, and on every process but the first.
@@ -96,7 +97,7 @@ def leave_report(run: Path, seconds: float, limit: float | None = None) -> Path 
         return None
     if _is_fresh(run):
         return run / REPORT_FILE
-    allowed = max(_LEAST_SECONDS, _SHARE * seconds)
+    allowed = max(_LEAST_SECONDS, _SHARE * (seconds - glanced)) - glanced
     clock = Clock(allowed if limit is None else min(allowed, limit))
     try:
         return write_report([run], clock=clock, umap=False)
