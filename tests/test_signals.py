@@ -14,11 +14,17 @@ from sagitta.signals import Interrupted, Listener, asking, held, interruption_of
 
 @pytest.fixture(autouse=True)
 def same_handlers() -> Iterator[None]:
-    """Every test leaves the signals to those who listened before."""
+    """Every test leaves the signals to those who listened before; tests under nohup hear them, too."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
     before = [signal.getsignal(number) for number in numbers]
     yield
-    assert [signal.getsignal(number) for number in numbers] == before
+    after = [signal.getsignal(number) for number in numbers]
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+    assert after == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
