@@ -29,7 +29,7 @@ def test_a_tested_run_gives_its_rows_with_the_intervals_of_its_log(data: Path, t
     assert [each.name for each in judged.classes] == ["a", "b", "c"]
     assert found.finished and found.kind == "fit" and found.settings["model"]["name"] == "resnet20"
     assert found.history.num_rows == 3 and [row["images_per_second"] for row in found.pace] == [100, 101, 102]
-    assert found.findings is not None and found.findings.num_rows == 2 and not found.missing
+    assert found.findings is not None and found.findings.num_rows == 3 and not found.missing
 
 
 def test_of_several_tests_the_last_is_shown_and_the_first_beside_it(data: Path, tmp_path: Path) -> None:
