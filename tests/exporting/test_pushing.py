@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -101,13 +102,14 @@ def test_a_run_is_sent_as_timm_loads_it(hub: Any) -> None:
 @pytest.mark.parametrize("name", ["dataset", "multilabel"])
 @pytest.mark.filterwarnings("default")  # theirs
 def test_a_dataset_is_sent_with_its_features(hub: Any, name: str, tmp_path: Path) -> None:
-    push(GOLDEN / name, "somebody/images", public=True)
+    own = Path(shutil.copytree(GOLDEN / name, tmp_path / "own"))  # opening a dataset leaves an index in it
+    push(own, "somebody/images", public=True)
     assert (
         hub.made[0]["type"] == "dataset"
         and not hub.made[0].get("private")
         and hub.made[0].get("visibility") != "private"
     )
-    mine, theirs = ShardSet.open(GOLDEN / name), ShardSet.open(hub.folder)
+    mine, theirs = ShardSet.open(own), ShardSet.open(hub.folder)
     assert theirs.info.fingerprint == mine.info.fingerprint and theirs.info.class_names == mine.info.class_names
     card = yaml.safe_load((hub.folder / "README.md").read_text().split("---")[1])
     features = Features._from_yaml_list(card["dataset_info"]["features"])
