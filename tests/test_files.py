@@ -1,6 +1,7 @@
 """Locks between processes and threads, also where the holder removes what it held."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sagitta.files import check_place, lock, remedy, write_atomic
+from sagitta.files import check_place, lock, new_file, remedy, write_atomic
 
 
 def test_the_holder_may_remove_file_and_folder(tmp_path: Path) -> None:
@@ -113,6 +114,30 @@ with new_file(pathlib.Path(sys.argv[1])) as temporary:
     print("written", flush=True)
     sys.stdin.read()
 """
+
+
+def test_a_writer_whose_new_file_is_removed_before_it_is_locked_begins_again(tmp_path: Path) -> None:
+    """Another one may take it for a dead writer's meanwhile."""
+    target = tmp_path / "file"
+    with new_file(target) as temporary:
+        pass  # tells its name
+    begun, ended = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with new_file(target) as again:
+            again.write_text("whole")
+            begun.set()
+            ended.wait(10)
+
+    with temporary.open("wb") as removing:
+        fcntl.flock(removing, fcntl.LOCK_EX)
+        thread = threading.Thread(target=write)
+        thread.start()
+        begun.wait(0.5)  # a writer that does not wait for the lock has begun
+        temporary.unlink()
+    ended.set()
+    thread.join()
+    assert target.read_text() == "whole" and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_a_killed_writer_left_goes_when_the_file_is_written_again_and_that_of_a_living_one_stays(

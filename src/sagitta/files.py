@@ -48,8 +48,7 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     stem = f".{content_hash(os.fsencode(target))[:_NAME_BYTES]}"
     temporary = (folder or target.parent) / f"{stem}.{os.getpid()}.tmp"
     try:
-        with temporary.open("wb") as held:
-            _try_lock(held)  # as long as this process lives: whoever else wants the target sees that it does
+        with _held(temporary):  # as long as this process lives: whoever else wants the target sees that it does
             for other in temporary.parent.glob(f"{stem}.*.tmp"):
                 _remove_left(other, temporary)
             yield temporary
@@ -64,6 +63,21 @@ def new_file(target: Path, folder: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _held(path: Path) -> IO[bytes]:
+    """Return a new file, locked as far as this file system knows locks.
+
+    Between its making and its lock, another process may take it for one of a dead writer, and remove it.
+    """
+    while True:
+        file = path.open("wb")
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)  # whoever removes it holds it for a moment
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def _try_lock(file: IO[bytes]) -> bool:
