@@ -55,7 +55,9 @@ def test_an_export_is_served_where_nothing_of_torch_is_installed(tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_end_answers_what_was_taken(tmp_path: Path, number: signal.Signals) -> None:
     write_export(tmp_path / "slow", work=60)
+    before = signal.signal(number, signal.SIG_DFL)  # also where the tests run under nohup
     with serving(tmp_path, "slow", "--batch-size", 1) as served, ThreadPoolExecutor(12) as pool:
+        signal.signal(number, before)
         answers = [pool.submit(served.predict, RED) for _ in range(12)]
         while served.ask("GET", "/metrics")[1].count(b"sagitta_queued_images") == 0:
             time.sleep(0.01)
@@ -64,6 +66,19 @@ def test_the_end_answers_what_was_taken(tmp_path: Path, number: signal.Signals) 
         assert [answer.result()[0] for answer in answers] == [200] * 12
         assert served.process.wait(20) == 0
         assert served.lines()[-1]["event"] == "ended"
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As under nohup, when the terminal is closed."""
+    write_export(tmp_path / "colours")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which processes inherit
+    try:
+        with serving(tmp_path, "colours") as served:
+            os.kill(served.process.pid, signal.SIGHUP)
+            assert served.predict(RED)[0] == 200 and served.ask("GET", "/ready")[0] == 200
+            assert served.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_model_is_replaced_without_a_lost_request(tmp_path: Path) -> None:

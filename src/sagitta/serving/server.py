@@ -20,6 +20,7 @@ from sagitta.serving.metrics import Metrics
 from sagitta.serving.models import Models, named_paths, opened
 from sagitta.serving.opening import identity
 from sagitta.serving.refusal import Limits
+from sagitta.signals import asking
 from sagitta.terminal import show
 
 _BACKLOG = 2048  # connections that wait to be accepted
@@ -106,8 +107,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Hear the signals that ask for the end meanwhile."""
-        heard = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each)]
-        before = {each: signal.signal(each, self.handle_exit) for each in heard}
+        before = {each: signal.signal(each, self.handle_exit) for each in asking()}
         try:
             yield
         finally:
