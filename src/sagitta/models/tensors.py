@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,8 +40,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     """Return what a safetensors file holds: tensors by name, or a checkpoint where :func:`save_tensors` wrote it.
 
     Raises:
-        SafetensorError: it is damaged.
-        ValueError: likewise: a checkpoint's tensors are not those that were written.
+        SafetensorError: it is damaged: also where a checkpoint's tensors or values are not those that were written.
     """
     tensors: dict[str, Tensor] = load_file(path)
     with safe_open(path, "pt") as file:
@@ -49,8 +48,11 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     if _FIELDS not in metadata:
         return dict(tensors)
     if metadata.get(_DIGEST) != _digest(tensors):
-        raise ValueError("its tensors are not those that were written")
-    fields: dict[str, Any] = json.loads(metadata[_FIELDS])
+        raise SafetensorError("its tensors are not those that were written")
+    try:
+        fields: dict[str, Any] = json.loads(metadata[_FIELDS])
+    except ValueError as error:
+        raise SafetensorError(f"its values are no JSON: {error}") from None
     return fields | {"state_dict": tensors}
 
 

@@ -100,9 +100,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, ValueError) as error:
-        if Path(path).suffix != ".safetensors":
-            raise ConfigError(f"{path}: {_refusal(path, error)}") from None
+    except SafetensorError as error:
         raise ConfigError(f"{path}: not readable as safetensors ({error}); {_instead(path)}") from None
     except Exception as error:  # torch.load names no exception types for damaged files
         raise ConfigError(f"{path}: {_refusal(path, error)}") from None
