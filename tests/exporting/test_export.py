@@ -72,7 +72,7 @@ def test_another_model_does_not_pass(tmp_path: Path) -> None:
     with torch.no_grad():
         next(iter(other.parameters())).mul_(1.05)
     (tmp_path / "images").mkdir()
-    photos = write_images(images_of(Path("run"), Path("run"), None), tmp_path / "images")
+    photos = write_images(images_of(Path("run"), Path("run"), None, None), tmp_path / "images")
     assert photos.split == "val" and len(photos.files) == len(photos.called) <= FEWEST + 12
     form, out = FORMATS["torch"], tmp_path / "out"
     export(Path("run"), "torch", out)

@@ -54,7 +54,7 @@ def test_tampering_is_found_out_and_names_the_image(tmp_path: Path) -> None:
     classifier, out, form = one_classifier(Path("timms")), tmp_path / "out", FORMATS["hub"]
     export(Path("timms"), "hub", out)
     (tmp_path / "images").mkdir()
-    photos = write_images(images_of(Path("timms"), Path("timms"), None), tmp_path / "images")
+    photos = write_images(images_of(Path("timms"), Path("timms"), None, None), tmp_path / "images")
     assert prove("hub", out, form, classifier, photos).difference < 1e-5
     weights, config = load_file(out / "model.safetensors"), (out / "config.json").read_text()
 

@@ -49,6 +49,7 @@ from .testing import describe as describe
 from .testing import evaluate as evaluate
 from .testing import evaluate_validation as evaluate_validation
 from .testing import new_trainer as new_trainer
+from .testing import other_settings as other_settings
 from .testing import own_settings as own_settings
 from .testing import quiet as quiet
 from .testing import quiet_trainer as quiet_trainer

@@ -30,12 +30,11 @@ from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.inputs import Inputs, open_inputs
 from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
 from sagitta.evaluation.novelty import FAMILIAR_FILE
-from sagitta.evaluation.testing import pixels_of, quiet
+from sagitta.evaluation.testing import other_settings, quiet
 from sagitta.evaluation.trust import Trust, open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
 from sagitta.run import run_of
-from sagitta.settings import Settings
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
 
@@ -381,7 +380,8 @@ def inputs_for(run: Path, paths: Sequence[str | Path], split: str | None = None)
     """
 
     def converted(source: str) -> ShardSet:
-        settings = Settings.of({"source": source, "data.convert.purpose": "test"} | pixels_of(open_model(run).first))
+        how = open_model(run).first.preprocessing
+        settings = other_settings(source, "test", None if how is None else how.reduction)
         data = settings.image_data(verbose=True)
         with quiet():
             data.prepare_data()

@@ -23,6 +23,7 @@ from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
 from sagitta.evaluation.result import Evaluation, Tested, judge, mean_of
 from sagitta.evaluation.testlog import record_test
+from sagitta.images import Reduction
 from sagitta.loading import ImageData, Loader
 from sagitta.models import Classifier, limit_threads, reuse_memory
 from sagitta.ranks import is_first_process, launched
@@ -193,11 +194,17 @@ def _measure(
     return mean_of(found, shares, model.task, orders, model.first.thresholds, chosen.prefix), data
 
 
-def pixels_of(classifier: Classifier) -> dict[str, str]:
-    """Return the settings by which deep samples and bands of other data become what the model was trained on."""
-    how = classifier.preprocessing
-    options = {} if how is None or how.reduction is None else how.reduction.options()
-    return {f"data.convert.{name}": value for name, value in options.items()}
+def other_settings(source: str, purpose: Purpose, reduction: Reduction | None) -> Settings:
+    """Return the settings of other data than a run's, of which every row is kept in its split.
+
+    Args:
+        source: the data.
+        purpose: what its images are for, where it says nothing of splits.
+        reduction: of the run's model: its deep samples and bands become what that was trained on.
+    """
+    options = {} if reduction is None else reduction.options()
+    pixels = {f"data.convert.{name}": value for name, value in options.items()}
+    return Settings.of({"source": source, "data.convert.purpose": purpose} | pixels)
 
 
 def own_settings(run: Path) -> Settings:
@@ -215,7 +222,8 @@ def _data_settings(
 ) -> Settings:
     """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
     if source is not None:
-        return Settings.of({"source": source, "data.convert.purpose": purpose} | pixels_of(classifier))
+        how = classifier.preprocessing
+        return other_settings(source, purpose, None if how is None else how.reduction)
     assert own is not None and run is not None
     return own.changed({"source": find_source(run, own.source)})
 

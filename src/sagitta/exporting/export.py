@@ -7,16 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sagitta.errors import ConfigError, SagittaError
-from sagitta.evaluation import one_classifier, quiet
+from sagitta.evaluation import one_classifier, other_settings, own_settings, quiet
 from sagitta.exporting import reader
 from sagitta.exporting.formats import check_format
 from sagitta.exporting.job import Job
 from sagitta.exporting.metadata import metadata_of
 from sagitta.exporting.proof import ExportError, Proof, prove, write_images
 from sagitta.files import check_place
+from sagitta.images import Reduction
 from sagitta.loading import ImageData
-from sagitta.run import CONFIG_FILE, find_source, run_of
-from sagitta.settings import Settings
+from sagitta.run import CONFIG_FILE, run_of
 
 PREPROCESSING_FILE, READER_FILE = "preprocessing.json", "reader.py"
 _SPECIFIED = f"beside it: {PREPROCESSING_FILE}, what has to be done to a file before; {READER_FILE} does it"
@@ -83,9 +83,9 @@ def export(run: Path, to: str = "onnx", out: Path | None = None, *, data: str | 
     if (target / form.file).exists() and not (target / f"{to}.json").exists():
         raise ConfigError(f"{target / form.file}: is there already, and no export as {to}; name another folder with -o")
     check_place((target if target.exists() else _above(target)) / form.file)
-    images = _images(run, folder, data)
     if classifier.preprocessing is None:
         raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
+    images = _images(run, folder, data, classifier.preprocessing.reduction)
     with quiet(), TemporaryDirectory(prefix=".export-", dir=_above(target)) as temporary:
         work, files = Path(temporary) / "export", Path(temporary) / "images"
         work.mkdir()
@@ -127,17 +127,16 @@ def _files_of(told: Path) -> list[str]:
     return [name for name in found if Path(name).name == name]
 
 
-def _images(run: Path, folder: Path | None, data: str | None) -> ImageData:
+def _images(run: Path, folder: Path | None, data: str | None, reduction: Reduction | None) -> ImageData:
     """Return the data to prove an export on, set up."""
     if data is not None:
-        settings = Settings.of({"source": data, "data.convert.purpose": "val"})
+        settings = other_settings(data, "val", reduction)
     elif folder is None or not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
             f"{run}: no configuration that names the data, and an export is proven on images; give --data"
         )
     else:
-        own = Settings.read(folder / CONFIG_FILE)
-        settings = own.changed({"source": find_source(folder, own.source), "data.batch_size": None})
+        settings = own_settings(folder).changed({"data.batch_size": None})
     images = settings.image_data()
     images.prepare_data()
     images.setup("test")

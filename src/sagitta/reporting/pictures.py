@@ -16,11 +16,10 @@ from PIL import Image
 
 from sagitta.dataset import DatasetInfo, ShardSet, Split
 from sagitta.errors import ImageError, SagittaError
-from sagitta.evaluation import own_settings, quiet
+from sagitta.evaluation import other_settings, own_settings, quiet
 from sagitta.images import JOB, Reduction, decode_batch, read_header
 from sagitta.pool import usable_cores
 from sagitta.run import Clock, read_record
-from sagitta.settings import Settings
 
 T = TypeVar("T")
 MOST_PICTURES, MOST_BYTES = 400, 2_800_000
@@ -97,7 +96,7 @@ def open_shelf(run: Path, config: str, source: str | None) -> tuple[Shelf | None
                 return None, "the run has no config.yaml, which names its data"
             settings = own_settings(run)
         else:
-            settings = Settings.of({"source": source, "data.convert.purpose": "test"} | _reduced(run))
+            settings = other_settings(source, "test", _reduction_of(run))
         settings = settings.changed({"data.image_size": None, "data.batch_size": None})
         data = settings.image_data()
         with quiet():
@@ -108,12 +107,11 @@ def open_shelf(run: Path, config: str, source: str | None) -> tuple[Shelf | None
     return Shelf(data.shards), ""
 
 
-def _reduced(run: Path) -> dict[str, str]:
-    """Return the settings by which deep samples and bands of other data became what the model was trained on."""
+def _reduction_of(run: Path) -> Reduction | None:
+    """Return how a run's model reads deep samples and bands, by its record: the model itself takes longer to open."""
     evaluated = read_record(run).get("dataset", {}).get("transforms", {}).get("evaluation") or {}
     fields = evaluated.get("reduction")
-    options = {} if fields is None else Reduction.from_dict(fields).options()
-    return {f"data.convert.{name}": value for name, value in options.items()}
+    return None if fields is None else Reduction.from_dict(fields)
 
 
 @dataclass
