@@ -13,9 +13,7 @@ Whatever takes a run takes the folder: ``predict``, ``test`` with DATA, ``explai
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from sagitta.dataset import read_table
+from sagitta.dataset import read_table, write_table
 from sagitta.evaluation import FAMILIAR_FILE, VALIDATION_FILE, read_familiar, write_familiar
 from sagitta.exporting.job import Job, check_one_network
 from sagitta.exporting.metadata import data_of
@@ -52,9 +50,7 @@ def _is_best(folder: Path, run: Path) -> bool:
 def _copy_trust(folder: Path, out: Path) -> None:
     if (folder / VALIDATION_FILE).is_file():
         table = read_table(folder / VALIDATION_FILE)
-        pq.write_table(
-            table.drop_columns([name for name in ("path",) if name in table.column_names]), out / VALIDATION_FILE
-        )
+        write_table(out / VALIDATION_FILE, table.select([name for name in table.column_names if name != "path"]))
     if (folder / FAMILIAR_FILE).is_file() and (
         known := read_familiar(folder, find_checkpoint(folder).name)
     ) is not None:
