@@ -1,6 +1,5 @@
 """Runs to export."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,27 +14,23 @@ from sagitta.cli import main
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory, with ``run``, ``several`` (labels an image) and ``timms``, a network of timm's."""
     folder = tmp_path_factory.mktemp("export")
-    before, cache = Path.cwd(), os.environ.get("SAGITTA_CACHE")
-    os.chdir(folder)
-    os.environ["SAGITTA_CACHE"] = str(folder / "cache")
-    rng = np.random.default_rng(0)
-    rows = ["path,r,g,b,odd"]
-    for number in range(60):
-        kind = number % 3
-        pixels = rng.integers(0, 120, (20 + number % 7, 24, 3), np.uint8)
-        pixels[..., kind] += 130
-        place = folder / "photos" / "rgb"[kind] / f"{number:02d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place)
-        rows.append(f"photos/{'rgb'[kind]}/{number:02d}.png,{('1,0,0,0', '0,1,0,1', '0,0,1,1')[kind]}")
-    (folder / "several.csv").write_text("\n".join(rows) + "\n")
-    small = ["--model", "simple-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "8"]
-    assert main(["fit", "photos", *small, "--out", "run"]) == 0
-    assert main(["fit", "several.csv", *small, "--out", "several"]) == 0
-    own = ["--model", "test_resnet", "--image-size", "32", *small[4:]]
-    assert main(["fit", "photos", *own, "--out", "timms"]) == 0
-    yield folder
-    os.chdir(before)
-    os.environ.pop("SAGITTA_CACHE")
-    if cache is not None:
-        os.environ["SAGITTA_CACHE"] = cache
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SAGITTA_CACHE", str(folder / "cache"))
+        rng = np.random.default_rng(0)
+        rows = ["path,r,g,b,odd"]
+        for number in range(60):
+            kind = number % 3
+            pixels = rng.integers(0, 120, (20 + number % 7, 24, 3), np.uint8)
+            pixels[..., kind] += 130
+            place = folder / "photos" / "rgb"[kind] / f"{number:02d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place)
+            rows.append(f"photos/{'rgb'[kind]}/{number:02d}.png,{('1,0,0,0', '0,1,0,1', '0,0,1,1')[kind]}")
+        (folder / "several.csv").write_text("\n".join(rows) + "\n")
+        small = ["--model", "simple-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "8"]
+        assert main(["fit", "photos", *small, "--out", "run"]) == 0
+        assert main(["fit", "several.csv", *small, "--out", "several"]) == 0
+        own = ["--model", "test_resnet", "--image-size", "32", *small[4:]]
+        assert main(["fit", "photos", *own, "--out", "timms"]) == 0
+        yield folder

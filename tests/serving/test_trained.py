@@ -1,6 +1,5 @@
 """What is answered over HTTP is what `sagitta predict` says of the same files, of a run and of its export."""
 
-import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -27,34 +26,30 @@ PROMISED = ("--accuracy", 0.8, "--coverage", 0.8)
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory, with ``run``, ``run/export`` and the files in ``odd``."""
     folder = tmp_path_factory.mktemp("trained")
-    before, cache = Path.cwd(), os.environ.get("SAGITTA_CACHE")
-    os.chdir(folder)
-    os.environ["SAGITTA_CACHE"] = str(folder / "cache")
-    rng = np.random.default_rng(0)
-    for number in range(120):
-        pixels = np.repeat(np.repeat(rng.integers(0, 180, (10 + number % 3, 11, 3), np.uint8), 4, 0), 4, 1)
-        pixels[..., number % 3] += 75
-        place = folder / "photos" / "rgb"[number % 3] / f"{number:03d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(place)
-    small = ["--model", "simple-cnn", "--image-size", "32", "--epochs", "6", "--batch-size", "8", "--val", "0.3"]
-    assert main(["fit", "photos", *small, "--out", "run"]) == 0
-    export(Path("run"))
-    odd = folder / "odd"
-    odd.mkdir()
-    picture = Image.open(folder / "photos" / "r" / "000.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture.save(odd / "turned.jpg", exif=exif)
-    picture.convert("L").save(odd / "grey.png")
-    picture.convert("CMYK").save(odd / "cmyk.jpg")
-    picture.resize((900, 30)).save(odd / "wide.jpg")
-    (odd / "broken.jpg").write_bytes((odd / "wide.jpg").read_bytes()[:400])
-    yield folder
-    os.chdir(before)
-    os.environ.pop("SAGITTA_CACHE")
-    if cache is not None:
-        os.environ["SAGITTA_CACHE"] = cache
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SAGITTA_CACHE", str(folder / "cache"))
+        rng = np.random.default_rng(0)
+        for number in range(120):
+            pixels = np.repeat(np.repeat(rng.integers(0, 180, (10 + number % 3, 11, 3), np.uint8), 4, 0), 4, 1)
+            pixels[..., number % 3] += 75
+            place = folder / "photos" / "rgb"[number % 3] / f"{number:03d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place)
+        small = ["--model", "simple-cnn", "--image-size", "32", "--epochs", "6", "--batch-size", "8", "--val", "0.3"]
+        assert main(["fit", "photos", *small, "--out", "run"]) == 0
+        export(Path("run"))
+        odd = folder / "odd"
+        odd.mkdir()
+        picture = Image.open(folder / "photos" / "r" / "000.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.save(odd / "turned.jpg", exif=exif)
+        picture.convert("L").save(odd / "grey.png")
+        picture.convert("CMYK").save(odd / "cmyk.jpg")
+        picture.resize((900, 30)).save(odd / "wide.jpg")
+        (odd / "broken.jpg").write_bytes((odd / "wide.jpg").read_bytes()[:400])
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import torch
 
 from sagitta.errors import ConfigError
 from sagitta.exporting import hub
-from sagitta.exporting.graph import INPUT, OUTPUT, Graph, an_input
+from sagitta.exporting.graph import Graph, an_input
 from sagitta.exporting.handing import write_run
 from sagitta.exporting.job import Job
+from sagitta.exporting.names import INPUT, ONNX_FILE, OPENVINO_FILE, OUTPUT, TORCH_FILE
 from sagitta.run import HANDED_ON, RUN_FILE
 
 OPSET = 18
@@ -62,7 +63,7 @@ def _write_onnx(job: Job) -> None:
         assert value.shape is not None
         value.shape[0] = "batch"
     program.model.metadata_props.update(job.metadata)
-    program.save(job.out / "model.onnx", external_data=False)
+    program.save(job.out / ONNX_FILE, external_data=False)
 
 
 def _maxima(images: torch.Tensor, size: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,17 +83,17 @@ def _write_openvino(job: Job) -> None:
     import openvino
 
     _write_onnx(job)
-    between = job.out / "model.onnx"
+    between = job.out / ONNX_FILE
     model = openvino.convert_model(between)
     for name, text in job.metadata.items():
         model.set_rt_info(text, ["sagitta", name])
-    openvino.save_model(model, job.out / "model.xml", compress_to_fp16=False)
+    openvino.save_model(model, job.out / OPENVINO_FILE, compress_to_fp16=False)
     between.unlink()
 
 
 def _write_torch(job: Job) -> None:
     with _quietly():
-        torch.export.save(_program(*_graph(job)), job.out / "model.pt2", extra_files=dict(job.metadata))
+        torch.export.save(_program(*_graph(job)), job.out / TORCH_FILE, extra_files=dict(job.metadata))
 
 
 @contextmanager
@@ -111,11 +112,11 @@ def _quietly() -> Iterator[None]:
 
 _ONNX = ("onnx", "onnxscript")
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(
-        "model.onnx", (), (*_ONNX, "onnxruntime"), "export", f"ONNX Runtime 1.14 (opset {OPSET})", _write_onnx
+    "onnx": Format(ONNX_FILE, (), (*_ONNX, "onnxruntime"), "export", f"ONNX Runtime 1.14 (opset {OPSET})", _write_onnx),
+    "openvino": Format(
+        OPENVINO_FILE, ("model.bin",), (*_ONNX, "openvino"), "export", "OpenVINO 2024.0", _write_openvino
     ),
-    "openvino": Format("model.xml", ("model.bin",), (*_ONNX, "openvino"), "export", "OpenVINO 2024.0", _write_openvino),
-    "torch": Format("model.pt2", (), (), "", f"PyTorch {torch.__version__.partition('+')[0]}", _write_torch),
+    "torch": Format(TORCH_FILE, (), (), "", f"PyTorch {torch.__version__.partition('+')[0]}", _write_torch),
     "safetensors": Format(HANDED_ON, (RUN_FILE,), (), "", f"Sagitta {version('sagitta')}", write_run, reader=False),
     "hub": Format(
         hub.MODEL, (hub.CONFIG, hub.CARD), (), "", "timm 1.0.20 and transformers 4.49", hub.write_hub, reader=False

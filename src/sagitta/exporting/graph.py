@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
+from sagitta.exporting.names import INPUT
 from sagitta.loading import Preprocessing
 from sagitta.models import Classifier
-
-INPUT, OUTPUT = "images", "probabilities"
-"""Names of what an exported model takes and gives."""
 
 
 class Graph(nn.Module):
@@ -68,8 +66,8 @@ def specification(how: Preprocessing) -> dict[str, Any]:
             "reduction": None if how.reduction is None else how.reduction.to_dict(),
         },
         "resize": {
-            "shorter_side": max(int(side / how.crop_pct) for side in how.size) if how.size[0] == how.size[1] else None,
-            "cover": None if how.size[0] == how.size[1] else [int(side / how.crop_pct) for side in how.size],
+            "shorter_side": how.cover[0] if how.size[0] == how.size[1] else None,
+            "cover": None if how.size[0] == how.size[1] else list(how.cover),
             "longer_side": "truncated to a whole pixel",
             "filter": how.interpolation,
             "antialias": True,

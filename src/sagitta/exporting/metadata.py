@@ -14,6 +14,7 @@ from typing import Any
 from sagitta.errors import ConfigError
 from sagitta.evaluation import open_model, open_trust
 from sagitta.exporting.graph import specification
+from sagitta.exporting.names import ONE_LABEL, SEVERAL_LABELS
 from sagitta.models import Classifier
 from sagitta.run import read_record
 
@@ -34,7 +35,7 @@ def metadata_of(run: Path, folder: Path | None, classifier: Classifier) -> dict[
     assert how is not None
     found: dict[str, Any] = {
         "class_names": classifier.class_names,
-        "task": "several labels an image" if classifier.multilabel else "one label an image",
+        "task": SEVERAL_LABELS if classifier.multilabel else ONE_LABEL,
         "thresholds": classifier.thresholds if classifier.multilabel else None,
         "calibration": record.get("calibration"),
         "abstention": promises_of(run),

@@ -124,8 +124,7 @@ def eval_jobs(sizes: Ints, orientations: Ints, preprocessing: Preprocessing) -> 
 
     See :func:`sagitta.images.centre_jobs`; for a non-square size the crop is scaled to cover it.
     """
-    height, width = (int(side / preprocessing.crop_pct) for side in preprocessing.size)
-    return centre_jobs(sizes, orientations, preprocessing.size, (height, width))
+    return centre_jobs(sizes, orientations, preprocessing.size, preprocessing.cover)
 
 
 def crop_box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:

@@ -51,6 +51,12 @@ class Preprocessing:
         """Number of channels of the model's input."""
         return len(self.mean)
 
+    @property
+    def cover(self) -> tuple[int, int]:
+        """Height and width that the evaluation resizes an image to cover, before it crops ``size`` of it."""
+        height, width = self.size
+        return int(height / self.crop_pct), int(width / self.crop_pct)
+
     @classmethod
     def of_dataset(
         cls, info: DatasetInfo, image_size: int | None = None, profile: Profile = "exact"

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from sagitta.errors import ConfigError
+from sagitta.exporting import INPUT, OUTPUT, SEVERAL_LABELS
 from sagitta.pool import usable_cores
 from sagitta.serving.engine import Crop, Floats, Found, Named, Wanted
 
-_INPUT, _OUTPUT = "images", "probabilities"
-_SEVERAL = "several labels an image"
 _NOT_FINITE = "the model's outputs are not finite numbers; its training diverged"
 _TOLD = ("network", "sagitta")  # of the metadata; where its data lay is nobody's business
 
@@ -42,7 +41,7 @@ class Exported:
         if missing := [name for name in ("class_names", "task", "preprocessing") if name not in metadata]:
             raise ConfigError(f"{model}: no export of Sagitta's, its metadata lacks {', '.join(missing)}")
         self.names: Sequence[str] = json.loads(metadata["class_names"])
-        several = metadata["task"] == _SEVERAL
+        several = metadata["task"] == SEVERAL_LABELS
         self.thresholds: Sequence[float] | None = json.loads(metadata["thresholds"]) if several else None
         self._crop = Crop.of(json.loads(metadata["preprocessing"]), wanted.pixels)
         self._batch = wanted.batch
@@ -112,7 +111,7 @@ def _open_onnx(model: Path) -> tuple[Run, Mapping[str, str]]:
     options.log_severity_level = 3  # of errors, which are raised as well
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    return lambda images: session.run([_OUTPUT], {_INPUT: images})[0], metadata
+    return lambda images: session.run([OUTPUT], {INPUT: images})[0], metadata
 
 
 def _open_openvino(model: Path) -> tuple[Run, Mapping[str, str]]:
@@ -124,7 +123,7 @@ def _open_openvino(model: Path) -> tuple[Run, Mapping[str, str]]:
     how = {"INFERENCE_NUM_THREADS": usable_cores(), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(read, "CPU", how)
     metadata = {name: _text(value) for name, value in found.items()}
-    return lambda images: compiled({_INPUT: images})[_OUTPUT].copy(), metadata
+    return lambda images: compiled({INPUT: images})[OUTPUT].copy(), metadata
 
 
 def _text(value: Any) -> str:

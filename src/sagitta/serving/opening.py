@@ -4,9 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sagitta.errors import ConfigError
+from sagitta.exporting import ONNX_FILE, OPENVINO_FILE, TORCH_FILE
 from sagitta.serving.engine import Engine, Wanted
 
-_MODELS = ("model.onnx", "model.xml")  # in an export, the first that is there
+_MODELS = (ONNX_FILE, OPENVINO_FILE)  # in an export, the first that is there
 
 
 def open_engine(path: Path, wanted: Wanted) -> Engine:
@@ -21,7 +22,7 @@ def open_engine(path: Path, wanted: Wanted) -> Engine:
         from sagitta.serving.exported import Exported
 
         return Exported(model, wanted)
-    if path.suffix == ".pt2" or (path / "model.pt2").exists():
+    if path.suffix == ".pt2" or (path / TORCH_FILE).exists():
         raise ConfigError(f"{path}: a program of torch is not served; serve its run, or sagitta export RUN --to onnx")
     if not path.exists():
         raise ConfigError(f"{path}: no such run, checkpoint or export")

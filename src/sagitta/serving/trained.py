@@ -13,6 +13,7 @@ from PIL import Image
 
 from sagitta.errors import ConfigError, ImageError
 from sagitta.evaluation import Asked, Inputs, Predictor, heat_maps, heated
+from sagitta.exporting import specification
 from sagitta.run import read_record, run_of
 from sagitta.serving.engine import Crop, Floats, Found, Named, Wanted, checked_header
 
@@ -37,8 +38,7 @@ class Trained:
         self.kind = f"torch on {self._predictor.device.type}"
         self.names: Sequence[str] = model.class_names
         self.thresholds: Sequence[float] | None = first.thresholds if model.task.multilabel else None
-        scale = int(how.size[0] / how.crop_pct), int(how.size[1] / how.crop_pct)
-        self._crop = Crop(how.size, scale, how.channels, how.interpolation, how.reduction, wanted.pixels)
+        self._crop = Crop.of(specification(how), wanted.pixels)
         folder = run_of(path)
         record = {} if folder is None else read_record(folder)
         further = [name for name in self._predictor.schema.names if name in ("abstain", "set", "unfamiliar")]
@@ -88,12 +88,11 @@ class Trained:
             raise ImageError(errors[0])
         how = classifier.preprocessing
         assert how is not None
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         with self._lock:
             if label is None:
-                images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
                 label = int(self._predictor.members[0].probabilities(images)[0].argmax())
-            normal = how.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-            (heat,) = heat_maps(classifier, normal, [label])
+            (heat,) = heat_maps(classifier, how.normalize(images), [label])
         shown = Image.fromarray(pixels[0].squeeze(2) if pixels.shape[3] == 1 else pixels[0])
         buffer = io.BytesIO()
         made = heated(shown, heat)
