@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "sagitta"
 
 PACKAGES = [
     "errors",
+    "clock",
     "signals",
     "files",
     "network",

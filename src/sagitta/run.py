@@ -25,15 +25,12 @@ import csv
 import difflib
 import itertools
 import json
-import math
 import os
 import platform
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,34 +61,9 @@ _OF_THE_END = ("best_checkpoint", "epochs", "result", "calibration", "mixture") 
 PYTHON = "Python"
 COMMAND: ContextVar[str] = ContextVar("command", default=PYTHON)
 """What the person typed, for the record; ``PYTHON`` where nobody typed a command."""
-BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
-"""When they had typed it, by :func:`time.monotonic`, before anything was loaded; None where nobody did."""
 _LOCK = ".lock"
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
-
-
-@dataclass(frozen=True)
-class Clock:
-    """A time that is given.
-
-    Attributes:
-        seconds: how long it is; without an end by default.
-        began: by :func:`time.monotonic`; now by default.
-    """
-
-    seconds: float = math.inf
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def ends(self) -> float:
-        """When it is over, likewise."""
-        return self.began + self.seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left; below 0 where it is over."""
-        return self.ends - time.monotonic()
 
 
 def new_run_directory(out: Path | None, source: str) -> Path:

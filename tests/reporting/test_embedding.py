@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from sagitta.clock import Clock
 from sagitta.reporting.embedding import Features, features_of, flat, principal, sample
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.pictures import open_shelf
-from sagitta.run import Clock
 from tests.reporting import runs
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import sagitta
+from sagitta.clock import Clock
 from sagitta.reporting import pictures
 from sagitta.reporting.pictures import Album, Shelf, open_shelf, paced, thumbnail
-from sagitta.run import Clock
 from tests.reporting import runs
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from sagitta.clock import Clock
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import render
 from sagitta.reporting.single import Single
-from sagitta.run import Clock
 from tests.reporting import runs
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from sagitta.clock import Clock
 from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import render
 from sagitta.reporting.versus import Versus, differences, names_of
-from sagitta.run import Clock
 from tests.reporting import runs
 
 

@@ -58,7 +58,7 @@ def test_one_that_is_as_new_as_its_run_stays(data: Path, tmp_path: Path) -> None
     assert leave_report(run, 1.0) == page and page.stat().st_mtime_ns != before
 
 
-@pytest.mark.parametrize("how", [{"seconds": 1000.0, "limit": 0.0}, {"seconds": 60.0, "glanced": 10.0}])
+@pytest.mark.parametrize("how", [{"seconds": 1000.0, "limit": 0.0}, {"seconds": 60.0, "spent": 10.0}])
 def test_a_limit_is_kept(how: dict[str, float], data: Path, tmp_path: Path) -> None:
     """A glance that took the whole allowance leaves nothing for pictures."""
     run = runs.run_of(tmp_path / "run", data, skill=0.0)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sagitta.cli import main
+from sagitta.clock import Clock
 from sagitta.models.networks import build_network
-from sagitta.run import Clock
 from sagitta.settings import settings_of
 from sagitta.training.candidates import Judged, make, solve_heads
 from sagitta.training.halving import tune_shortly

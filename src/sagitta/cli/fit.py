@@ -111,7 +111,8 @@ def _remember(name: str, argv: list[str]) -> None:
     """Put the command into the record of the run; what the import brings is not needed for help."""
     began = time.monotonic()
     preload()
-    from sagitta.run import BEGAN, COMMAND
+    from sagitta.clock import BEGAN
+    from sagitta.run import COMMAND
 
     BEGAN.set(began)
     COMMAND.set(shlex.join(["sagitta", name, *argv]))

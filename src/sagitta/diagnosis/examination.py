@@ -1,6 +1,5 @@
 """The examinations: the whole one of `sagitta doctor`, and the glance before a fit, which takes a few seconds."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from sagitta.clock import extra
 from sagitta.dataset import plural
 from sagitta.diagnosis.balance import known_findings
 from sagitta.diagnosis.cues import cue_findings
@@ -113,23 +113,17 @@ def _by_importance(rows: Rows) -> Ints:
 
 
 class Glance:
-    """The glance before a run, as training calls it: looks, says a line, and leaves ``RUN/findings.parquet``.
-
-    Attributes:
-        seconds: that it took.
-    """
+    """The glance before a run, as training calls it: looks, says a line, and leaves ``RUN/findings.parquet``."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
         self._rows: Rows | None = None
         self._findings: Findings | None = None
 
     def __call__(self, data: ImageData) -> Callable[[Path], None]:
         """Look at the data of a run that is to begin; returns what tells and keeps the findings."""
-        began = time.monotonic()
-        self._rows = Rows(data.shards)
-        self._findings = glance(data)
-        self.seconds += time.monotonic() - began
+        with extra():
+            self._rows = Rows(data.shards)
+            self._findings = glance(data)
         return self._keep
 
     def _keep(self, run: Path) -> None:
@@ -139,10 +133,13 @@ class Glance:
 
     def judge(self, run: Path) -> None:
         """Add the label errors of a run that is finished, where it has predictions out of fold."""
+        with extra():
+            self._judge(run)
+
+    def _judge(self, run: Path) -> None:
         path = run / OUT_OF_FOLD / "predictions.parquet"
         if self._rows is None or self._findings is None or self._rows.labels.ndim == 2 or not path.is_file():
             return
-        began = time.monotonic()
         predictions = pq.read_table(path)
         probabilities, _ = arrays_of(predictions, SINGLE_LABEL, self._rows.info.class_names)
         judged = rows_of(self._rows, predictions["path"].to_pylist())
@@ -157,7 +154,6 @@ class Glance:
             doubts = judgement.count("label-doubt")
             some = f", {plural(doubts, 'label')} in doubt among them" if doubts else ""
             show(f"doctor: with this {plural(judgement.table.num_rows, 'finding')} in {FINDINGS_FILE}{some}")
-        self.seconds += time.monotonic() - began
 
 
 def told(findings: Findings) -> list[str]:

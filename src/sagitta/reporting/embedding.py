@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from sagitta.clock import Clock
 from sagitta.dataset import ShardSet
 from sagitta.errors import SagittaError
 from sagitta.evaluation import Model, open_model
@@ -22,7 +23,6 @@ from sagitta.loading import Loader
 from sagitta.models import Classifier, FeatureStore, Floats, prepare, split_head
 from sagitta.reporting.gathering import Gathered
 from sagitta.reporting.pictures import paced
-from sagitta.run import Clock
 from sagitta.terminal import show
 
 MOST_POINTS = 1500

@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from sagitta.clock import Clock
 from sagitta.errors import ImageError, SagittaError
 from sagitta.evaluation import quiet
 from sagitta.files import write_atomic
@@ -31,7 +32,6 @@ from sagitta.reporting.results import LABELS, figures_of, metrics_of, words_of, 
 from sagitta.reporting.single import Single
 from sagitta.reporting.svg import Figure
 from sagitta.reporting.versus import Versus, names_of
-from sagitta.run import Clock
 
 _ZOOM = 3  # of a PNG: about 300 dots an inch at the width of a column
 _WORST = 16

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from sagitta.clock import Clock
 from sagitta.errors import SagittaError
 from sagitta.evaluation import heat_maps
 from sagitta.loading import Loader
 from sagitta.models import Classifier
 from sagitta.reporting.gathering import Judged
 from sagitta.reporting.pictures import Album, Shelf, paced
-from sagitta.run import Clock
 
 _SIDE = 160
 _BATCH = 8

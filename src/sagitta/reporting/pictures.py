@@ -14,12 +14,13 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from sagitta.clock import Clock
 from sagitta.dataset import DatasetInfo, ShardSet, Split
 from sagitta.errors import ImageError, SagittaError
 from sagitta.evaluation import other_settings, own_settings, quiet
 from sagitta.images import JOB, Reduction, decode_batch, read_header
 from sagitta.pool import usable_cores
-from sagitta.run import Clock, read_record
+from sagitta.run import read_record
 
 T = TypeVar("T")
 MOST_PICTURES, MOST_BYTES = 400, 2_800_000

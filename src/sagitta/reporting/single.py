@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sagitta.clock import Clock
 from sagitta.errors import SagittaError
 from sagitta.evaluation import Model, open_model
 from sagitta.reporting.atlas import atlas_of
@@ -14,7 +15,6 @@ from sagitta.reporting.gathering import Gathered, Judged
 from sagitta.reporting.heat import heat_pictures
 from sagitta.reporting.pictures import Album, Shelf, open_shelf
 from sagitta.reporting.results import Part, part_of, percent_short, worst_rows
-from sagitta.run import Clock
 
 _SECTIONS = (
     ("summary", "Summary"), ("confusions", "Confusions"), ("classes", "Classes"), ("mistakes", "Worst mistakes"),

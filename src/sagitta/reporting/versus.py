@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sagitta.clock import Clock
 from sagitta.models import Estimate
 from sagitta.reporting.comparison import Paired, compare, disagreements, matched
 from sagitta.reporting.curves import compared
@@ -17,7 +18,7 @@ from sagitta.reporting.plots import scores_plot
 from sagitta.reporting.results import LABELS, metrics_of, words_of
 from sagitta.reporting.single import model_of
 from sagitta.reporting.svg import Figure
-from sagitta.run import REPORT_FILE, Clock
+from sagitta.run import REPORT_FILE
 
 _TILES = 48
 _SIDE = 160

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from sagitta.clock import Clock
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
 from sagitta.files import check_place, write_atomic
@@ -11,7 +12,7 @@ from sagitta.reporting.gathering import gather
 from sagitta.reporting.page import GENERATOR, render
 from sagitta.reporting.single import Single
 from sagitta.reporting.versus import Versus
-from sagitta.run import REPORT_FILE, RUN_FILE, TEST_LOG, Clock
+from sagitta.run import REPORT_FILE, RUN_FILE, TEST_LOG
 from sagitta.terminal import show
 
 COMPARISON_FILE = "comparison.html"
@@ -79,16 +80,17 @@ def _is_fresh(run: Path) -> bool:
     return all(path.stat().st_mtime_ns < (run / REPORT_FILE).stat().st_mtime_ns for path in told)
 
 
-def leave_report(run: Path, seconds: float, limit: float | None = None, glanced: float = 0.0) -> Path | None:
+def leave_report(run: Path, seconds: float, limit: float | None = None, spent: float = 0.0) -> Path | None:
     """Write the report of a run that has just been made or tested; what fails is one line, and hinders nobody.
 
     One that is there already, and as new as what it tells of, stays: a run that is resumed may have been finished.
 
     Args:
         run: its directory.
-        seconds: that the run, or the test, has taken: a tenth of it may be added, or ten seconds where that is less.
+        seconds: that the run, or the test, has taken: a tenth of it may be added, or ten seconds where that is more.
         limit: at most so many seconds, whatever it took.
-        glanced: seconds of these that a glance at the data took, which come out of the same tenth.
+        spent: seconds of these that went into other things of the same purpose, which come out of the same tenth, see
+            :func:`sagitta.clock.extra`.
 
     Returns:
         The file; None where there is none, and on every process but the first.
@@ -97,7 +99,7 @@ def leave_report(run: Path, seconds: float, limit: float | None = None, glanced:
         return None
     if _is_fresh(run):
         return run / REPORT_FILE
-    allowed = max(_LEAST_SECONDS, _SHARE * (seconds - glanced)) - glanced
+    allowed = max(_LEAST_SECONDS, _SHARE * (seconds - spent)) - spent
     clock = Clock(allowed if limit is None else min(allowed, limit))
     try:
         return write_report([run], clock=clock, umap=False)

@@ -15,10 +15,10 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 
+from sagitta.clock import Clock
 from sagitta.errors import ConfigError
 from sagitta.loading import ImageData
 from sagitta.models import Classifier, Floats, dry_run, extract, prepare
-from sagitta.run import Clock
 from sagitta.settings import Settings, device_of
 from sagitta.training.checks import check_splits
 from sagitta.training.head import estimate, log_losses, surely_better

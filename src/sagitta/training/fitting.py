@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from sagitta.clock import extra
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Evaluation,
@@ -297,9 +298,11 @@ def _train(
     if (first := find_head(run)) is not None:
         path, chosen, unseen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
-        _trust(trainer, data, run, path, unseen)
+        with extra():
+            _trust(trainer, data, run, path, unseen)
     elif best is not None:
-        _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
+        with extra():
+            _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
     elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
         trainer.save_checkpoint(path)
     evaluation = None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sagitta.clock import Clock
 from sagitta.dataset import plural
 from sagitta.evaluation import quiet_trainer
-from sagitta.run import Clock
 from sagitta.training.callbacks import StepSeed
 from sagitta.training.candidates import Judged, make
 from sagitta.training.head import surely_better

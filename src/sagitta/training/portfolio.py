@@ -21,10 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sagitta.clock import BEGAN, Clock
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
-from sagitta.run import BEGAN, Clock, check_free, read_record, write_record
+from sagitta.run import check_free, read_record, write_record
 from sagitta.settings import Settings, seconds_of, short_name
 from sagitta.terminal import table
 from sagitta.training.candidates import Judged, Made, make, solve_heads

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from sagitta.clock import extra
 from sagitta.dataset import plural
 from sagitta.evaluation import (
     Evaluation,
@@ -254,8 +255,9 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
     checkpoint = run / "checkpoints" / f"image-classifier-probe-val_loss={loss:.2f}.ckpt"
     write_checkpoint(best.classifier, checkpoint)
     keep_seen(run, _seen(data, best.solved), best.candidate.weights)
-    temperature, judged = _calibrated(run, checkpoint, best, data)
-    _note_known(run, checkpoint, best, data)
+    with extra():
+        temperature, judged = _calibrated(run, checkpoint, best, data)
+        _note_known(run, checkpoint, best, data)
     result = {"val_loss": judged.metrics["val_log_loss"], **judged.metrics}
     judged = _with_digests(best, judged, data) if best.out_of_fold else judged
     judged.write(run / (OUT_OF_FOLD if best.out_of_fold else "val"))

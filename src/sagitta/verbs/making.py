@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from sagitta.clock import extra_counted
 from sagitta.errors import ConfigError
 from sagitta.settings import Settings, Values, seconds_of, settings_of
 from sagitta.verbs.opened import Run
@@ -157,23 +158,24 @@ def fit(
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
-        glance = Glance()
-        fitted = fit_in_time(chosen, began, None if out is None else path_of(out), look=glance)
-        return _reported(fitted, began, glance.seconds, seconds_of(str(chosen.time)))
+        with extra_counted() as extra:
+            fitted = fit_in_time(chosen, began, None if out is None else path_of(out), look=Glance())
+        return _reported(fitted, began, extra.seconds, seconds_of(str(chosen.time)))
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
-    glance = Glance()
-    fitted = (fit_folds if several else fit_settings)(chosen, None if out is None else path_of(out), run, look=glance)
-    glance.judge(fitted.run)
-    return _reported(fitted, began, glance.seconds)
+    glance, place = Glance(), None if out is None else path_of(out)
+    with extra_counted() as extra:
+        fitted = (fit_folds if several else fit_settings)(chosen, place, run, look=glance)
+        glance.judge(fitted.run)
+    return _reported(fitted, began, extra.seconds)
 
 
-def _reported(fitted: "Fitted", began: float, glanced: float, seconds: float | None = None) -> "Run":
+def _reported(fitted: "Fitted", began: float, spent: float, seconds: float | None = None) -> "Run":
     """Return a finished fit as a run with its report; one that was given a time takes no more than is left of it."""
     taken = monotonic() - began
     if fitted.result:  # a fast_dev_run leaves nothing to look at
         from sagitta.reporting import leave_report
 
-        leave_report(fitted.run, taken, None if seconds is None else max(_LEAST, seconds - taken), glanced)
+        leave_report(fitted.run, taken, None if seconds is None else max(_LEAST, seconds - taken), spent)
     return Run(fitted.run, test=fitted.evaluation)
 
 
@@ -253,9 +255,10 @@ def probe(
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
     glance, place = Glance(), None if out is None else path_of(out)
-    path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
-    glance.judge(path)
-    leave_report(path, monotonic() - began, None, glance.seconds)
+    with extra_counted() as extra:
+        path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
+        glance.judge(path)
+    leave_report(path, monotonic() - began, None, extra.seconds)
     return Run(path)
 
 
