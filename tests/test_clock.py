@@ -23,8 +23,7 @@ def test_what_is_spent_extra_is_counted_where_somebody_counts() -> None:
         after = spent.seconds
         with extra_counted() as within, extra():  # a member's run, say, has its own
             pass
-        with pytest.raises(ValueError), extra():
-            time.sleep(0.02)
-            raise ValueError
-    assert after >= 0.02 and spent.seconds >= after + 0.02
+        with pytest.raises(TypeError), extra():
+            time.sleep(None)  # type: ignore[arg-type]
+    assert after >= 0.02 and spent.seconds > after
     assert within.seconds < 0.02

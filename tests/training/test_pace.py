@@ -14,14 +14,15 @@ ROWS = {"train": 1000, "val": 100, "test": 200}
 
 
 def test_epochs_are_what_fits_with_what_follows() -> None:
-    """An epoch is 10 s and 0.5 s of validation; behind the last are 5 validations, a test and a second: 4.5 s."""
+    """An epoch is 10 s and 0.5 s of validation; behind the last are 5 validations, a test and 3 s: 6.5 s."""
     pace = Pace(training=100.0, evaluation=200.0)
-    assert seconds_after(pace, val=100, test=200, checks=5) == 2.5 + 1 + 1
-    found = [plan_epochs(left, pace, **ROWS, checks=5, most=30) for left in (0, 16, 17, 29, 117, 10_000)]
+    assert seconds_after(pace, val=100, test=200, checks=5) == 2.5 + 1 + 3
+    found = [plan_epochs(left, pace, **ROWS, checks=5, most=30) for left in (0, 18, 19, 31, 119, 10_000)]
     assert found == [0, 0, 1, 2, 9, 30]  # nine tenths of the time are planned
     assert plan_epochs(-5, pace, **ROWS, checks=5, most=30) == 0
-    assert plan_epochs(16, pace, **ROWS, checks=0, most=30) == 1
-    assert plan_epochs(117, Pace(50.0, 200.0), **ROWS, checks=5, most=30) == 4
+    assert plan_epochs(18, pace, **ROWS, checks=0, most=30) == 1
+    assert plan_epochs(119, Pace(50.0, 200.0), **ROWS, checks=5, most=30) == 4
+    assert pace.slower(2.0) == Pace(50.0, 100.0) and pace.slower(0.5) == pace  # none is faster than it was measured
 
 
 @pytest.fixture
@@ -51,11 +52,16 @@ def test_a_training_ends_where_the_time_is_over(settings: Settings, late: float,
     assert deadline.epochs == epochs
 
 
-def test_a_slow_validation_leaves_less_time_for_epochs(settings: Settings) -> None:
-    """What follows takes a billion validations here, so a second epoch does not fit any more."""
-    deadline = Deadline(time.monotonic() + 10_000, following=1e9)
+@pytest.mark.parametrize(("planned", "epochs"), [({}, 3), ({"validation": 1e-9}, 1), ({"epoch": 1e-9}, 1)])
+def test_a_slow_epoch_or_validation_leaves_less_time(
+    settings: Settings, planned: dict[str, float], epochs: int
+) -> None:
+    """Either takes a million times as long as planned here, so what follows would, too: no second epoch fits."""
+    deadline = Deadline(time.monotonic() + 10_000, after=1.0, **planned)
     with quiet():
         made = make(settings)
         trainer = quiet_trainer(accelerator="cpu", max_epochs=3, callbacks=[deadline])
         trainer.fit(made.classifier, made.data)
-    assert deadline.epochs == 1 and deadline.validation > 0
+    assert deadline.epochs == epochs
+    assert deadline.slower > 1e6 if planned else deadline.slower == 1.0
+    assert (trainer.global_step == 1) == ("epoch" in planned)

@@ -25,6 +25,7 @@ from sagitta.training.watch import say
 TRIAL = 0.05
 """Share of the time that the measuring of a pace may take."""
 _SHARE = 1 / 4  # of the time that is left, for all short fine-tunings
+_AT_MOST = 1 / 2  # likewise, on a machine that has become slower meanwhile
 _SHORT = 1 / 3  # of the recipe's epochs, at most: of more little is left to be learned by the long one
 _MOST = 2  # candidates
 
@@ -39,7 +40,7 @@ class Short:
         seconds: in all.
         val_loss: of what was best of head, last epoch and their mixtures.
         val_acc: likewise.
-        pace: of the network on these images.
+        pace: of the network on these images, as slow as the fine-tuning was.
     """
 
     head: Judged
@@ -72,6 +73,7 @@ def tune_shortly(heads: Sequence[Judged], best: Judged, clock: Clock) -> list[Sh
         for head, pace in zip(rivals, paces, strict=True)
     )
     each = sum(_epoch_seconds(head, pace) for head, pace in zip(rivals, paces, strict=True))
+    left = clock.left
     most = max(1, int(_SHORT * best.made.resolved.trainer["max_epochs"]))
     epochs = min(most, int((_SHARE * left - once) / each))
     if epochs < 1:
@@ -81,16 +83,19 @@ def tune_shortly(heads: Sequence[Judged], best: Judged, clock: Clock) -> list[Sh
         )
         return []
     say(f"time:  the heads of {names} are about equally good; {plural(epochs, 'epoch')} of each say which goes on")
-    shorts = [_tune(head, pace, epochs, clock.ends) for head, pace in zip(rivals, paces, strict=True)]
+    allowed = _AT_MOST * left / len(rivals)
+    shorts = [_tune(head, pace, epochs, allowed) for head, pace in zip(rivals, paces, strict=True)]
     first = min(shorts, key=lambda short: short.val_loss)
     told = ", ".join(f"{short.val_loss:.4f} of {_name(short.head)}" for short in shorts)
     say(f"time:  {_name(first.head)} goes on: val_loss {told}")
     return shorts
 
 
-def _tune(head: Judged, pace: Pace, epochs: int, ends: float) -> Short:
-    """Fine-tune it, and judge what became of it as a run would."""
+def _tune(head: Judged, pace: Pace, epochs: int, seconds: float) -> Short:
+    """Fine-tune it for so many seconds at most, and judge what became of it as a run would."""
     began = time.monotonic()
+    planned = _epoch_seconds(head, pace)
+    deadline = Deadline(began + seconds, epoch=planned)
     made = make(head.made.settings)  # its weights as they were before its pace was measured
     solve(made.classifier, made.data, made.data.preprocessing, fitted=("train",), others=("val",))
     with TemporaryDirectory() as folder:
@@ -101,12 +106,13 @@ def _tune(head: Judged, pace: Pace, epochs: int, ends: float) -> Short:
             max_epochs=epochs,
             check_val_every_n_epoch=epochs,
             num_sanity_val_steps=0,
-            callbacks=[StepSeed(made.resolved.seed), keep, Deadline(ends)],
+            callbacks=[StepSeed(made.resolved.seed), keep, deadline],
         )
         trainer.fit(made.classifier, made.data)
         trainer.save_checkpoint(last, weights_only=True)
         metrics = choose_mixture(trainer, made.classifier, made.data, keep.path, last).metrics
-    return Short(head, epochs, time.monotonic() - began, metrics["val_loss"], metrics["val_acc"], pace)
+    seconds, pace = time.monotonic() - began, pace.slower(deadline.slower)
+    return Short(head, epochs, seconds, metrics["val_loss"], metrics["val_acc"], pace)
 
 
 def _epoch_seconds(head: Judged, pace: Pace) -> float:

@@ -17,7 +17,7 @@ from sagitta.training.watch import say
 
 CAREFUL = 0.9
 """Share of a time that is planned: the machine may become slower."""
-_END = 1.0  # seconds for writing and printing
+_END = 3.0  # seconds for writing, printing and a short report
 _STEPS = 8  # of a trial
 
 
@@ -32,6 +32,10 @@ class Pace:
 
     training: float
     evaluation: float
+
+    def slower(self, times: float) -> "Pace":
+        """Return it of a machine that takes so many times as long, at least once."""
+        return Pace(self.training / max(1.0, times), self.evaluation / max(1.0, times))
 
 
 def plan_epochs(left: float, pace: Pace, *, train: int, val: int, test: int, checks: int, most: int) -> int:
@@ -132,25 +136,34 @@ class _Trial(pl.Callback):
 
 
 class Deadline(pl.Callback):
-    """Ends a training that became slower than it was planned, where another epoch would not fit.
+    """Ends a training in time, also on a machine that has become slower than it was when the time was planned.
 
-    What follows the last epoch is then slower, too: as much as the validations behind the epochs are.
+    What follows the last epoch is then slower, too: as much as the last training and validation were.
 
     Args:
-        ends: when the last epoch has to end, by ``time.monotonic``.
-        validation: seconds that were planned for one.
-        following: how many times as long what follows the last epoch takes.
+        ends: when what follows the training has to be over, too, by ``time.monotonic``.
+        epoch: seconds of training that were planned for an epoch; 0 where none were.
+        validation: seconds that were planned for the validation behind it; likewise.
+        after: seconds that were planned for what follows the last epoch.
     """
 
-    def __init__(self, ends: float, *, validation: float = 0.0, following: float = 0.0) -> None:
-        self.ends = ends
-        self.validation, self.following = validation, following
+    def __init__(self, ends: float, *, epoch: float = 0.0, validation: float = 0.0, after: float = 0.0) -> None:
+        self.ends, self.after = ends, after
+        self.epoch, self.validation = epoch, validation
         self.epochs = 0
+        self.slower = 1.0
+        """How many times as long as planned the last epoch or its validation took, or this one seems to; at least 1."""
+        self._before = 1.0
         self._began = self._validation_began = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left for training."""
+        return self.ends - self.after * self.slower - time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note when it begins."""
-        self._began = time.monotonic()
+        self._began, self._before = time.monotonic(), self.slower
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note when it begins."""
@@ -158,24 +171,24 @@ class Deadline(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave more time for what follows where this was slower than planned."""
-        longer = time.monotonic() - self._validation_began - self.validation
-        if longer > 0 and not trainer.sanity_checking:
-            self.ends -= longer * self.following
-            self.validation += longer
+        if self.validation and not trainer.sanity_checking:
+            self.slower = max(self.slower, (time.monotonic() - self._validation_began) / self.validation)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End it where the time is over."""
-        if time.monotonic() > self.ends and not trainer.should_stop:
+        if self.epoch:  # the rest of it as the epoch before: a first step is always slow
+            rest = self._before * (1 - (batch_idx + 1) / trainer.num_training_batches)
+            self.slower = max(1.0, (time.monotonic() - self._began) / self.epoch + rest)
+        if self.left < 0 and not trainer.should_stop:
             say("time:  it is over in the middle of an epoch, which ends here")
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin no epoch more where one as long as this would be too late."""
         self.epochs = trainer.current_epoch + 1
-        now = time.monotonic()
         more = self.epochs < (trainer.max_epochs or 0) and not trainer.should_stop
-        if more and now + (now - self._began) > self.ends:
+        if more and time.monotonic() - self._began > self.left:
             say(f"time:  another epoch does not fit any more; {plural(self.epochs, 'epoch')} it is")
             trainer.should_stop = True

@@ -16,7 +16,6 @@ From scratch there is the recipe, with as many epochs as fit. What becomes the r
 """
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial
 from sagitta.training.halving import TRIAL, Short, tune_shortly
 from sagitta.training.headfirst import VALIDATIONS
 from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
+from sagitta.training.trust import FEW_BANK, FEW_KNOWN
 from sagitta.training.watch import say, say_core
 
 _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained weights, and from scratch
@@ -155,6 +155,7 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
     if head is not None and made.settings.model["tune"] == "head":
         return _NO_EPOCH, Deadline(clock.ends)
     rows = {name: made.rows(name) for name in ("train", "val", "test")}
+    rows["test"] += min(rows["train"], FEW_BANK) + min(rows["val"], FEW_KNOWN)  # looked at once more, to be remembered
     checks = VALIDATIONS if made.begun else 1  # the kept epoch is validated once more, to be calibrated
     most = (_LONG if made.begun else _LONGER) * made.resolved.trainer["max_epochs"]
     again = 0.0 if head is None else 2 * head.head_seconds  # in the run, and on train and val where it is kept
@@ -174,15 +175,16 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
         say(f"time:  {left}, too few for an epoch of fine-tuning; the head is kept")
     if pace is None or (head is not None and not wanted):
         return _NO_EPOCH, Deadline(clock.ends)
-    val, test = rows["val"], rows["test"]
-    ends = clock.ends - again - seconds_after(pace, val=val, test=test, checks=checks)
-    deadline = Deadline(ends, validation=val / pace.evaluation, following=checks + test / max(1, val))
+    val, test, epoch = rows["val"], rows["test"], rows["train"] / pace.training
+    after = again + seconds_after(pace, val=val, test=test, checks=checks)
+    deadline = Deadline(clock.ends, epoch=epoch, validation=val / pace.evaluation, after=after)
     if wanted:
-        say(f"time:  {plural(wanted, 'epoch')} of about {rows['train'] / pace.training:.1f} s; {left}")
+        say(f"time:  {plural(wanted, 'epoch')} of about {epoch:.1f} s; {left}")
         return {"trainer.max_epochs": wanted}, deadline
     batch = made.resolved.data["batch_size"]
-    steps = max(1, int(CAREFUL * (ends - time.monotonic()) * pace.training / batch))
+    steps = max(1, int(CAREFUL * deadline.left * pace.training / batch))
     say(f"time:  {left}, too few for an epoch, so it has {plural(steps, 'step')}")
+    deadline.epoch = steps * batch / pace.training
     share = min(1.0, (steps + 0.5) / max(1, rows["train"] // batch))  # of 1 step Lightning would make 100 %
     return {"trainer.max_epochs": 1, "trainer.limit_train_batches": share}, deadline
 

@@ -50,7 +50,8 @@ from sagitta.training.watch import say
 
 BANK, KNOWN = 2000, 500
 """Training images whose features are kept, and others that are compared with them, at most."""
-_FEW_BANK, _FEW_KNOWN = 200, 100  # and at least, whatever little was trained
+FEW_BANK, FEW_KNOWN = 200, 100
+"""And at least, whatever little was trained."""
 _SHARE = 20  # of the images that an epoch shows, so many times fewer are looked at for it
 
 
@@ -177,7 +178,7 @@ def remember(
         frozen: nothing but the head was trained, so the features know no image.
     """
     shown = epochs * len(data.shards.splits["train"]) // _SHARE
-    most = min(BANK, max(_FEW_BANK, shown)), min(KNOWN, max(_FEW_KNOWN, shown // 4))
+    most = min(BANK, max(FEW_BANK, shown)), min(KNOWN, max(FEW_KNOWN, shown // 4))
     bank, known = divided(data, *most, frozen=frozen)
     if (reason := unable(classifier, known)) is not None:
         say(f"predictions come without `unfamiliar`: {reason}")
