@@ -50,7 +50,7 @@ def test_the_nearest_training_images_and_their_table() -> None:
         assert all(near.label in near.path for near in each.nearest)
         assert sum(near.label == each.class_name for near in each.nearest) >= 2
     table = found.table
-    assert table.column_names == ["path", "class", "probability", "rank", "nearest", "label", "similarity"]
+    assert table.column_names == ["path", "class", "probability", "unfamiliar", "rank", "nearest", "label", "similarity"]
     assert table["rank"].to_pylist() == [1, 2, 3] * 2 and table["path"][0].as_py() == "images/red/001.png"
     html = found._repr_html_()
     assert html.count("<img alt=") == 2 and "data:image/png;base64" in html
@@ -102,6 +102,9 @@ def test_a_heat_map_leaves_what_is_cold_as_it_is_in_grey() -> None:
     assert np.ptp(pixels[0, 0]) == 0 and np.ptp(pixels[1, 2]) > 20
     words = repr(Explanation("a.png", "cat", 0.5, heat, image))
     assert words == "a.png: 50.0% cat"
+    strange = Explanation("a.png", "cat", 0.5, heat, image, unfamiliar=0.995)
+    assert repr(strange) == "a.png: 50.0% cat, but it looks like none of the classes"
+    assert strange.picture().height > Explanation("a.png", "cat", 0.5, heat, image).picture().height
 
 
 def test_members_that_read_images_differently_have_the_mean_of_their_maps() -> None:

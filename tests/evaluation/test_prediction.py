@@ -227,7 +227,7 @@ def test_lower_precision_is_near() -> None:
 
 def test_outputs_that_are_not_finite_are_rows_with_a_reason() -> None:
     predictor = Predictor(RUN, Asked(batch_size=4))
-    network: Any = predictor.model.first.network
+    network: Any = predictor.members[0].network
     inner, calls = network.forward, []
 
     def odd(pixels: Any) -> Any:

@@ -22,18 +22,23 @@ PROBABILITIES = np.array([[0.2, 0.7, 0.1], [0.4, 0.35, 0.25], [0.05, 0.05, 0.9]]
 def test_columns_of_a_batch() -> None:
     bank = np.tile(np.eye(4, dtype=np.float16)[:1], (5, 1))
     familiar = Familiar(bank, np.linspace(0, 0.5, 200, dtype=np.float32))
-    trust = Trust(["a", "b", "c"], familiar, Abstention(0.7, 0.99, 0.95, 1.0, 0.5, 100), 0.3)
+    trust = Trust(["a", "b", "c"], familiar, Abstention(0.7, 0.99, 0.95, 0.5, 100), 0.3)
     features = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0.1, 0, 0]], np.float32)
     columns = trust(PROBABILITIES, features)
     assert columns["abstain"].to_pylist() == [False, True, False]  # 0.7 of float32 is what it is compared with
     assert columns["set"].to_pylist() == [["b"], ["a", "b"], ["c"]]
     unfamiliar = columns["unfamiliar"].to_pylist()
     assert unfamiliar[0] < unfamiliar[2] < 0.1 and unfamiliar[1] > 0.999
-    trust(PROBABILITIES[:1], features[1:2])
+    assert trust.unanswered == [False, True, False]
+    sure = trust(PROBABILITIES[:1], features[1:2])  # of what looks like none of the classes, however sure it is
+    assert sure["abstain"].to_pylist() == [True] and trust.unanswered == [True]
     first, second = trust.lines()
-    assert first.startswith("abstained from 1 of 4 images; answers from a probability of 0.7000 on: 50.0% of images")
+    assert first.startswith("abstained from 2 of 4 images; answers from a probability of 0.7000 on: 50.0% of known")
+    assert first.endswith("99.00% of them right, at least 95.00% with 95 % confidence")
     assert second == "2 of 4 images look like none of the classes (column unfamiliar)"
     assert not Trust(["a", "b", "c"], None)(PROBABILITIES, None)
+    unasked = Trust(["a", "b", "c"], familiar)
+    assert list(unasked(PROBABILITIES, features)) == ["unfamiliar"] and unasked.unanswered == [False, True, False]
 
 
 def model(*, multilabel: bool = False) -> Model:

@@ -17,14 +17,14 @@ from standard input"""
 _COLUMNS_HELP = """in place of the usual ones, as for a submission: of path, file, id (file without its extension),
 label, number, probability, p:CLASS, all (every class, under its name), features, error; image_id=id renames"""
 _ACCURACY_HELP = """share of answers that are right, such as 0.99: column abstain is true below the probability from
-which on the run's validation images reach it; refused where none does"""
+which on the run's validation images reach it, and of what looks like none of the classes; refused where none does"""
 _UNFAMILIAR = (
     "Column unfamiliar: the share of known images that look less unusual to the model than this one, from 0 to 1; from "
     "0.99 on it looks like none of the classes, and so does one in a hundred that belongs to one. It is there where "
     "the run could note how its training images look."
 )
-_SORT_HELP = """put each image into DIR/CLASS, too: a second name of the same file, or a copy where the disk has no such
-thing; replaces nothing"""
+_SORT_HELP = """put each image into DIR/CLASS, too, or into DIR/none where it looks like none of the classes or is
+abstained from: a second name of the same file, or a copy where the disk has no such thing; replaces nothing"""
 
 
 def validate(argv: list[str]) -> None:

@@ -15,6 +15,8 @@ from .columns import multi_hot as multi_hot
 from .inspection import as_html as as_html
 from .inspection import contact_sheet as contact_sheet
 from .inspection import summarise as summarise
+from .leftout import left_out_lines as left_out_lines
+from .leftout import unreadable_files as unreadable_files
 from .parquet import Chunk as Chunk
 from .parquet import RowGroups as RowGroups
 from .parquet import footer_hash as footer_hash

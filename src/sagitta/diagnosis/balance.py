@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from sagitta.dataset import INFO_FILE, QUARANTINE_FILE, plural, read_table
+from sagitta.dataset import plural, unreadable_files
 from sagitta.diagnosis.findings import finding
 from sagitta.diagnosis.rows import Rows
 
 _TRAINED, _MEASURED = 5, 5  # images of a class that can be learned from, and that say something of it
-_ASKED = ("the same pixels as", "dropped by", "class ")  # reasons of what was left out as it was asked for
 _IMBALANCED = 10  # times as many images in the largest class as in the smallest
 
 
@@ -29,12 +28,8 @@ def known_findings(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _quarantined(rows: Rows) -> Iterator[dict[str, Any]]:
-    root = rows.shards.root
-    if rows.info.quarantined and (root / INFO_FILE).is_file():
-        for row in read_table(root / QUARANTINE_FILE, ["path", "label", "reason"]).to_pylist():
-            if row["reason"].startswith(_ASKED):
-                continue
-            yield finding("quarantined", row["reason"], path=row["path"], label=row["label"], action="none")
+    for row in unreadable_files(rows.shards.root, rows.info):
+        yield finding("quarantined", row["reason"], path=row["path"], label=row["label"], action="none")
 
 
 def _groups(rows: Rows) -> Iterator[dict[str, Any]]:

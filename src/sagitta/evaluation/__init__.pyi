@@ -35,6 +35,7 @@ from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
+from .precision import judge_as_predicted as judge_as_predicted
 from .prediction import Summary as Summary
 from .prediction import predict as predict
 from .prediction import predict_into as predict_into

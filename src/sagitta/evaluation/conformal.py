@@ -30,8 +30,7 @@ class Abstention:
     Attributes:
         threshold: of the highest probability.
         accuracy: share of right answers among the rows that are answered.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        low: what it is at least, with a confidence of 95 %: not below what was asked for.
         share: of the rows that are answered.
         answered: how many rows these are.
     """
@@ -39,15 +38,12 @@ class Abstention:
     threshold: float
     accuracy: float
     low: float
-    high: float
     share: float
     answered: int
 
     def __str__(self) -> str:
-        ends = f"{self.accuracy:.2%} ({self.low:.2%} to {self.high:.2%})"
-        return (
-            f"answers from a probability of {self.threshold:.4f} on: {self.share:.1%} of images, {ends} of them right"
-        )
+        right = f"{self.accuracy:.2%} of them right, at least {self.low:.2%} with 95 % confidence"
+        return f"answers from a probability of {self.threshold:.4f} on: {self.share:.1%} of known images, {right}"
 
 
 def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstention:
@@ -56,7 +52,9 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
     Thresholds are tested from the highest one on, each by an exact binomial test of the rows above it, until one
     fails: in such a fixed sequence each test may use the whole risk (learn then test, Angelopoulos et al. 2021,
     arXiv 2110.01052). The first has as few rows as could show the accuracy, if all of them are right; or, of many rows,
-    if two are wrong, since some labels always are. The interval is that of Clopper and Pearson (1934).
+    if two are wrong, since some labels always are. The numbers of rows are the same whatever is asked for, so that who
+    asks for more is not answered more often. The bound is the one-sided one of Clopper and Pearson (1934), by which the
+    tests decide.
 
     Args:
         certainty: (N,) highest probabilities.
@@ -76,27 +74,24 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
         )
     order = np.argsort(-certainty, kind="stable")
     sure, wrong = certainty[order], np.cumsum(~right[order])
-    first, last = _first(rows, fewest, accuracy), 0
-    for count in _sequence(sure, first):
+    counts, last = _sequence(sure, _first(rows, fewest, accuracy)), 0
+    for count in counts:
         if bdtr(float(wrong[count - 1]), count, 1 - accuracy) > _RISK:
             break
         last = count
     if not last:
-        errors, asked = int(wrong[first - 1]), plural(first, "image")
+        errors, asked = int(wrong[counts[0] - 1]), plural(counts[0], "image")
         raise ConfigError(
             f"--accuracy {accuracy:g}: no probability surely reaches it: of the {asked} that the model is most certain "
             f"of, {errors} {'is' if errors == 1 else 'are'} wrong; ask for less, or give more validation images"
         )
     answered = last - int(wrong[last - 1])
-    low, high = clopper_pearson(answered, last)
-    return Abstention(float(sure[last - 1]), answered / last, low, high, last / rows, last)
+    return Abstention(float(sure[last - 1]), answered / last, at_least(answered, last), last / rows, last)
 
 
-def clopper_pearson(right: int, total: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share of independent trials (Clopper and Pearson 1934)."""
-    low = float(betaincinv(right, total - right + 1, 0.025)) if right else 0.0
-    high = float(betaincinv(right + 1, total - right, 0.975)) if right < total else 1.0
-    return low, high
+def at_least(right: int, total: int) -> float:
+    """Return what a share of independent trials reaches with 95 % confidence (Clopper and Pearson 1934)."""
+    return float(betaincinv(right, total - right + 1, _RISK)) if right else 0.0
 
 
 def set_level(own: Floats, coverage: float) -> float:
@@ -142,9 +137,9 @@ def _first(rows: int, fewest: int, accuracy: float) -> int:
 
 def _sequence(sure: npt.NDArray[Any], fewest: int) -> list[int]:
     """Return numbers of rows from ``fewest`` to all; rows of equal certainty are answered together."""
-    counts, count = [], fewest
+    counts, count = [], 1
     while count < len(sure):
-        counts.append(count)
+        counts += [count] * (count >= fewest)
         count += max(1, count // _STEP)
     ends = np.searchsorted(-sure, -sure[np.array([*counts, len(sure)]) - 1], side="right")
     return list(dict.fromkeys(ends.tolist()))

@@ -24,7 +24,9 @@ from sagitta.evaluation.heatmaps import heat_maps
 from sagitta.evaluation.inputs import Inputs
 from sagitta.evaluation.members import Model, Part, open_model
 from sagitta.evaluation.neighbours import Neighbour, Neighbours
-from sagitta.evaluation.predictor import inputs_for
+from sagitta.evaluation.novelty import UNUSUAL
+from sagitta.evaluation.predictor import first_head, inputs_for, inputs_of
+from sagitta.evaluation.trust import open_trust
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid, reduce
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing, crop_box
@@ -48,6 +50,8 @@ class Explanation:
         heat: where in the whole image it is seen, (height, width) float32 in 0..1, as large as ``image``.
         image: the whole image, small.
         nearest: the training images that are most like it, the nearest first.
+        unfamiliar: share of known images that look less unusual, see :mod:`sagitta.evaluation.novelty`; None where the
+            run does not know.
     """
 
     path: str
@@ -56,6 +60,13 @@ class Explanation:
     heat: npt.NDArray[np.float32]
     image: Image.Image
     nearest: tuple[Neighbour, ...] = ()
+    unfamiliar: float | None = None
+
+    @property
+    def said(self) -> str:
+        """The class in words, or that the image looks like none of them."""
+        strange = self.unfamiliar is not None and self.unfamiliar >= UNUSUAL
+        return f"{self.probability:.1%} {self.class_name}" + ", but it looks like none of the classes" * strange
 
     @property
     def overlay(self) -> Image.Image:
@@ -64,7 +75,8 @@ class Explanation:
 
     def picture(self) -> Image.Image:
         """Return the image beside its heat map, and below them the nearest training images."""
-        said = (f"{self.probability:.1%} {self.class_name}", self.path.rpartition("/")[2])
+        strange = ("looks like none of the classes",) * self.said.endswith("classes")
+        said = (f"{self.probability:.1%} {self.class_name}", *strange, self.path.rpartition("/")[2])
         tiles = [Tile(self.image, said), Tile(self.overlay, (f"what speaks for {self.class_name}",))]
         columns = max(2, len(self.nearest))
         rest = [
@@ -76,12 +88,12 @@ class Explanation:
 
     def __repr__(self) -> str:
         near = f"; like {', '.join(each.path for each in self.nearest)}" if self.nearest else ""
-        return f"{self.path}: {self.probability:.1%} {self.class_name}{near}"
+        return f"{self.path}: {self.said}{near}"
 
     def _repr_html_(self) -> str:
         data = io.BytesIO()
         self.picture().save(data, "PNG")
-        words = escape(f"{self.path}: {self.probability:.1%} {self.class_name}", quote=True)
+        words = escape(f"{self.path}: {self.said}", quote=True)
         encoded = base64.b64encode(data.getvalue()).decode()
         shown = f'<img alt="{words}" src="data:image/png;base64,{encoded}">'
         return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
@@ -104,14 +116,15 @@ class Explanations(tuple[Explanation, ...]):
 def table_of(explanations: Sequence[Explanation]) -> pa.Table:
     """Return one row a nearest training image, or one alone where there is none.
 
-    Columns are ``path``, ``class`` and ``probability`` of the image; ``rank``, ``nearest`` (its path), ``label`` and
-    ``similarity`` of the training image.
+    Columns are ``path``, ``class``, ``probability`` and ``unfamiliar`` of the image; ``rank``, ``nearest`` (its path),
+    ``label`` and ``similarity`` of the training image.
     """
     rows = [
         (
             each.path,
             each.class_name,
             each.probability,
+            each.unfamiliar,
             rank,
             near and near.path,
             near and near.label,
@@ -121,8 +134,8 @@ def table_of(explanations: Sequence[Explanation]) -> pa.Table:
         for rank, near in _ranked(each)
     ]
     text, whole, number = pa.string(), pa.int64(), pa.float32()
-    names = ("path", "class", "probability", "rank", "nearest", "label", "similarity")
-    kinds = (text, text, number, whole, text, text, number)
+    names = ("path", "class", "probability", "unfamiliar", "rank", "nearest", "label", "similarity")
+    kinds = (text, text, number, number, whole, text, text, number)
     columns = [[row[place] for row in rows] for place in range(len(names))]
     return pa.table({name: pa.array(column, kind) for name, column, kind in zip(names, columns, kinds, strict=True)})
 
@@ -163,6 +176,9 @@ class Explainer:
                 self._neighbours = Neighbours(run, self.model)
             except SagittaError as error:
                 self.notes.append(f"no nearest training images: {error}")
+        self._trust = open_trust(run, self.model)
+        networks = [part.classifier.network for part in self.model.parts if part.classifier.network is not None]
+        self._head = first_head(networks, self._trust)
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         for part in self.model.parts:
             part.classifier.to(device)
@@ -191,7 +207,10 @@ class Explainer:
 
     def _explained(self, inputs: Inputs, decoded: Decoded, hows: Sequence[Preprocessing]) -> Iterator[Explanation]:
         pixels = {how: how.normalize(each.contiguous()) for how, each in zip(hows, decoded.pixels, strict=True)}
-        probabilities = self._probabilities(pixels)
+        with inputs_of(self._head) as seen:
+            probabilities = self._probabilities(pixels)
+        features = torch.cat(seen).cpu().numpy() if seen else None
+        strange = self._trust(probabilities, features).get("unfamiliar")
         asked = [(place, each) for place, row in enumerate(probabilities) for each in self._classes(row)]
         near = self._neighbours and self._neighbours.nearest(pixels[hows[0]], self._count)
         places = [place for place, _ in asked]
@@ -209,6 +228,7 @@ class Explainer:
                 heat,
                 image,
                 tuple(near[place]) if near else (),
+                None if strange is None else strange[place].as_py(),
             )
 
     def _probabilities(self, pixels: dict[Preprocessing, Tensor]) -> Floats:
@@ -297,7 +317,7 @@ def _written(explanations: Iterable[Explanation], folder: Path, *, nearest: bool
         found.picture().save(data, "PNG")
         write_atomic(folder / f"{name}.png", data.getvalue())
         tables.append(table_of([found]))
-        yield f"{folder / f'{name}.png'}: {found.probability:.1%} {found.class_name}"
+        yield f"{folder / f'{name}.png'}: {found.said}"
     if nearest:
         sink = pa.BufferOutputStream()
         pa.csv.write_csv(pa.concat_tables(tables), sink, pa.csv.WriteOptions(quoting_style="needed"))

@@ -25,7 +25,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from sagitta.dataset import INFO_FILE, ShardSet, Split, plural
+from sagitta.dataset import INFO_FILE, ShardSet, Split, left_out_lines, plural
 from sagitta.errors import ConfigError, ImageError, SourceError
 from sagitta.files import user_cache
 from sagitta.images import MAX_BYTES
@@ -330,11 +330,9 @@ def _rows(shards: ShardSet, split: str | None) -> _Found:
     names = list(shards.splits)
     if split is not None and split not in names:
         raise ConfigError(f"{shards.root}: no split {split!r}, only {' and '.join(names)}; choose one with --split")
-    left_out = plural(shards.info.quarantined, "image")
-    notes = (f"{left_out} could not be read when it was converted, and no row stands for what is left out",)
     wanted = names if split is None else [split]
     parts = tuple(_Rows(shards, shards.splits[each]) for each in wanted)
-    return _Found(parts, notes=notes if shards.info.quarantined else ())
+    return _Found(parts, notes=tuple(left_out_lines(shards.root, shards.info)))
 
 
 def _check_names(parts: Sequence[_Images]) -> None:

@@ -28,12 +28,22 @@ from sagitta.errors import ConfigError
 from sagitta.evaluation.answers import Answers, Further, id_of, read_template
 from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.inputs import Inputs, open_inputs
-from sagitta.evaluation.members import Model, Part, checkpoints_of, open_model
+from sagitta.evaluation.members import Part, checkpoints_of, open_model
 from sagitta.evaluation.novelty import FAMILIAR_FILE
+from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.testing import other_settings, quiet
 from sagitta.evaluation.trust import Trust, open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
-from sagitta.models import Classifier, Floats, Mean, inference_batch, limit_threads, linear_head, reuse_memory
+from sagitta.models import (
+    Classifier,
+    Floats,
+    Mean,
+    for_inference,
+    inference_batch,
+    limit_threads,
+    linear_head,
+    reuse_memory,
+)
 from sagitta.run import run_of
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
@@ -75,7 +85,8 @@ class Predicted:
     Attributes:
         table: one row an image.
         numbers: of the images.
-        classes: numbers of the predicted classes of each image that could be read, by its number.
+        classes: numbers of the predicted classes of each image that could be read, by its number; none of what is
+            abstained from, or looks like none of the classes.
         errors: why the others have none, by their number.
         reduced: what decoding lost, and of how many.
         striking: how many images there are, look like none of the classes, and were abstained from.
@@ -128,7 +139,8 @@ class Predictor:
         reuse_memory()
         self.members = [Member(part, names, asked) for part in self.model.parts]
         shown = replace(self._answers, further=tuple(further)).needs_features
-        self._head = _head_of(run, self.model) if shown else _first_head(self.model, self._trust)
+        networks = [member.network for member in self.members]
+        self._head = _head_of(run, networks) if shown else first_head(networks, self._trust)
         self.device = self.members[0].device
         size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
         self.batch_size = _whole("--batch-size", size)
@@ -194,7 +206,7 @@ class Predictor:
         """Return probabilities (R, classes) and, where they are needed, features (R, D), on the device."""
         mean = torch.zeros((len(decoded.readable), len(self.model.class_names)), device=self.device)
         features: list[Tensor] = []
-        with _inputs_of(self._head) as seen:
+        with inputs_of(self._head) as seen:
             for member in self.members:
                 pixels = decoded.pixels[hows.index(member.preprocessing)]
                 for first in range(0, len(pixels), self.batch_size):
@@ -223,7 +235,10 @@ class Predictor:
         )
         task, thresholds = self.model.task, self.model.first.thresholds
         decided = task.decide(probabilities, thresholds)
-        given = [[int(row)] if decided.ndim == 1 else np.flatnonzero(row).tolist() for row in decided]
+        given = [
+            [] if unanswered else [int(row)] if decided.ndim == 1 else np.flatnonzero(row).tolist()
+            for row, unanswered in zip(decided, self._trust.unanswered, strict=True)
+        ]
         return Predicted(
             table.cast(self.schema),
             decoded.numbers,
@@ -261,6 +276,13 @@ class _Found:
 class Member:
     """A classifier on its device, and its part in the whole.
 
+    Attributes:
+        network: that computes, of the same parts as that of the classifier.
+        preprocessing: of its images.
+        share: of the mean.
+        precision: with which it computes.
+        device: where.
+
     Raises:
         ConfigError: the machine has no such device, or the device no such precision.
     """
@@ -269,7 +291,10 @@ class Member:
         assert part.classifier.preprocessing is not None
         self.preprocessing, self.share = part.classifier.preprocessing, float(np.float32(part.share))
         fabric, self.precision = _fabric(asked, part.precision)
-        self._forward = fabric.setup(_Probabilities(part.classifier))
+        fast = for_inference(part.classifier)
+        assert fast.network is not None
+        self.network: nn.Module = fast.network
+        self._forward = fabric.setup(_Probabilities(fast))
         self.device: torch.device = fabric.device
         order = [part.classifier.class_names.index(name) for name in names]
         self._order = None if order == list(range(len(names))) else torch.tensor(order, device=self.device)
@@ -287,7 +312,7 @@ class _Probabilities(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.classifier = classifier.eval()
+        self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities (B, classes) of normalised images (B, C, H, W)."""
@@ -299,7 +324,7 @@ def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
 
     Args:
         asked: names both.
-        trained: precision of the training, with which a test computes. A CPU would take longer for less.
+        trained: precision of the training.
 
     Raises:
         ConfigError: the machine has no such device, or the device no such precision.
@@ -308,8 +333,7 @@ def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
     if (number and not number.isdigit()) or not accelerator:
         raise ConfigError(f"--device {asked.device}: give auto, cpu, cuda, or such as cuda:1")
     cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    usual = "32-true" if trained is None or (cpu and not str(trained).startswith("64")) else str(trained)
-    precision = asked.precision or usual
+    precision = asked.precision or judged_in(trained, cpu=cpu)
     if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():
         raise ConfigError(f"--device {asked.device}: this machine has none; leave it out, or give cpu")
     if cpu and precision.startswith("16"):
@@ -327,29 +351,28 @@ def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
         raise ConfigError(f"{named}: {' '.join(str(error).split())}") from None
 
 
-def _head_of(run: Path, model: Model) -> nn.Linear:
+def _head_of(run: Path, networks: Sequence[nn.Module]) -> nn.Linear:
     """Return the last linear layer, whose inputs are the features.
 
     Raises:
         ConfigError: there are several networks, or the network does not end in such a layer.
     """
-    network = model.first.network
-    if len(model.parts) > 1 or isinstance(network, Mean):
+    if len(networks) > 1 or isinstance(networks[0], Mean):
         raise ConfigError(f"{run}: several networks, which have no features in common; take one of the members")
-    if network is None or (head := linear_head(network)) is None:
+    if (head := linear_head(networks[0])) is None:
         raise ConfigError(f"{run}: the network does not end in one linear layer, so it has no features to give")
     return head[1]
 
 
-def _first_head(model: Model, trust: Trust) -> nn.Linear | None:
+def first_head(networks: Sequence[nn.Module], trust: Trust) -> nn.Linear | None:
     """Return the last linear layer of the first of several networks, where something is known of what it is given."""
-    network = model.first.network
-    head = linear_head(network.networks[0] if isinstance(network, Mean) else network) if network is not None else None
+    first = networks[0]
+    head = linear_head(first.networks[0] if isinstance(first, Mean) else first)
     return None if head is None or not trust.needs_features else head[1]
 
 
 @contextmanager
-def _inputs_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
+def inputs_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
     """Yield what a layer is given from now on, (B, D) float32 each."""
     seen: list[Tensor] = []
     if layer is None:

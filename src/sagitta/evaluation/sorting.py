@@ -3,7 +3,8 @@
 ::
 
     DIR/CLASS/NAME.jpg      NAME-2.jpg where another image has that name already
-    DIR/none/NAME.jpg       of several labels, none of which reaches its threshold
+    DIR/none/NAME.jpg       what is abstained from, looks like none of the classes, or has no label that reaches its
+                            threshold
 """
 
 import os

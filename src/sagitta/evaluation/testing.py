@@ -13,14 +13,16 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from sagitta.dataset import plural
+from sagitta.dataset import left_out_lines, plural
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.calibration import beside_uncalibrated
 from sagitta.evaluation.handlers import KeepHandlers
 from sagitta.evaluation.members import Model, open_model
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
+from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.result import Evaluation, Tested, judge, mean_of
 from sagitta.evaluation.testlog import record_test
 from sagitta.images import Reduction
@@ -184,7 +186,8 @@ def _measure(
         for part in model.parts:
             # One process at a time can start those of several devices.
             some = devices if len(model.parts) == 1 else 1
-            trainer = quiet_trainer(devices=some, precision=part.precision)
+            precision = judged_in(part.precision, cpu=not torch.accelerator.is_available())
+            trainer = quiet_trainer(devices=some, precision=precision)
             with launched(trainer, lambda: "the same command begins again"):
                 found.append(run_test(trainer, part.classifier, data, chosen, seen))
     if len(found) == 1:
@@ -396,7 +399,7 @@ def describe(
         _classes(labels, data.info.class_names, names),
         counts.get("trained"),
         counts.get("chose"),
-        (*chosen.notes, *_left_out(data)),
+        (*chosen.notes, *left_out_lines(data.shards.root, data.info)),
         data.info.warnings,
     )
 
@@ -408,12 +411,3 @@ def _classes(labels: npt.NDArray[Any], own: Sequence[str], names: Sequence[str])
     some = f"{there} of the model's {len(names)} classes" if there < len(names) else ""
     order = "" if tuple(own) == tuple(names) else "classes matched by name"
     return "; ".join(filter(None, (some, order + (", other order" if order and known != list(own) else ""))))
-
-
-def _left_out(data: ImageData) -> list[str]:
-    left_out = data.info.quarantined
-    return (
-        [f"{plural(left_out, 'image')} could not be read when it was converted, and no figure counts what is left out"]
-        if left_out
-        else []
-    )

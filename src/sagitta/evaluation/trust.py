@@ -33,6 +33,7 @@ class Trust:
         abstention: from which probability on there is an answer; None where no accuracy was asked for.
         level: from which probability on a class belongs to the set; None where no coverage was asked for.
         counts: images, those that look like none of the classes, and abstentions.
+        unanswered: which rows (B,) of the last batch are abstained from, or look like none of the classes.
     """
 
     names: Sequence[str]
@@ -40,6 +41,7 @@ class Trust:
     abstention: Abstention | None = None
     level: float | None = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("images", "unfamiliar", "abstained"), 0))
+    unanswered: list[bool] = field(default_factory=list)
 
     @property
     def needs_features(self) -> bool:
@@ -55,17 +57,19 @@ class Trust:
         """
         columns: dict[str, pa.Array] = {}
         self.counts["images"] += len(probabilities)
-        if self.abstention is not None:
-            abstain = probabilities.max(axis=1) < self.abstention.threshold
+        unfamiliar = None if self.familiar is None or features is None else self.familiar.unfamiliar(features)
+        unlike = np.zeros(len(probabilities), np.bool_) if unfamiliar is None else unfamiliar >= np.float32(UNUSUAL)
+        if self.abstention is not None:  # what is promised holds for images of the classes alone
+            abstain = unlike | (probabilities.max(axis=1) < self.abstention.threshold)
             self.counts["abstained"] += int(abstain.sum())
             columns["abstain"] = pa.array(abstain)
+        self.unanswered[:] = (unlike if self.abstention is None else abstain).tolist()
         if self.level is not None:
             rows = [np.flatnonzero(row) for row in sets_of(probabilities, self.level)]
             ranked = [row[np.argsort(-own[row], kind="stable")] for row, own in zip(rows, probabilities, strict=True)]
             columns["set"] = pa.array([[self.names[label] for label in row] for row in ranked], pa.list_(pa.string()))
-        if self.familiar is not None and features is not None:
-            unfamiliar = self.familiar.unfamiliar(features)
-            self.counts["unfamiliar"] += int((unfamiliar >= np.float32(UNUSUAL)).sum())
+        if unfamiliar is not None:
+            self.counts["unfamiliar"] += int(unlike.sum())
             columns["unfamiliar"] = pa.array(unfamiliar)
         return columns
 

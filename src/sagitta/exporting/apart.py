@@ -81,6 +81,7 @@ KINDS = {"onnx": _onnx, "openvino": _openvino, "torch": _torch, "hub": _hub}
 
 def _by_reader(folder: Path, paths: list[str]) -> tuple[Any, Any]:
     """Return pixels by the reader beside a model, and that all of them count."""
+    sys.dont_write_bytecode = True  # beside the model, where it would be handed on
     spec = importlib.util.spec_from_file_location("reader", folder / "reader.py")
     assert spec is not None and spec.loader is not None
     reading = importlib.util.module_from_spec(spec)

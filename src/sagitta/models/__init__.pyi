@@ -9,7 +9,6 @@ from .features import Floats as Floats
 from .features import Ints as Ints
 from .features import check_head as check_head
 from .features import extract as extract
-from .features import prepare as prepare
 from .features import split_head as split_head
 from .features import unit_length as unit_length
 from .features import vectors_array as vectors_array
@@ -17,6 +16,8 @@ from .features import vectors_of as vectors_of
 from .folding import can_fold as can_fold
 from .folding import fold_temperature as fold_temperature
 from .folding import unfolded as unfolded
+from .inference import for_inference as for_inference
+from .inference import prepare as prepare
 from .intervals import Estimate as Estimate
 from .intervals import wilson_interval as wilson_interval
 from .machine import inference_batch as inference_batch

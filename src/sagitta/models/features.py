@@ -13,7 +13,6 @@ checksums: what is damaged is removed, and computed again.
 import copy
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,14 +25,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from sagitta.dataset import ShardSet, footer_hash, read_table
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.classifier import Classifier
+from sagitta.models.inference import prepare
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names, linear_head
 from sagitta.models.stages import stage_widths
@@ -67,45 +66,6 @@ def check_head(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
         found = ", ".join(head_names(network)) or "none"
         raise ConfigError(f"model {name!r}: a probe replaces one last linear layer, here the head is {found}; use fit")
     return head
-
-
-def prepare(body: nn.Module) -> nn.Module:
-    """Return the same function, faster: BatchNorm folded into the convolutions before it, channels last in memory."""
-    body = copy.deepcopy(body)
-    for conv_name, norm_name in _pairs(body):
-        conv, norm = body.get_submodule(conv_name), body.get_submodule(norm_name)
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        body.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
-        act = getattr(norm, "act", nn.Identity())  # timm's BatchNormAct2d
-        body.set_submodule(norm_name, act)
-    return body.to(memory_format=torch.channels_last)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # timm's own kinds of convolution look at the size of an image, which has none while it is traced.
-        return isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _pairs(body: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of convolutions and the BatchNorms that alone use their outputs; none if it cannot be traced."""
-    try:
-        nodes = list(_Tracer().trace(body).nodes)
-    except Exception:  # networks with control flow raise whatever their own code makes of a symbolic tensor
-        return []
-    calls = Counter(node.target for node in nodes)
-    modules = dict(body.named_modules())
-    pairs = []
-    for node in nodes:
-        before = node.args[0] if node.args else None
-        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
-            continue
-        conv, norm = modules[str(before.target)], modules[str(node.target)]
-        once = calls[before.target] == calls[node.target] == len(before.users) == 1
-        if once and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
-            pairs.append((str(before.target), str(node.target)))
-    return pairs
 
 
 class FeatureStore:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sagitta.dataset import SPLITS
+from sagitta.dataset import SPLITS, unreadable_files
 from sagitta.reporting.gathering import Gathered
 from sagitta.reporting.pictures import Album, Shelf
 from sagitta.reporting.plots import counts_plot
@@ -74,7 +74,10 @@ def _facts(shelf: Shelf) -> list[tuple[str, str]]:
         facts.append(("smallest height and width", f"{low[0]} x {low[1]}"))
         facts.append(("largest height and width", f"{high[0]} x {high[1]}"))
     facts.append(("labels an image", "several, or none" if info.multilabel else "one"))
-    facts.append(("left out as unreadable", f"{info.quarantined:,}"))
+    unreadable = sum(1 for _ in unreadable_files(shelf.shards.root, info))
+    facts.append(("left out as unreadable", f"{unreadable:,}"))
+    if info.quarantined > unreadable:
+        facts.append(("left out as copies, by review or of small classes", f"{info.quarantined - unreadable:,}"))
     facts += [(f"reduced: {words}", f"{count:,} images") for words, count in info.reduced.items()]
     return facts
 

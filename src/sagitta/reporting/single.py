@@ -169,6 +169,8 @@ def subtitle(run: Gathered) -> str:
     words = {"probe": "a head on frozen features", "folds": "members of a cross-validation", "ensemble": "an ensemble"}
     began = run.settings.get("model", {})
     fitted = "fine-tuned" if began.get("weights") or began.get("pretrained") else "trained from scratch"
+    if run.record.get("mixture") == 0:
+        fitted = "a head on frozen features, since fine-tuning gained nothing over it"
     parts = [model, words.get(kind, fitted)]
     if source := run.record.get("dataset", {}).get("preparation", {}).get("source"):
         parts.append(f"on {Path(str(source)).name}")

@@ -20,6 +20,7 @@ from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import (
     Evaluation,
     choose_split,
+    judge_as_predicted,
     keep_seen,
     new_trainer,
     quiet,
@@ -293,18 +294,21 @@ def _train(
         say("fast_dev_run: training and validation pass; nothing is kept of them, and nothing was tested")
         return Fitted(run, {}, None)
     best = Path(kept.best_model_path) if kept.best_model_path else None
-    path = best or run / "checkpoints" / LAST_CHECKPOINT
+    path, first = best or run / "checkpoints" / LAST_CHECKPOINT, find_head(run)
+    if first is None and not path.is_file():  # steps or time ended it before a validation, which is when one is written
+        trainer.save_checkpoint(path)
+    judge_as_predicted(trainer, classifier)
     result = validated(run)
-    if (first := find_head(run)) is not None:
+    if first is not None:
         path, chosen, unseen = end_with_best(trainer, classifier, data, first, best, refit=settings.refit)
         result |= chosen
         with extra():
             _trust(trainer, data, run, path, unseen)
     elif best is not None:
         with extra():
-            _trust(trainer, data, run, path, validate_kept(trainer, classifier, data, path))
-    elif not path.is_file():  # steps or time ended it before a validation, which is when one is written
-        trainer.save_checkpoint(path)
+            unseen = validate_kept(trainer, classifier, data, path)
+            _trust(trainer, data, run, path, unseen)
+        result |= {name: value for name, value in unseen.evaluation.metrics.items() if name in result}
     evaluation = None
     seen = read_seen(run)
     chosen_split = choose_split(data, None, own=True)
