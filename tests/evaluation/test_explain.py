@@ -50,7 +50,16 @@ def test_the_nearest_training_images_and_their_table() -> None:
         assert all(near.label in near.path for near in each.nearest)
         assert sum(near.label == each.class_name for near in each.nearest) >= 2
     table = found.table
-    assert table.column_names == ["path", "class", "probability", "unfamiliar", "rank", "nearest", "label", "similarity"]
+    assert table.column_names == [
+        "path",
+        "class",
+        "probability",
+        "unfamiliar",
+        "rank",
+        "nearest",
+        "label",
+        "similarity",
+    ]
     assert table["rank"].to_pylist() == [1, 2, 3] * 2 and table["path"][0].as_py() == "images/red/001.png"
     html = found._repr_html_()
     assert html.count("<img alt=") == 2 and "data:image/png;base64" in html

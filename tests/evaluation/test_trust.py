@@ -37,6 +37,9 @@ def test_columns_of_a_batch() -> None:
     assert first.endswith("99.00% of them right, at least 95.00% with 95 % confidence")
     assert second == "2 of 4 images look like none of the classes (column unfamiliar)"
     assert not Trust(["a", "b", "c"], None)(PROBABILITIES, None)
+    mean = Trust(["a", "b", "c"], None, Abstention(0.7, 0.99, 0.95, 0.5, 100), members=3)
+    mean(PROBABILITIES, None)
+    assert "found out of fold, by single members; the mean of 3 is right more often" in mean.lines()[1]
     unasked = Trust(["a", "b", "c"], familiar)
     assert list(unasked(PROBABILITIES, features)) == ["unfamiliar"] and unasked.unanswered == [False, True, False]
 

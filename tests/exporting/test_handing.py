@@ -37,6 +37,19 @@ def test_the_folder_is_a_run(tmp_path: Path) -> None:
     assert again.classifier().name == "simple-cnn"
 
 
+@pytest.mark.parametrize("to", ["safetensors", "onnx"])
+def test_another_checkpoint_than_the_kept_one_claims_nothing_of_it(to: str, tmp_path: Path) -> None:
+    """Its last epoch had been handed on with the calibration and the results of the best."""
+    kept, last = tmp_path / "kept", tmp_path / "last"
+    export(Path("run"), to, kept)
+    export(Path("run/checkpoints/last.ckpt"), to, last)
+    for name in {"run.json", f"{to}.json"} & {path.name for path in kept.iterdir()}:
+        mine, other = (json.loads((place / name).read_text()) for place in (kept, last))
+        for each in ("result", "calibration"):
+            assert mine[each] and other.get(each) in (None, "null"), (name, each)
+    assert not (last / "validation.parquet").exists()
+
+
 @pytest.mark.parametrize("how", [["--ema", "0.9"], ["--model.compile", "false", "--precision", "bf16-mixed"]])
 def test_whatever_trained_it(how: list[str], tmp_path: Path) -> None:
     small = ["--model", "simple-cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "8"]

@@ -18,6 +18,7 @@ import sagitta
 from sagitta.cli import main
 from sagitta.evaluation.overlap import read_seen
 from sagitta.models.networks import build_network
+from sagitta.training.trust import MEAN_IS_CAREFUL
 from tests.evaluation.test_result import shapes
 
 NAMES = ("dark", "light", "middle")
@@ -188,6 +189,12 @@ def test_what_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], argum
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line and not Path("new").exists()
+
+
+def test_what_folds_promise_is_said_to_be_of_single_members(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run), "squares/dark", "--coverage", "0.8", "-o", "sets.csv"]) == 0
+    assert "found out of fold, by single members; the mean of 3 is right more often" in capsys.readouterr().err
+    assert MEAN_IS_CAREFUL in record(run)["calibration"]["reason"]
 
 
 def test_several_labels_have_thresholds_from_all_folds(work: Path) -> None:

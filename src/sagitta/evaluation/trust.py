@@ -32,6 +32,7 @@ class Trust:
         familiar: what the model knows; None where nobody noted it.
         abstention: from which probability on there is an answer; None where no accuracy was asked for.
         level: from which probability on a class belongs to the set; None where no coverage was asked for.
+        members: how many models' mean it is, where what is promised was found on rows that each alone has said.
         counts: images, those that look like none of the classes, and abstentions.
         unanswered: which rows (B,) of the last batch are abstained from, or look like none of the classes.
     """
@@ -40,6 +41,7 @@ class Trust:
     familiar: Familiar | None
     abstention: Abstention | None = None
     level: float | None = None
+    members: int = 1
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("images", "unfamiliar", "abstained"), 0))
     unanswered: list[bool] = field(default_factory=list)
 
@@ -83,6 +85,11 @@ class Trust:
         told, images = [], counts["images"]
         if self.abstention is not None:
             told.append(f"abstained from {counts['abstained']} of {plural(images, 'image')}; {self.abstention}")
+        if self.members > 1 and (self.abstention is not None or self.level is not None):
+            told.append(
+                f"what is promised was found out of fold, by single members; the mean of {self.members} is right more "
+                "often, so it abstains from more images, and its sets are larger, than would be needed"
+            )
         if unfamiliar := counts["unfamiliar"]:
             like = "looks" if unfamiliar == 1 else "look"
             told.append(
@@ -116,7 +123,9 @@ def open_trust(
             abstention = abstain_below(probabilities.max(axis=1), right, accuracy)
         if coverage is not None:
             level = set_level(own, coverage)
-    return Trust(model.class_names, _familiar(run), abstention, level)
+    folds = run.is_dir() and read_record(run).get("calibration", {}).get("fitted_on") == "out-of-fold"
+    members = len(members_of(run) or ()) if folds else 1
+    return Trust(model.class_names, _familiar(run), abstention, level, members)
 
 
 def _rows(

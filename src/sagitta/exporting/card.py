@@ -8,9 +8,8 @@ from typing import Any
 import yaml
 
 from sagitta.exporting.job import Job
-from sagitta.exporting.metadata import data_of
+from sagitta.exporting.metadata import data_of, record_of
 from sagitta.reporting import gather
-from sagitta.run import read_record
 
 _MOST = 100  # classes that are listed
 
@@ -23,7 +22,7 @@ def model_card(job: Job) -> str:
     Args:
         job: of the export.
     """
-    record: Mapping[str, Any] = {} if job.folder is None else read_record(job.folder)
+    record = record_of(job.run, job.folder)
     several = job.classifier.multilabel
     head = {
         "library_name": "timm",
@@ -86,7 +85,7 @@ def _scores(job: Job) -> Iterator[str]:
     if not judged:
         yield "Nobody has tested it: no test is recorded in its run."
         return
-    first = judged[0]
+    first = next((each for each in judged if each.source is None), judged[0])  # on the run's own data, if there is one
     yield f"{first.title}, {len(first):,} images; intervals of 95 %:\n"
     yield "| metric | value | interval |\n|---|---:|---|"
     for name, score in first.scores.items():

@@ -16,9 +16,9 @@ from pathlib import Path
 from sagitta.dataset import read_table, write_table
 from sagitta.evaluation import FAMILIAR_FILE, VALIDATION_FILE, read_familiar, write_familiar
 from sagitta.exporting.job import Job, check_one_network
-from sagitta.exporting.metadata import data_of
+from sagitta.exporting.metadata import data_of, record_of
 from sagitta.models import save_classifier
-from sagitta.run import HANDED_ON, RUN_FILE, find_checkpoint, read_record
+from sagitta.run import HANDED_ON, RUN_FILE, find_checkpoint
 
 _TOLD = ("versions", "seed", "epochs", "result", "calibration")
 _OF_DATA = ("splits", "transforms", "normalisation", "fingerprint", "class_names")
@@ -32,19 +32,14 @@ def write_run(job: Job) -> None:
     """
     check_one_network(job, "safetensors")
     save_classifier(job.out / HANDED_ON, job.classifier)
-    record = {} if job.folder is None else read_record(job.folder)
+    record = record_of(job.run, job.folder)
     data = {name: value for name, value in record.get("dataset", {}).items() if name in _OF_DATA}
     data |= {"class_names": job.classifier.class_names, "name": data_of(record)["name"]}
     told = {name: record[name] for name in _TOLD if name in record}
     told |= {"dataset": data, "best_checkpoint": HANDED_ON}
     (job.out / RUN_FILE).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if job.folder is not None and _is_best(job.folder, job.run):
+    if job.folder is not None and "best_checkpoint" in record:  # else it knows nothing of this model
         _copy_trust(job.folder, job.out)
-
-
-def _is_best(folder: Path, run: Path) -> bool:
-    """Return whether a run's knowledge of its model is of what is exported."""
-    return run.is_dir() or Path(read_record(folder).get("best_checkpoint", "")).name == run.name
 
 
 def _copy_trust(folder: Path, out: Path) -> None:

@@ -18,6 +18,8 @@ from sagitta.exporting.names import ONE_LABEL, SEVERAL_LABELS
 from sagitta.models import Classifier
 from sagitta.run import read_record
 
+OF_THE_KEPT = ("best_checkpoint", "result", "calibration")
+"""What a record says of its run's kept checkpoint."""
 _ACCURACIES = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 _COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -30,7 +32,7 @@ def metadata_of(run: Path, folder: Path | None, classifier: Classifier) -> dict[
         folder: of the run, where there is one.
         classifier: of it.
     """
-    record: Mapping[str, Any] = {} if folder is None else read_record(folder)
+    record = record_of(run, folder)
     how = classifier.preprocessing
     assert how is not None
     found: dict[str, Any] = {
@@ -46,6 +48,19 @@ def metadata_of(run: Path, folder: Path | None, classifier: Classifier) -> dict[
         "sagitta": version("sagitta"),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+def record_of(run: Path, folder: Path | None) -> dict[str, Any]:
+    """Return the record of a run; without its results where another checkpoint of it is meant than the kept one.
+
+    Args:
+        run: run directory or checkpoint file.
+        folder: of the run, where there is one.
+    """
+    record = {} if folder is None else read_record(folder)
+    if run.is_dir() or Path(record.get("best_checkpoint", "")).name == run.name:
+        return record
+    return {name: value for name, value in record.items() if name not in OF_THE_KEPT}
 
 
 def data_of(record: Mapping[str, Any]) -> dict[str, Any]:

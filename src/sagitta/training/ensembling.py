@@ -51,7 +51,7 @@ from sagitta.run import (
 from sagitta.settings import Settings
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted
-from sagitta.training.trust import Unseen, keep_unseen
+from sagitta.training.trust import MEAN_IS_CAREFUL, Unseen, keep_unseen
 
 _SHOWN = ("acc", "map", "log_loss")
 _COPIED = (CONFIG_FILE, RUN_FILE, SEEN_FILE, FAMILIAR_FILE)
@@ -271,7 +271,7 @@ def _keep_unseen(run: Path, models: Sequence[Model], common: Common, weights: Se
     own = _thresholds(models, common, weights)
     thresholds = [] if own is None else [own[name] for name in names]
     judged = judge(task, mean, labels, common.paths, names, {}, "val_", thresholds)
-    found = Tempered(1.0, len(labels), "each of the runs has its own, and their mean none")
+    found = Tempered(1.0, len(labels), f"each of the runs has its own; {MEAN_IS_CAREFUL}")
     keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val"), judged, found)
 
 

@@ -308,7 +308,8 @@ def _train(
         with extra():
             unseen = validate_kept(trainer, classifier, data, path)
             _trust(trainer, data, run, path, unseen)
-        result |= {name: value for name, value in unseen.evaluation.metrics.items() if name in result}
+        judged = unseen.evaluation.metrics | {"val_loss": unseen.evaluation.metrics["val_log_loss"]}
+        result |= {name: value for name, value in judged.items() if name in result}
     evaluation = None
     seen = read_seen(run)
     chosen_split = choose_split(data, None, own=True)

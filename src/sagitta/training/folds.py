@@ -52,7 +52,7 @@ from sagitta.settings import Settings, read_values, short_name
 from sagitta.terminal import table
 from sagitta.training.checks import Look
 from sagitta.training.fitting import Fitted, ended_early, fit
-from sagitta.training.trust import Unseen, keep_unseen
+from sagitta.training.trust import MEAN_IS_CAREFUL, Unseen, keep_unseen
 from sagitta.training.watch import say
 
 PREFIX = "out_of_fold_"
@@ -178,7 +178,11 @@ def _finish(settings: Settings, run: Path, places: Sequence[Path]) -> Fitted:
 
 def _of_members(judged: Evaluation) -> Tempered:
     """Return that the mean of the members has no temperature of its own."""
-    return Tempered(1.0, judged.predictions.num_rows, "each member has its own, and no row is new to all of them")
+    return Tempered(
+        1.0,
+        judged.predictions.num_rows,
+        f"each member has its own, and no row is new to all of them; {MEAN_IS_CAREFUL}",
+    )
 
 
 def _out_of_fold(

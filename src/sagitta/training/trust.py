@@ -55,6 +55,10 @@ FEW_BANK, FEW_KNOWN = 200, 100
 _SHARE = 20  # of the images that an epoch shows, so many times fewer are looked at for it
 
 
+MEAN_IS_CAREFUL = "their mean is rather less certain than it is right"
+"""Where calibrated members disagree, their mean is under-confident (Rahaman and Thiery 2021, arXiv 2007.08792)."""
+
+
 @dataclass(frozen=True)
 class Unseen:
     """What a model says of rows that it has not learned from.
