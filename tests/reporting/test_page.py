@@ -1,6 +1,5 @@
 """The page itself: nothing from data breaks out of it, it loads nothing, and in a browser its parts answer."""
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sagitta.reporting import page, write_report
-from sagitta.reporting.page import json_script, soft
 from tests.reporting import browser, runs
 
 chromium = pytest.mark.skipif(browser.found() is None, reason="no Chromium; apt-get install chromium")
@@ -47,13 +45,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report([work / "one"], umap=False)
     write_report([work / "one", work / "two"])
     return work
-
-
-def test_data_in_a_script_cannot_end_it() -> None:
-    block = json_script({"name": "</script><!-- & \u2028"}, 'a"b')
-    assert block.count("<") == 2 and "&quot;" not in block.split(">", 1)[1] and 'id="a&#34;b"' in block
-    assert json.loads(block.split(">", 1)[1].rsplit("<", 1)[0]) == {"name": "</script><!-- & \u2028"}
-    assert soft("<b>_a/b") == "&lt;b&gt;_<wbr>a/<wbr>b"
 
 
 @pytest.mark.parametrize("name", ["one/report.html", "comparison.html"])

@@ -4,14 +4,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from sagitta.clock import Clock
 from sagitta.models import Estimate
 from sagitta.reporting.comparison import Paired, compare, disagreements, matched
 from sagitta.reporting.curves import compared
 from sagitta.reporting.datasheet import name_of_run
+from sagitta.reporting.escaping import apart, phrase
 from sagitta.reporting.gathering import Gathered, Judged
 from sagitta.reporting.pictures import Album, Shelf, open_shelf
 from sagitta.reporting.plots import scores_plot
@@ -48,8 +51,8 @@ class Versus:
         paired, tiles, why, common, disagreeing = self._paired()
         shown = [name for name in _METRICS if any(each and name in each.scores for each in self.judged)]
         return {
-            "title": " and ".join(self.names),
-            "subtitle": ", ".join(self.names),
+            "title": Markup(" and ").join(map(apart, self.names)),
+            "subtitle": Markup(", ").join(map(apart, self.names)),
             "notices": self._notices(),
             "sections": [("summary", "Summary"), ("significance", "Significance"), ("disagree", "Disagreements"),
                          ("training", "Training"), ("settings", "Settings")],
@@ -68,7 +71,7 @@ class Versus:
 
     def _notices(self) -> list[str]:
         named = zip(self.names, self.runs, strict=True)
-        return [f"{name}: {run.missing['test']}" for name, run in named if not run.judged]
+        return [phrase("{}: {}", name, run.missing["test"]) for name, run in named if not run.judged]
 
     def figures(self) -> list[Figure]:
         """Return the plots of scores that all runs have."""
@@ -102,7 +105,7 @@ class Versus:
             number = judged.scores[name].value if judged is not None and name in judged.scores else -1
             scores.append({**cards.get(name, empty), "number": number})
         report = run.path / REPORT_FILE
-        link = Path(os.path.relpath(report, self.out.absolute().parent)).as_posix() if report.is_file() else ""
+        link = _address(report, self.out.absolute().parent) if report.is_file() else ""
         basis = "nothing" if judged is None else f"{judged.title}, {len(judged):,} images"
         return {"name": self.names[place], "model": model_of(run), "basis": basis, "scores": scores, "link": link}
 
@@ -155,7 +158,7 @@ class Versus:
         if p >= _SURE:
             verdict = "these images do not tell them apart"
         else:
-            verdict = f"{second if paired.accuracy.value > 0 else first} is more accurate"
+            verdict = phrase("{} is more accurate", second if paired.accuracy.value > 0 else first)
         return {
             "first": first, "second": second,
             "both": f"{paired.both:,}", "only_first": f"{paired.only_first:,}",
@@ -164,6 +167,11 @@ class Versus:
             "loss": f"{paired.loss.value:+.3f}", "loss_range": _ends(paired.loss, 1, 3),
             "p": _p(paired.p), "corrected": _p(p) if comparisons > 1 else "", "verdict": verdict,
         }  # fmt: skip
+
+
+def _address(file: Path, folder: Path) -> str:
+    """Return the address of a file for a page in a folder, in which no sign of a name means anything else."""
+    return quote(Path(os.path.relpath(file, folder)).as_posix(), errors="surrogateescape")
 
 
 def _ends(estimate: Estimate, scale: float, digits: int) -> str:
