@@ -20,6 +20,7 @@ from sagitta.settings import Settings
 
 HOSTILE = (
     "<script>alert(1)</script>",
+    "<!-- a & b -->",
     '" onmouseover="alert(1)',
     "' onfocus='alert(1)",
     "&amp;",
@@ -59,6 +60,7 @@ def dataset(
             file = f"images/{called}-{index}.png"
             pixels = np.clip(random.normal(colour, 30, (side, side, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / file)
+            name = re.sub(r"[\x00-\x1f]", " ", name)  # no class is converted that is called otherwise
             both = [name, names[(label + 1) % len(names)]] if several and index % 3 == 0 else [name]
             rows.append((file, "|".join(both)))
     with (root / "table.csv").open("w", newline="", encoding="utf-8") as opened:

@@ -169,13 +169,16 @@
         const cell = event.target.closest("td");
         if (!move || !cell) return;
         event.preventDefault();
-        let row = cell.parentElement.sectionRowIndex, column = cell.cellIndex, found = null;
-        const body = table.tBodies[0].rows;
-        while (!found) {
-          row += move[0]; column += move[1];
-          if (row < 0 || row >= body.length || column < 1 || column >= body[row].cells.length) return;
-          found = one("button", body[row].cells[column]);
-        }
+        // The next number in this line; where there is none, the nearest beyond it.
+        const row = cell.parentElement.sectionRowIndex, column = cell.cellIndex;
+        let found = null, near = [Infinity, Infinity, Infinity];
+        all("td > button", table).forEach((button) => {
+          const own = button.parentElement, down = own.parentElement.sectionRowIndex - row, right = own.cellIndex - column;
+          const far = down * move[0] + right * move[1], aside = Math.abs(down * move[1]) + Math.abs(right * move[0]);
+          const way = [Math.sign(aside), far, aside], first = way.findIndex((each, place) => each !== near[place]);
+          if (far > 0 && first >= 0 && way[first] < near[first]) { found = button; near = way; }
+        });
+        if (!found) return;
         all("button", table).forEach((b) => { b.tabIndex = -1; });
         found.tabIndex = 0; found.focus();
       });
@@ -203,7 +206,7 @@
         const right = make("b", "truth"), said = make("span", truth === words ? "ok" : "given", `→ ${Math.round(100 * chance)}% `);
         right.append(named(truth)); said.append(named(words)); text.append(right, said);
         if (truth !== words) text.append(make("span", "chance", `truth ${own < 0.01 ? "below 1" : Math.round(100 * own)}%`));
-        const where = make("span", "path"); where.append(named(path)); where.title = path;
+        const where = make("span", "path"); where.append(make("bdi", "", path)); where.title = path;
         text.append(where); tile.append(image, text);
         return tile;
       }));

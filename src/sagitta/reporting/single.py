@@ -9,6 +9,7 @@ from markupsafe import Markup
 from sagitta.clock import Clock
 from sagitta.errors import SagittaError
 from sagitta.evaluation import Model, open_model
+from sagitta.models import BINS
 from sagitta.reporting.atlas import atlas_of
 from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import data_of, findings_of, reproduction_of, suspects_of
@@ -94,6 +95,7 @@ class Single:
             "why": why,
             "heat_there": any(heat.values()),
             "calibration": _calibration(run),
+            "bins": BINS,
             "probe": [_network(each) for each in run.record.get("probe", [])],
             "curves": figures,
             "atlas": atlas,
