@@ -1,6 +1,7 @@
 """The page itself: nothing from data breaks out of it, it loads nothing, and in a browser its parts answer."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from sagitta import ShardSet
 from sagitta.reporting import page, single, write_report
 from sagitta.reporting.embedding import Features
+from sagitta.reporting.gathering import gather
+from sagitta.run import Clock
 from tests.reporting import browser, runs
+from tests.reporting.test_matrix import confused
 
 chromium = pytest.mark.skipif(browser.found() is None, reason="no Chromium; apt-get install chromium")
 
@@ -163,6 +167,29 @@ def test_everything_that_is_shown_stands_out_as_wcag_asks(work: Path, name: str,
     ground = "getComputedStyle(document.body).backgroundColor"
     shown, _ = browser.visit(work / name, [ground, dark, ground], dark=True, paper=True)
     assert set(shown[::2]) == {"rgb(255, 255, 255)"}
+
+
+@chromium
+@pytest.mark.parametrize("width", [400, 1280])
+def test_of_a_thousand_classes_every_number_opens_its_images(work: Path, tmp_path: Path, width: int) -> None:
+    run = replace(gather(work / "one"), judged=[confused(1000)])
+    values = single.Single(run, images=False, clock=Clock(), umap=False).values()
+    (tmp_path / "page.html").write_text(page.render("run.html", values))
+    scripts = [
+        Path(__file__).with_name("contrast.js").read_text(),
+        "document.documentElement.scrollWidth <= innerWidth",
+        "document.querySelector('.matrix figcaption').textContent",
+        Path(__file__).with_name("cells.js").read_text(),
+    ]
+    (contrast, fits, title, seen), complaints = browser.visit(tmp_path / "page.html", scripts, width=width)
+    assert not complaints and fits and not contrast["worst"]
+    assert "40 of 1,000 classes, 305 of 360 mistakes (84.7%)" in title
+    assert seen["rows"] == 40 and seen["stops"] == 1  # the arrow keys go everywhere
+    cells = seen["cells"]
+    assert len(cells) == 20 + 40  # mistakes, and what is right, which is muted
+    words = "class 15, taken for class 984"
+    assert ["miss", "16 of 20 class 15 taken for class 984", words, "8 of 16 images, the surest first", 8] in cells
+    assert ["muted", "4 of 20 class 15 right", "class 15: right", "4 images, the surest first", 4] in cells
 
 
 @chromium

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,27 @@ _SURE = 0.05
 _METRICS = ("acc", "map", "top5", "f1", "log_loss", "ece")
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """What is said of the images that all runs were tested on.
+
+    Attributes:
+        why: there is no paired test, and no picture; empty where there is.
+        paired: the comparison of each two runs.
+        tiles: images on which they disagree.
+        common: how many images all were tested on.
+        disagreeing: on how many of them they disagree.
+        left: names of runs that were tested on others, too, and on how many.
+    """
+
+    why: dict[str, str]
+    paired: Sequence[dict[str, Any]] = ()
+    tiles: Sequence[dict[str, Any]] = ()
+    common: int = 0
+    disagreeing: int = 0
+    left: Sequence[tuple[str, int]] = ()
+
+
 class Versus:
     """The page of several runs.
 
@@ -48,22 +70,18 @@ class Versus:
 
     def values(self) -> dict[str, Any]:
         """Return everything that the template shows."""
-        paired, tiles, why, common, disagreeing = self._paired()
+        compared = self._paired()
         shown = [name for name in _METRICS if any(each and name in each.scores for each in self.judged)]
         return {
             "title": Markup(" and ").join(map(apart, self.names)),
             "subtitle": Markup(", ").join(map(apart, self.names)),
-            "notices": self._notices(),
+            "notices": [*self._notices(), *_other_rows(compared)],
             "sections": [("summary", "Summary"), ("significance", "Significance"), ("disagree", "Disagreements"),
                          ("training", "Training"), ("settings", "Settings")],
             "metrics": [LABELS.get(name, name) for name in shown],
             "runs": [self._run(place, shown) for place in range(len(self.runs))],
             "overview": self.figures(),
-            "paired": paired,
-            "common": common,
-            "tiles": tiles,
-            "disagreeing": disagreeing,
-            "why": why,
+            **vars(compared),
             "curves": self._curves(),
             "differences": differences([run.settings for run in self.runs]),
             "album": self.album,
@@ -109,20 +127,21 @@ class Versus:
         basis = "nothing" if judged is None else f"{judged.title}, {len(judged):,} images"
         return {"name": self.names[place], "model": model_of(run), "basis": basis, "scores": scores, "link": link}
 
-    def _paired(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str], int, int]:
-        """Return paired tests and images of disagreement, why there are none, and how many rows there are."""
+    def _paired(self) -> "_Compared":
+        """Return paired tests and images of disagreement, or why there are none."""
         why = {"paired": "", "pictures": "" if self.images else "left out with --no-images"}
         judged = [each for each in self.judged if each is not None]
         if len(judged) < len(self.runs):
             why["paired"] = "Not all of the runs have predictions, so there is nothing to pair."
-            return [], [], why, 0, 0
+            return _Compared(why)
         shelves = [
             open_shelf(run.path, run.config, each.source)[0] for run, each in zip(self.runs, judged, strict=True)
         ]
-        orders, reason = matched(judged, shelves)
-        if orders is None:
+        found_rows, reason = matched(judged, shelves)
+        if found_rows is None:
             why["paired"] = f"No paired test: {reason}."
-            return [], [], why, 0, 0
+            return _Compared(why)
+        orders = found_rows.orders
         right = [each.right[order] for each, order in zip(judged, orders, strict=True)]
         losses = [each.losses[order] for each, order in zip(judged, orders, strict=True)]
         found = compare(right, losses)
@@ -137,7 +156,8 @@ class Versus:
         self.album.take(shelf, paths, _SIDE)
         tiles = [self._tile(judged, orders, row, path, shelf) for row, path in zip(rows.tolist(), paths, strict=True)]
         words = [self._words(each, len(found)) for each in found]
-        return words, tiles, why, len(right[0]), int((hits.any(axis=0) & ~hits.all(axis=0)).sum())
+        left = [(name, count) for name, count in zip(self.names, found_rows.left, strict=True) if count]
+        return _Compared(why, words, tiles, len(right[0]), int((hits.any(axis=0) & ~hits.all(axis=0)).sum()), left)
 
     def _tile(
         self, judged: Sequence[Judged], orders: Sequence[Any], row: int, path: str, shelf: Shelf | None
@@ -167,6 +187,21 @@ class Versus:
             "loss": f"{paired.loss.value:+.3f}", "loss_range": _ends(paired.loss, 1, 3),
             "p": _p(paired.p), "corrected": _p(p) if comparisons > 1 else "", "verdict": verdict,
         }  # fmt: skip
+
+
+def _other_rows(compared: _Compared) -> list[str]:
+    """Return in one sentence what of the runs' tests is not compared, if anything."""
+    if not compared.left:
+        return []
+    left = [phrase("{} was tested on {} others", name, f"{count:,}") for name, count in compared.left]
+    return [
+        phrase(
+            "The runs were not tested on the same images: {}. The figures in the table are of each run's own; the "
+            "paired comparison is of the {} that all were tested on.",
+            Markup(", ").join(left),
+            f"{compared.common:,}",
+        )
+    ]
 
 
 def _address(file: Path, folder: Path) -> str:
