@@ -3,6 +3,7 @@
 Pure functions over arrays.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,6 +164,23 @@ def coverage(certainty: Floats, right: Bools) -> Coverage:
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
     count = ends + 1
     return Coverage(count / len(sure), hits[ends] / count, sure[ends])
+
+
+def telling(values: Sequence[float], most: int) -> Ints:
+    """Return the places of at most so many of many values in their order: both ends, and what is extreme between.
+
+    A peak stays, however short it is; of a stretch of nothing but NaN the first one stays, which leaves a gap.
+    """
+    if len(values) <= most:
+        return np.arange(len(values))
+    own = np.asarray(values, np.float64)
+    ends = np.linspace(0, len(own), (most - 2) // 2 + 1).astype(np.int64)
+    kept = {0, len(own) - 1}
+    for start, end in itertools.pairwise(ends.tolist()):
+        part = own[start:end]
+        kept |= {start + int(np.where(np.isnan(part), np.inf, part).argmin())}
+        kept |= {start + int(np.where(np.isnan(part), -np.inf, part).argmax())}
+    return np.array(sorted(kept), np.int64)
 
 
 def thinned(count: int, most: int) -> Ints:
