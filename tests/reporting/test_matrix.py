@@ -105,5 +105,6 @@ def test_a_figure_of_a_part_says_so_and_shows_mistakes_alone() -> None:
     assert (
         figure.body.count('class="cell"') == 40 * 39 and ">16</text>" in figure.body and ">20</text>" not in figure.body
     )
+    assert figure.body.count('class="count"') == 20
     few = confusion_plot(drawn(judged(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)))
     assert few.body.count('class="cell"') == 6 and few.text == "Confusion matrix of 2 classes: 2 of 3 right"

@@ -119,7 +119,7 @@ def _square(count: int, strength: float, look: str, corner: tuple[float, float, 
         found += f'<rect class="{look}" fill-opacity="{0.1 + 0.55 * strength:.2f}" {box}/>'
         if side >= 24:
             middle = f'x="{x + (side - 1) / 2:.1f}" y="{y + side / 2 + 4:g}"'
-            found += f'<text {middle} text-anchor="middle">{count}</text>'
+            found += f'<text class="count" {middle} text-anchor="middle">{count}</text>'
     return found
 
 

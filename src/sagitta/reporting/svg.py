@@ -21,7 +21,7 @@ STANDALONE = """
 text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;fill:#3c4654}
 .grid{stroke:#e2e5ea}.axis{stroke:#8b95a3}.line{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:#8b95a3}
 .ideal{stroke:#8b95a3;stroke-dasharray:4 4}.thin{stroke-width:1}.dash{stroke-dasharray:5 4}.cell{fill:#0b66a8}
-.cell.off{fill:#c8500a}.faint{fill:#5f6b7a}.band{opacity:.18}.whisker{stroke-width:1.5}
+.cell.off{fill:#c8500a}.faint{fill:#5f6b7a}.count{fill:#000}.band{opacity:.18}.whisker{stroke-width:1.5}
 .s0{stroke:#0b66a8}.s1{stroke:#c8500a}.s2{stroke:#00805c}.s3{stroke:#a03d8f}.s4{stroke:#8a6a00}.s5{stroke:#2f7f97}
 .s6{stroke:#666}.s7{stroke:#7a4a2b}.f0{fill:#0b66a8}.f1{fill:#c8500a}.f2{fill:#00805c}.f3{fill:#a03d8f}
 .f4{fill:#8a6a00}.f5{fill:#2f7f97}.f6{fill:#666}.f7{fill:#7a4a2b}

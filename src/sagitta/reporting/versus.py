@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from sagitta.clock import Clock
+from sagitta.dataset import plural
 from sagitta.models import Estimate
 from sagitta.reporting.comparison import Paired, compare, disagreements, matched
 from sagitta.reporting.curves import compared
@@ -193,7 +194,7 @@ def _other_rows(compared: _Compared) -> list[str]:
     """Return in one sentence what of the runs' tests is not compared, if anything."""
     if not compared.left:
         return []
-    left = [phrase("{} was tested on {} others", name, f"{count:,}") for name, count in compared.left]
+    left = [phrase("{} was tested on {}", name, plural(count, "other")) for name, count in compared.left]
     return [
         phrase(
             "The runs were not tested on the same images: {}. The figures in the table are of each run's own; the "
