@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sagitta import ShardSet
+from sagitta.clock import Clock
 from sagitta.reporting import page, single, write_report
 from sagitta.reporting.embedding import Features
 from sagitta.reporting.gathering import gather
-from sagitta.run import Clock
 from tests.reporting import browser, runs
 from tests.reporting.test_matrix import confused
 
