@@ -40,6 +40,8 @@
   seen.out = all("body *").filter((each) => each.getBoundingClientRect().right > innerWidth + 1 && !inside(each)).slice(0, 5).map((each) => each.outerHTML.slice(0, 200));
   // Words of a drawing that lie outside of it are cut.
   seen.cut = all("svg[role=img] text").filter((each) => { const box = each.getBBox(), m = each.getCTM(), own = each.ownerSVGElement, k = own.getBoundingClientRect().width / own.viewBox.baseVal.width; const left = (m.a * box.x + m.c * (box.y + box.height) + m.e) / k; return left < -1; }).map((each) => each.textContent).slice(0, 5);
+  // A table may be wider than a phone, but no name makes it go on and on.
+  seen.endless = all("table.sortable").filter((each) => each.checkVisibility() && each.offsetWidth > Math.max(1100, 2 * each.parentElement.clientWidth)).length;
   seen.links = all("a[href]").map((each) => each.getAttribute("href"));
   return seen;
 })()
