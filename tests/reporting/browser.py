@@ -30,7 +30,7 @@ def found() -> str | None:
 
 def visit(
     page: Path | str, scripts: list[str], *, width: int = 1200, height: int = 900, dark: bool = False,
-    options: Sequence[str] = (), shot: Path | None = None,
+    paper: bool = False, options: Sequence[str] = (), shot: Path | None = None,
 ) -> tuple[list[Any], list[str]]:  # fmt: skip
     """Return what scripts return in a page, one after the other, and everything that the browser complains of.
 
@@ -40,6 +40,7 @@ def visit(
         width: of the window, pixels; below 600 it is a phone's.
         height: likewise.
         dark: whether the person likes it dark.
+        paper: show it as it is printed.
         options: of the browser, beside the usual ones.
         shot: PNG of the page as it is at the end.
     """
@@ -57,7 +58,9 @@ def visit(
         command = [browser, *usual, *options, f"--user-data-dir={home}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return asyncio.run(asyncio.wait_for(_visited(port, page, scripts, width, height, dark, shot), _PATIENCE))
+            return asyncio.run(
+                asyncio.wait_for(_visited(port, page, scripts, (width, height), _media(dark, paper), shot), _PATIENCE)
+            )
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -66,8 +69,18 @@ def visit(
             process.wait()
 
 
+def _media(dark: bool, paper: bool) -> dict[str, Any]:
+    features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    return {"media": "print" if paper else "", "features": features}
+
+
 async def _visited(
-    port: Path, page: Path | str, scripts: list[str], width: int, height: int, dark: bool, shot: Path | None
+    port: Path,
+    page: Path | str,
+    scripts: list[str],
+    size: tuple[int, int],
+    media: dict[str, Any],
+    shot: Path | None,
 ) -> tuple[list[Any], list[str]]:
     while not (port.is_file() and port.read_text().count("\n")):
         await asyncio.sleep(0.05)
@@ -95,10 +108,9 @@ async def _visited(
 
             for domain in ("Page", "Runtime", "Log"):
                 await call(f"{domain}.enable")
-            metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+            metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600}
             await call("Emulation.setDeviceMetricsOverride", **metrics)
-            if dark:
-                await call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+            await call("Emulation.setEmulatedMedia", **media)
             await call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
             while "Page.loadEventFired" not in events:
                 await call("Runtime.evaluate", expression="1")

@@ -1,6 +1,8 @@
 """Runs for the tests, made by hand from generated predictions: what a training leaves behind, without one."""
 
+import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +18,53 @@ from sagitta.models import task_of
 from sagitta.run import write_record
 from sagitta.settings import Settings
 
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<!-- a & b -->",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)",
+    "&amp;",
+    "</style><style>*{display:none}",
+    "</script><img src=x onerror=alert(1)>",
+    "exe\u202egpj",
+    "\u2067turned\u2066 \u202d\u202b",
+    "\u2069\u2069\u202eout",
+    "new\nline\ttab\x00nul\x1b[31m",
+    "אבגד הזחט",
+    "{{ 7 * 7 }} ${x} `b`",
+    "x" * 300,
+    "word " * 60,
+    "👩\u200d🔬 🏳️\u200d🌈",
+    "%$#_{}~^\\\\|*[link](x)",
+    "javascript:alert(1)",
+    "0",
+)
+"""Names that mean harm, or that nobody expects."""
+
 EVIL = ("<script>alert(1)</script>", "<!-- a & b -->", "plain")
 """Names of classes that would break out of a page that does not escape."""
 
 
-def dataset(root: Path, names: Sequence[str], each: int = 10, side: int = 24, *, several: bool = False) -> Path:
-    """Convert a table of noisy images in the colours of their classes."""
+def dataset(
+    root: Path, names: Sequence[str], each: int = 10, side: int = 24, *, several: bool = False, named: bool = False
+) -> Path:
+    """Convert a table of noisy images in the colours of their classes; with ``named``, files are called like these."""
     random = np.random.default_rng(0)
     (root / "images").mkdir(parents=True)
-    rows = ["file,label"]
+    rows = [("file", "label")]
     for label, name in enumerate(names):
         colour = np.array([(label * 97) % 255, (label * 41 + 80) % 255, (label * 13 + 160) % 255])
         for index in range(each):
-            file = f"images/{label}-{index}.png"
+            safe = re.sub(r"[/\\\x00]", "-", name[:100])  # what no file name holds, or is read as a folder
+            called = f"{label}-{safe}" if named else label
+            file = f"images/{called}-{index}.png"
             pixels = np.clip(random.normal(colour, 30, (side, side, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / file)
+            name = re.sub(r"[\x00-\x1f]", " ", name)  # no class is converted that is called otherwise
             both = [name, names[(label + 1) % len(names)]] if several and index % 3 == 0 else [name]
-            rows.append(f'{file},"{"|".join(both)}"')
-    (root / "table.csv").write_text("\n".join(rows) + "\n")
+            rows.append((file, "|".join(both)))
+    with (root / "table.csv").open("w", newline="", encoding="utf-8") as opened:
+        csv.writer(opened, lineterminator="\n").writerows(rows)
     made: Any = sagitta.convert(root / "table.csv", root / "dataset", label_separator="|" if several else "")
     return Path(made.root)
 

@@ -1,5 +1,7 @@
 """What predictions say beyond their scores, on arrays small enough to count by hand."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,10 +13,11 @@ from sagitta.reporting.analysis import (
     Pair,
     alike_first,
     calibration_error,
+    confused_classes,
     confusion,
     coverage,
-    most_confused,
     reliability,
+    telling,
     thinned,
     uncalibrated,
     worst_pairs,
@@ -38,14 +41,14 @@ def test_a_thousand_classes_need_no_matrix() -> None:
     labels = np.arange(100_000) % 1000
     decided = np.where(labels == 7, 8, labels)
     assert worst_pairs(labels, decided, 1000, 5) == ([Pair(7, 8, 100, 1.0)], 1)
-    assert most_confused(labels, decided, 1000, 20) == [7, 8]
+    assert confused_classes(labels, decided, 1000, 20) == [7, 8]
 
 
 def test_classes_that_are_mixed_up_stand_side_by_side() -> None:
     counts = np.eye(6, dtype=np.int64) * 9
     for a, b in ((0, 3), (1, 4), (2, 5)):
         counts[a, b] = counts[b, a] = 5
-    order = alike_first(counts)
+    order = alike_first(counts, counts.sum(axis=1))
     assert sorted(order) == list(range(6))
     assert all(abs(order.index(a) - order.index(b)) == 1 for a, b in ((0, 3), (1, 4), (2, 5)))
 
@@ -88,6 +91,14 @@ def test_coverage_answers_rows_of_equal_certainty_together() -> None:
     assert curve.accuracy.tolist() == pytest.approx([1.0, 2 / 3, 0.5])
     assert curve.at(0.6) == (0.75, 0.8) and curve.at(1.0) == (0.25, 0.9)
     assert coverage(np.array([0.9]), np.array([False])).at(0.5) is None
+
+
+def test_a_peak_of_one_step_stays_in_a_long_course() -> None:
+    course = np.linspace(1, 0.1, 5000)
+    course[3217], course[4001] = 9.0, -1.0
+    kept = telling(course.tolist(), 240)
+    assert {0, 3217, 4001, 4999} <= set(kept.tolist()) and len(kept) <= 240 and (np.diff(kept) > 0).all()
+    assert telling([math.nan] * 1000, 10).size <= 10 and telling([1.0, 2.0], 10).tolist() == [0, 1]
 
 
 def test_thinned_keeps_both_ends() -> None:

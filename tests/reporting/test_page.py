@@ -1,15 +1,20 @@
 """The page itself: nothing from data breaks out of it, it loads nothing, and in a browser its parts answer."""
 
-import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sagitta.reporting import page, write_report
-from sagitta.reporting.page import json_script, soft
+from sagitta import ShardSet
+from sagitta.clock import Clock
+from sagitta.reporting import page, single, write_report
+from sagitta.reporting.embedding import Features
+from sagitta.reporting.gathering import gather
 from tests.reporting import browser, runs
+from tests.reporting.test_matrix import confused
 
 chromium = pytest.mark.skipif(browser.found() is None, reason="no Chromium; apt-get install chromium")
 
@@ -38,22 +43,27 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of classes with names that mean harm, and the reports of the first and of both."""
+    """Two runs of classes and files with names that mean harm, and the reports of the first and of both."""
     work = tmp_path_factory.mktemp("page")
-    data = runs.dataset(work / "data", runs.EVIL, each=30)
+    data = runs.dataset(work / "data", (*runs.HOSTILE, "plain"), each=12, named=True)
     for seed, name in enumerate(("one", "two")):
-        runs.log(run := runs.run_of(work / name, data, seed=seed, command="sagitta fit '<b>' --lr 1"))
+        runs.log(run := runs.run_of(work / name, data, seed=seed, skill=0.5, command="sagitta fit '<b>' \u202e --lr 1"))
         runs.find(run, data)
-    write_report([work / "one"], umap=False)
+    (work / "one" / "out_of_fold").mkdir()  # a second set of predictions, between which a reader chooses
+    predictions = (work / "one" / "tests" / "001-dataset" / "predictions.parquet").read_bytes()
+    (work / "one" / "out_of_fold" / "predictions.parquet").write_bytes(predictions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single, "features_of", features)
+        write_report([work / "one"], umap=False)
     write_report([work / "one", work / "two"])
     return work
 
 
-def test_data_in_a_script_cannot_end_it() -> None:
-    block = json_script({"name": "</script><!-- & \u2028"}, 'a"b')
-    assert block.count("<") == 2 and "&quot;" not in block.split(">", 1)[1] and 'id="a&#34;b"' in block
-    assert json.loads(block.split(">", 1)[1].rsplit("<", 1)[0]) == {"name": "</script><!-- & \u2028"}
-    assert soft("<b>_a/b") == "&lt;b&gt;_<wbr>a/<wbr>b"
+def features(_run: object, _model: object, shards: ShardSet, _clock: object) -> tuple[Features, str]:
+    """Return features of all images, for a map."""
+    rows = [(name, row) for name, split in shards.splits.items() for row in range(len(split))]
+    vectors = np.random.default_rng(0).normal(size=(len(rows), 4)).astype(np.float32)
+    return Features([name for name, _ in rows], [row for _, row in rows], vectors, "made by hand"), ""
 
 
 @pytest.mark.parametrize("name", ["one/report.html", "comparison.html"])
@@ -117,7 +127,7 @@ def test_a_browser_shows_it_without_complaint_and_everything_answers(work: Path)
     (falling, first), (rising, second) = seen["sorted"]
     assert (falling, rising) == ("descending", "ascending")
     assert first == sorted(first, reverse=True) and second == sorted(second)
-    assert seen["filtered"] == 1
+    assert seen["filtered"]
     words, aloud, hidden = seen["read"]
     assert "train: 0.5" in words and aloud == words and not hidden
     assert "train: 0.3333" in seen["hovered"] and seen["left"]
@@ -125,6 +135,61 @@ def test_a_browser_shows_it_without_complaint_and_everything_answers(work: Path)
     assert seen["themes"][0][1] != seen["themes"][1][1]
     assert seen["addresses"] == ["data:image/"] and seen["fits"] and seen["scripts"] == 1
     assert "<script>alert(1)</script>" in seen["classes"]
+
+
+@chromium
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("name", ["one/report.html", "comparison.html"])
+def test_names_that_mean_harm_do_none(work: Path, name: str, width: int) -> None:
+    script = Path(__file__).with_name("hostile.js").read_text()
+    (seen,), complaints = browser.visit(work / name, [script], width=width)
+    assert not complaints and not seen["handlers"] and (seen["scripts"], seen["styles"]) == (1, 1)
+    assert not seen["bad"] and not seen["turned"]  # nothing unseen, and no direction that goes beyond its name
+    assert seen["wide"] <= 0 and not seen["out"] and not seen["cut"] and not seen["endless"]
+    assert name != "one/report.html" or len(seen["titles"]) > 20
+
+
+@chromium
+@pytest.mark.parametrize("how", ["light", "dark", "paper"])
+@pytest.mark.parametrize("name", ["one/report.html", "comparison.html"])
+def test_everything_that_is_shown_stands_out_as_wcag_asks(work: Path, name: str, how: str) -> None:
+    script = Path(__file__).with_name("contrast.js").read_text()
+    open_all = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+    choose = """document.querySelector('[data-cell]')?.click(); COLOUR = document.querySelector('#map-colour')"""
+    choose += "; if (COLOUR) { COLOUR.value = 'class'; COLOUR.dispatchEvent(new Event('change')); }"
+    again = "if (COLOUR) { COLOUR.value = 'split'; COLOUR.dispatchEvent(new Event('change')); }"
+    dark = "document.documentElement.dataset.theme = 'dark'"
+    scripts = [open_all, script, choose, script, again, script, *([dark, script] if how == "paper" else [])]
+    seen, complaints = browser.visit(work / name, scripts, dark=how != "light", paper=how == "paper")
+    assert not complaints
+    for found in (each for each in seen if isinstance(each, dict)):
+        assert found["looked"] > 100 and not found["worst"]
+    ground = "getComputedStyle(document.body).backgroundColor"
+    shown, _ = browser.visit(work / name, [ground, dark, ground], dark=True, paper=True)
+    assert set(shown[::2]) == {"rgb(255, 255, 255)"}
+
+
+@chromium
+@pytest.mark.parametrize("width", [400, 1280])
+def test_of_a_thousand_classes_every_number_opens_its_images(work: Path, tmp_path: Path, width: int) -> None:
+    run = replace(gather(work / "one"), judged=[confused(1000)])
+    values = single.Single(run, images=False, clock=Clock(), umap=False).values()
+    (tmp_path / "page.html").write_text(page.render("run.html", values))
+    scripts = [
+        Path(__file__).with_name("contrast.js").read_text(),
+        "document.documentElement.scrollWidth <= innerWidth",
+        "document.querySelector('.matrix figcaption').textContent",
+        Path(__file__).with_name("cells.js").read_text(),
+    ]
+    (contrast, fits, title, seen), complaints = browser.visit(tmp_path / "page.html", scripts, width=width)
+    assert not complaints and fits and not contrast["worst"]
+    assert "40 of 1,000 classes, 305 of 360 mistakes (84.7%)" in title
+    assert seen["rows"] == 40 and seen["stops"] == 1  # the arrow keys go everywhere
+    cells = seen["cells"]
+    assert len(cells) == 20 + 40  # mistakes, and what is right, which is muted
+    words = "class 15, taken for class 984"
+    assert ["miss", "16 of 20 class 15 taken for class 984", words, "8 of 16 images, the surest first", 8] in cells
+    assert ["muted", "4 of 20 class 15 right", "class 15: right", "4 images, the surest first", 4] in cells
 
 
 @chromium

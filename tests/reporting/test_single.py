@@ -88,7 +88,7 @@ def test_few_and_many_classes(count: int, tmp_path: Path) -> None:
     data = runs.dataset(tmp_path / "data", names, each=12 if count == 2 else 3, side=8)
     values, html = page(runs.run_of(tmp_path / "run", data, skill=1.0))
     (part,) = values["parts"]
-    assert len(part["matrix"]["names"]) == (2 if count == 2 else 20)
+    assert len(part["matrix"]["names"]) == (2 if count == 2 else 40)
     assert len(part["pairs"]) <= 100 and part["pairs"] == sorted(part["pairs"], key=lambda pair: -pair["count"])
     assert len(part["classes"]) == count and len(html) < 5_000_000
     shown = {pair["key"] for pair in part["pairs"]}

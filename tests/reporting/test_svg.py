@@ -1,11 +1,12 @@
 """Plots: round numbers, points where they belong, gaps, and files that any program opens."""
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from sagitta.reporting.svg import Axes, Series, line_plot, number, percent, spread, ticks
+from sagitta.reporting.svg import STANDALONE, Axes, Series, line_plot, number, percent, spread, ticks
 
 
 def test_ticks_are_round_and_few() -> None:
@@ -27,6 +28,22 @@ def test_points_lie_between_the_axes() -> None:
     logarithmic = Axes((0, 10), (0.01, 1), logarithmic=True)
     assert logarithmic.at(0, 0.1)[1] == pytest.approx((top + bottom) / 2)
     assert spread([1.0, math.nan, 3.0])[0] < 1 < 3 < spread([1.0, 3.0])[1] and spread([]) == (0, 1)
+
+
+def test_letters_of_a_figure_stand_out_as_wcag_asks() -> None:
+    colours = dict(re.findall(r"(text|\.[\w.]+)\{[^}]*?fill:#(\w+)", STANDALONE.replace(".cell.off", ".off")))
+
+    def light(colour: str, strength: float = 1.0) -> float:
+        digits = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
+        parts = [(int(digits[at : at + 2], 16) * strength + 255 * (1 - strength)) / 255 for at in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(letters: str, ground: float) -> float:
+        return (ground + 0.05) / (light(colours[letters]) + 0.05)
+
+    assert min(contrast("text", 1.0), contrast(".faint", 1.0)) >= 4.5
+    assert min(contrast(".count", light(colours[cell], 0.65)) for cell in (".cell", ".off")) >= 4.5
 
 
 def test_a_value_that_is_none_leaves_a_gap_and_one_alone_is_a_dot() -> None:

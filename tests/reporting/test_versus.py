@@ -1,8 +1,9 @@
-"""Several runs side by side: figures, paired tests, images of disagreement, settings; rows that differ are refused."""
+"""Several runs side by side: figures, paired tests, disagreements, settings; rows of one alone are left out."""
 
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from sagitta.clock import Clock
@@ -45,7 +46,21 @@ def test_a_better_run_is_called_so_and_one_that_is_alike_is_not(data: Path, tmp_
 def test_other_rows_are_refused_in_one_line(data: Path, tmp_path: Path) -> None:
     one, two = runs.run_of(tmp_path / "one", data), runs.run_of(tmp_path / "two", data, split="val")
     values, html = page(one, two)
-    assert not values["paired"] and not values["tiles"] and "tested on different rows (90, 90; 0 in common)" in html
+    assert not values["paired"] and not values["tiles"] and "different rows (90, 90; none in common)" in html
+
+
+def test_rows_of_one_run_alone_are_left_out_and_said(data: Path, tmp_path: Path) -> None:
+    one, two = (runs.run_of(tmp_path / name, data, seed=seed, skill=0.5) for seed, name in ((1, "one"), (2, "two")))
+    file = two / "tests" / "001-dataset" / "predictions.parquet"
+    pq.write_table(pq.read_table(file).slice(20), file)
+    values, html = page(one, two)
+    assert values["common"] == 70 and values["left"] == [("one", 20)]
+    assert "The runs were not tested on the same images: one was tested on 20 others." in html
+    assert "comparison is of the 70 that all were tested on" in html and "20 of <bdi>one</bdi>" in html
+    (paired,) = values["paired"]
+    assert sum(int(paired[name]) for name in ("both", "only_first", "only_second", "neither")) == 70
+    whole, _ = page(one, runs.run_of(tmp_path / "three", data, seed=3))
+    assert whole["common"] == 90 and not whole["left"] and not whole["notices"]
 
 
 def test_a_run_without_predictions_is_shown_and_pairs_nothing(data: Path, tmp_path: Path) -> None:

@@ -173,6 +173,20 @@ def test_throughput_knows_what_would_make_our_loader_faster(tmp_path: Path, phot
     assert all("convert(…, resize=48)" in line for line in said)
 
 
+def test_tall_and_wide_strips_are_no_large_images(tmp_path: Path) -> None:
+    """Of 20 x 400 and 400 x 20 pixels the largest height and width are 400, and no image could be stored smaller."""
+    for label, size in (("tall", (20, 400)), ("wide", (400, 20))):
+        (tmp_path / "strips" / label).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", size, (number * 40, 0, 0)).save(tmp_path / "strips" / label / f"{number}.jpg")
+    convert(open_source(str(tmp_path / "strips"), cache=tmp_path / "cache"), tmp_path / "data", ConvertOptions())
+    how = replace(Preprocessing.of_dataset(ShardSet.open(tmp_path / "data").info), size=(32, 32))
+    watch = Throughput()
+    watch.waited, watch.computed, watch.images = 3.0, 1.0, 100
+    said = watch.diagnosis(Loader(tmp_path / "data", preprocessing=how, threads=0))
+    assert "resize" not in said and "restart_markers" not in said
+
+
 def test_bar_and_lines_count_epochs_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = io.StringIO()
     loader = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 2), 4)

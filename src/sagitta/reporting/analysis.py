@@ -3,6 +3,7 @@
 Pure functions over arrays.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,21 +52,31 @@ def worst_pairs(labels: Ints, decided: Ints, classes: int, most: int) -> tuple[l
     return found, len(codes)
 
 
-def most_confused(labels: Ints, decided: Ints, classes: int, most: int) -> list[int]:
-    """Return the classes with most mistakes, as their own or given wrongly, in label order."""
-    wrong = labels != decided
-    errors = np.bincount(labels[wrong], minlength=classes) + np.bincount(decided[wrong], minlength=classes)
-    chosen = np.argsort(-errors, kind="stable")[:most]
-    return sorted(int(each) for each in chosen if errors[each])
+def confused_classes(labels: Ints, decided: Ints, classes: int, most: int) -> list[int]:
+    """Return the classes of the worst pairs, from the worst on until there are so many, in label order.
+
+    A pair both of whose classes are new is passed over where there is room for one only.
+    """
+    chosen: set[int] = set()
+    for pair in worst_pairs(labels, decided, classes, classes**2)[0]:
+        if len(both := chosen | {pair.true, pair.given}) <= most:
+            chosen = both
+        if len(chosen) == most:
+            break
+    return sorted(chosen)
 
 
-def alike_first(counts: Ints) -> list[int]:
+def alike_first(counts: Ints, there: Ints) -> list[int]:
     """Return an order of the classes in which those that are mixed up stand side by side, (classes,).
+
+    Args:
+        counts: (classes, classes) how often each was given each.
+        there: (classes,) images of each.
 
     The entries of the Fiedler vector of the graph of mistakes, as in spectral seriation (Atkins et al. 1998).
     """
     links = counts + counts.T - 2 * np.diag(np.diag(counts))
-    shares = links / np.maximum(counts.sum(axis=1), 1)[:, None]
+    shares = links / np.maximum(there, 1)[:, None]
     weights = (shares + shares.T) / 2 + 1e-6  # classes that nothing connects still have a place
     laplacian = np.diag(weights.sum(axis=1)) - weights
     vector = np.linalg.eigh(laplacian)[1][:, min(1, len(counts) - 1)]
@@ -153,6 +164,23 @@ def coverage(certainty: Floats, right: Bools) -> Coverage:
     ends = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
     count = ends + 1
     return Coverage(count / len(sure), hits[ends] / count, sure[ends])
+
+
+def telling(values: Sequence[float], most: int) -> Ints:
+    """Return the places of at most so many of many values in their order: both ends, and what is extreme between.
+
+    A peak stays, however short it is; of a stretch of nothing but NaN the first one stays, which leaves a gap.
+    """
+    if len(values) <= most:
+        return np.arange(len(values))
+    own = np.asarray(values, np.float64)
+    ends = np.linspace(0, len(own), (most - 2) // 2 + 1).astype(np.int64)
+    kept = {0, len(own) - 1}
+    for start, end in itertools.pairwise(ends.tolist()):
+        part = own[start:end]
+        kept |= {start + int(np.where(np.isnan(part), np.inf, part).argmin())}
+        kept |= {start + int(np.where(np.isnan(part), -np.inf, part).argmax())}
+    return np.array(sorted(kept), np.int64)
 
 
 def thinned(count: int, most: int) -> Ints:

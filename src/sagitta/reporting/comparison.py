@@ -5,6 +5,7 @@ would; the bootstrap (Efron 1979) resamples images, of both models together, for
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def difference(paired: Floats) -> Estimate:
-    """Return the mean of paired differences (N,) with its 95 % interval, from seeded resamples of the rows."""
+    """Return the mean of paired differences (N,) with its 95 % interval, from seeded resamples of the rows.
+
+    A row is drawn with both models' results, from all rows alike, whatever their class.
+    """
     random, rows = np.random.default_rng(0), len(paired)
     values, counts = np.unique(paired, return_counts=True)
     if len(values) <= 8:  # differences of right and wrong: how often each is drawn says all
@@ -97,10 +101,24 @@ def difference(paired: Floats) -> Estimate:
     return Estimate(float(paired.mean()), float(low), float(high))
 
 
-def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[list[Ints] | None, str]:
-    """Return for each model the order of its rows in which all have the same images; or None, and why there is none.
+@dataclass(frozen=True)
+class Matched:
+    """Rows that all models were tested on.
 
-    Rows of data of one fingerprint are the same where their paths are; of others, where their images are.
+    Attributes:
+        orders: of each model, its rows (N,) of the images that all have, in one order of the images.
+        left: of each model, how many of its rows are left out, since another was not tested on them.
+    """
+
+    orders: list[Ints]
+    left: list[int]
+
+
+def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[Matched | None, str]:
+    """Return the rows that all models have; or None, and why there are none.
+
+    Rows of data of one fingerprint are the same where their splits and paths are; of others, where their images are. Of
+    an image that stands there several times, as many rows are matched as all have.
 
     Args:
         judged: of each model.
@@ -109,32 +127,50 @@ def matched(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[
     names = [sorted(each.names) for each in judged]
     if any(each != names[0] for each in names):
         return None, "the runs know different classes, so nothing of them can be compared row by row"
-    sizes = [len(each) for each in judged]
-    keys: list[list[str]] = [each.paths for each in judged]
-    if len({each.fingerprint for each in judged}) > 1 or judged[0].fingerprint is None:
-        hashed = [
-            None if shelf is None else shelf.hashes(each.paths) for shelf, each in zip(shelves, judged, strict=True)
-        ]
-        if any(each is None for each in hashed):
-            return None, "the runs were tested on different data, and not all of it can be opened to match the images"
-        keys = [each for each in hashed if each is not None]
-    orders = [np.argsort(np.array(each, object), kind="stable") for each in keys]
-    ordered = [[own[place] for place in order.tolist()] for own, order in zip(keys, orders, strict=True)]
-    if any(each != ordered[0] for each in ordered):
-        common = len(set.intersection(*(set(each) for each in ordered)))
-        counts = ", ".join(f"{size:,}" for size in sizes)
+    keys, why = _keys(judged, shelves)
+    if keys is None:
+        return None, why
+    words = [_label_words(each) for each in judged]
+    rows = [_numbered(own, labels) for own, labels in zip(keys, words, strict=True)]
+    common = sorted(set.intersection(*(set(each) for each in rows)))
+    if not common:
+        counts = ", ".join(f"{len(each):,}" for each in judged)
         return None, (
-            f"the runs were tested on different rows ({counts}; {common:,} in common), so a paired test would be none: "
-            "test both on the same data with sagitta test RUN DATA"
+            f"the runs were tested on different rows ({counts}; none in common): test both on the same data with "
+            "sagitta test RUN DATA"
         )
-    labels = [_label_words(each, order) for each, order in zip(judged, orders, strict=True)]
+    orders = [np.array([own[key] for key in common], np.int64) for own in rows]
+    labels = [[own[row] for row in order.tolist()] for own, order in zip(words, orders, strict=True)]
     if any(each != labels[0] for each in labels):
         return None, "the runs were given different labels of the same images, so nothing can be said of who is right"
-    return orders, ""
+    return Matched(orders, [len(each) - len(common) for each in judged]), ""
 
 
-def _label_words(judged: Judged, order: Ints) -> list[Any]:
-    words: list[Any] = judged.task.names_of(judged.labels[order], judged.names).to_pylist()
+def _keys(judged: Sequence[Judged], shelves: Sequence[Shelf | None]) -> tuple[list[list[str]] | None, str]:
+    """Return what a row is known by, of each model's rows; or None, and why that cannot be known."""
+    if len({each.fingerprint for each in judged}) == 1 and judged[0].fingerprint is not None:
+        split_known = all(each.split is not None for each in judged)
+        return [[f"{each.split if split_known else ''}\n{path}" for path in each.paths] for each in judged], ""
+    hashed = [None if shelf is None else shelf.hashes(each.paths) for shelf, each in zip(shelves, judged, strict=True)]
+    found = [each for each in hashed if each is not None]
+    if len(found) < len(judged):
+        return None, "the runs were tested on different data, and not all of it can be opened to match the images"
+    return found, ""
+
+
+def _numbered(keys: Sequence[str], labels: Sequence[Any]) -> dict[tuple[str, int], int]:
+    """Return the rows by key and number: of rows of one key, in the order of their labels."""
+    order = sorted(range(len(keys)), key=lambda row: (keys[row], str(labels[row])))
+    seen: Counter[str] = Counter()
+    found = {}
+    for row in order:
+        found[keys[row], seen[keys[row]]] = row
+        seen[keys[row]] += 1
+    return found
+
+
+def _label_words(judged: Judged) -> list[Any]:
+    words: list[Any] = judged.task.names_of(judged.labels, judged.names).to_pylist()
     return [sorted(each) if isinstance(each, list) else each for each in words]
 
 

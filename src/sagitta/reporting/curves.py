@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sagitta.reporting.analysis import thinned
+from sagitta.reporting.analysis import telling
 from sagitta.reporting.gathering import Gathered
 from sagitta.reporting.svg import Axes, Figure, Series, line_plot, number, percent
 
@@ -56,11 +56,16 @@ def _lines(logs: Mapping[str, pa.Table], metrics: list[str]) -> list[Series]:
             ]
             if not points:
                 continue
-            points = [points[place] for place in thinned(len(points), _MOST_POINTS)]
+            points = _thinned(points)
             words = _WORDS.get(metric, metric)
             called = f"{name}" if name and len(metrics) == 1 else f"{words} {name}".strip()
             lines.append(Series(called, *_apart(points), dashed=metric == "val_smoothed_loss"))
     return lines
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return as many points as a line shows; none of the highest and lowest is left out."""
+    return [points[place] for place in telling([y for _, y in points], _MOST_POINTS)]
 
 
 def _apart(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -126,8 +131,7 @@ def _rates(logs: Mapping[str, pa.Table], run: Gathered) -> Figure | None:
         for name in [name for name in log.column_names if name.startswith("lr")]:
             rows = [(row["step"], row[name]) for row in log.select(["step", name]).to_pylist() if row[name] is not None]
             if rows:
-                rows = [rows[place] for place in thinned(len(rows), _MOST_POINTS)]
-                series.append(Series(name.removeprefix("lr-") or name, *_apart(rows)))
+                series.append(Series(name.removeprefix("lr-") or name, *_apart(_thinned(rows))))
         if series:
             return line_plot("curve_lr", "Learning rate", series[:8], "step", "learning rate")
     if series := _of_pace(run, "lr", "at the end of the epoch"):
@@ -137,8 +141,7 @@ def _rates(logs: Mapping[str, pa.Table], run: Gathered) -> Figure | None:
 
 def _of_pace(run: Gathered, column: str, name: str) -> list[Series]:
     rows = [(row["epoch"] + 1, row[column]) for row in run.pace if column in row]
-    rows = [rows[place] for place in thinned(len(rows), _MOST_POINTS)]
-    return [Series(name, *_apart(rows))] if rows else []
+    return [Series(name, *_apart(_thinned(rows)))] if rows else []
 
 
 def _pace(run: Gathered) -> list[Figure]:

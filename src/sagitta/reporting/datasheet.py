@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sagitta.dataset import SPLITS, unreadable_files
+from sagitta.reporting.escaping import phrase
 from sagitta.reporting.gathering import Gathered
 from sagitta.reporting.pictures import Album, Shelf
 from sagitta.reporting.plots import counts_plot
@@ -110,7 +111,7 @@ def _examples(shelf: Shelf, album: Album) -> list[dict[str, Any]]:
         {
             "name": name,
             "count": count,
-            "pictures": [(album.number(shelf, path), f"example of {name}: {path}") for path in paths],
+            "pictures": [(album.number(shelf, path), phrase("example of {}: {}", name, path)) for path in paths],
         }
         for name, count, paths in found
         if any(album.number(shelf, path) is not None for path in paths)

@@ -12,7 +12,6 @@
 
 import io
 from collections.abc import Sequence
-from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sagitta.files import write_atomic
 from sagitta.images import prediction_grid
 from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import class_counts
+from sagitta.reporting.escaping import latex, markdown
 from sagitta.reporting.gathering import Gathered, gather
 from sagitta.reporting.pictures import thumbnail
 from sagitta.reporting.results import LABELS, figures_of, metrics_of, words_of, worst_rows
@@ -142,29 +142,13 @@ _Rows = Sequence[tuple[str, str, dict[str, tuple[str, str, str]]]]
 
 
 def _markdown(rows: _Rows, shown: Sequence[str]) -> str:
-    def safe(words: str) -> str:
-        return escape(words, quote=False).replace("|", "\\|")
-
     lines = ["| run | images | " + " | ".join(LABELS[name] for name in shown) + " |"]
     lines.append("|---|---|" + "---:|" * len(shown))
     for name, basis, cells in rows:
         values = [f"{v} ({low} to {high})" for v, low, high in (cells.get(each, ("-", "", "")) for each in shown)]
-        lines.append(f"| {safe(name)} | {basis} | " + " | ".join(each.replace(" ( to )", "") for each in values) + " |")
+        row = [markdown(name), markdown(basis), *(each.replace(" ( to )", "") for each in values)]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, "", "In brackets: 95 % intervals.", ""])
-
-
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
-
-
-def latex(words: str) -> str:
-    """Return words in which nothing is a command of LaTeX."""
-    return "".join(_LATEX.get(letter, letter) for letter in words)
 
 
 def _latex(rows: _Rows, shown: Sequence[str]) -> str:

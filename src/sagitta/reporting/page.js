@@ -11,7 +11,9 @@
     const one = (query, within = document) => within.querySelector(query);
     const all = (query, within = document) => [...within.querySelectorAll(query)];
     const make = (tag, look, words) => { const e = document.createElement(tag); if (look) e.className = look; if (words !== undefined) e.textContent = words; return e; };
-    const soft = (element, words) => { words.split(/(?<=[_/-])/).forEach((part, place) => { if (place) element.append(document.createElement("wbr")); element.append(part); }); return element; };
+    // Names keep their direction to themselves: as elements, and in an attribute between two marks.
+    const named = (words) => { const e = make("bdi"); words.split(/(?<=[_/-])/).forEach((part, place) => { if (place) e.append(make("wbr")); e.append(part); }); return e; };
+    const apart = (words) => `\u2068${words}\u2069`;
     const read = (id) => { const e = document.getElementById(id); return e ? JSON.parse(e.textContent) : null; };
 
     // Colours.
@@ -90,7 +92,7 @@
           return near && Math.abs(near[0] - stop) < 6 ? { series, near } : null;
         }).filter(Boolean);
         tip.replaceChildren(make("div", "faint", `${about.label} ${lines.length ? lines[0].near[2] : ""}`));
-        lines.forEach(({ series, near }) => { const row = make("div"); row.append(make("i", `l${series.colour}`), `${series.name}: ${near[3]}`); tip.append(row); });
+        lines.forEach(({ series, near }) => { const row = make("div"); row.append(make("i", `l${series.colour}`), named(series.name), `: ${near[3]}`); tip.append(row); });
         const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
         place(box.left + window.scrollX + stop * scale, box.top + window.scrollY + ((top + bottom) / 2) * scale);
         if (aloud) live.textContent = tip.textContent;
@@ -167,13 +169,16 @@
         const cell = event.target.closest("td");
         if (!move || !cell) return;
         event.preventDefault();
-        let row = cell.parentElement.sectionRowIndex, column = cell.cellIndex, found = null;
-        const body = table.tBodies[0].rows;
-        while (!found) {
-          row += move[0]; column += move[1];
-          if (row < 0 || row >= body.length || column < 1 || column >= body[row].cells.length) return;
-          found = one("button", body[row].cells[column]);
-        }
+        // The next number in this line; where there is none, the nearest beyond it.
+        const row = cell.parentElement.sectionRowIndex, column = cell.cellIndex;
+        let found = null, near = [Infinity, Infinity, Infinity];
+        all("td > button", table).forEach((button) => {
+          const own = button.parentElement, down = own.parentElement.sectionRowIndex - row, right = own.cellIndex - column;
+          const far = down * move[0] + right * move[1], aside = Math.abs(down * move[1]) + Math.abs(right * move[0]);
+          const way = [Math.sign(aside), far, aside], first = way.findIndex((each, place) => each !== near[place]);
+          if (far > 0 && first >= 0 && way[first] < near[first]) { found = button; near = way; }
+        });
+        if (!found) return;
         all("button", table).forEach((b) => { b.tabIndex = -1; });
         found.tabIndex = 0; found.focus();
       });
@@ -183,24 +188,25 @@
     const gallery = one("#gallery");
     const title = (data, cell) => {
       const [a, b] = cell.split("-");
-      if (a === "m") return `${data.names[b]}: missed`;
-      if (a === "f") return `${data.names[b]}: falsely given`;
-      return a === b ? `${data.names[a]}: right` : `${data.names[a]}, taken for ${data.names[b]}`;
+      if (a === "m") return [named(data.names[b]), ": missed"];
+      if (a === "f") return [named(data.names[b]), ": falsely given"];
+      return a === b ? [named(data.names[a]), ": right"] : [named(data.names[a]), ", taken for ", named(data.names[b])];
     };
     document.addEventListener("click", (event) => {
       const button = event.target.closest("[data-cell]");
       if (!button) return;
       const key = button.dataset.key || button.closest("table").dataset.key, data = known(key), cell = button.dataset.cell;
       const rows = (data.cells[cell] || []).map((place) => data.rows[place]);
-      one("#gallery-title").textContent = title(data, cell);
-      const total = Number((button.getAttribute("aria-label") || "").split(" ")[0]) || 0;
+      one("#gallery-title").replaceChildren(...title(data, cell));
+      const total = Number(button.dataset.count);
       one("#gallery-note").textContent = rows.length ? `${rows.length}${total > rows.length ? ` of ${total}` : ""} images, the surest first` : "No image of this cell is in the page.";
       one("#gallery-tiles").replaceChildren(...rows.map(([path, truth, words, chance, own, number]) => {
         const tile = make("figure", "tile"), image = make("div", "image"), text = make("figcaption");
-        image.append(picture(number, `${path}: ${truth}, predicted ${words}`));
-        text.append(soft(make("b", "truth"), truth), soft(make("span", truth === words ? "ok" : "given", `→ ${Math.round(100 * chance)}% `), words));
+        image.append(picture(number, `${apart(path)}: ${apart(truth)}, predicted ${apart(words)}`));
+        const right = make("b", "truth"), said = make("span", truth === words ? "ok" : "given", `→ ${Math.round(100 * chance)}% `);
+        right.append(named(truth)); said.append(named(words)); text.append(right, said);
         if (truth !== words) text.append(make("span", "chance", `truth ${own < 0.01 ? "below 1" : Math.round(100 * own)}%`));
-        const where = make("span", "path", path); where.title = path;
+        const where = make("span", "path"); where.append(make("bdi", "", path)); where.title = path;
         text.append(where); tile.append(image, text);
         return tile;
       }));
@@ -220,7 +226,7 @@
     if (map) {
       const svg = one("#map-svg"), drawing = one("#map-drawing"), here = one("#map-here"), dots = all(".pt", svg);
       const colour = one("#map-colour"), only = one("#map-class"), legend = one("#map-legend");
-      const key = (look, words, sign) => { const item = make("li"); item.append(make("i", `${look} ${sign ? "cross" : "ball"}`, sign || ""), words); return item; };
+      const key = (look, words, sign) => { const item = make("li"); item.append(make("i", `${look} ${sign ? "cross" : "ball"}`, sign || ""), named(words)); return item; };
       const recolour = () => {
         svg.setAttribute("class", `by-${colour.value}`);
         const items = { right: () => [key("l0", "right"), key("l1", "wrong", "✕"), key("lx", "not judged")], split: () => map.splits.map((word, place) => key(`l${place}`, word)), class: () => [...map.colours.map((place, index) => key(`l${index}`, map.classes[place])), ...(map.classes.length > map.colours.length ? [key("lx", `${map.classes.length - map.colours.length} other classes`)] : [])] };
@@ -238,9 +244,10 @@
         here.setAttribute("cx", x); here.setAttribute("cy", y);
         tip.replaceChildren();
         if (number >= 0) tip.append(picture(number, ""));
-        tip.append(make("b", "", map.classes[label]));
-        if (state) tip.append(make("div", state === "r" ? "ok" : "given", state === "r" ? "right" : `taken for ${taken}`));
-        tip.append(make("div", "faint", `${map.splits[split]}: ${path}`));
+        const own = make("b"), where = make("div", "faint", `${map.splits[split]}: `);
+        own.append(named(map.classes[label])); where.append(named(path)); tip.append(own);
+        if (state) { const said = make("div", state === "r" ? "ok" : "given", state === "r" ? "right" : "taken for "); if (state !== "r") said.append(named(taken)); tip.append(said); }
+        tip.append(where);
         const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
         place_(box, scale, x, y);
         if (aloud) live.textContent = tip.textContent;

@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -11,7 +9,9 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from sagitta.reporting.escaping import apart, as_json, json_script, lines, named, visible
 
 GENERATOR = "Sagitta report"
 """Stands in every page: what has it was written by us, and may be written anew."""
@@ -42,31 +42,20 @@ def _environment() -> Environment:
         loader=PackageLoader("sagitta.reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["json_script"] = json_script
     environment.filters["tojson_text"] = as_json
-    environment.filters["soft"] = soft
+    environment.filters |= {"named": named, "apart": apart, "lines": lines}
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Return what a template writes down: text that is not ours already has nothing unseen in it."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _text(name: str) -> str:
     return (files("sagitta.reporting") / name).read_text(encoding="utf-8")
-
-
-def soft(words: str) -> Markup:
-    """Return words that may be broken behind the signs that join the parts of a name."""
-    return Markup(re.sub(r"([_/\-])(?=\w)", r"\1<wbr>", str(escape(words))))
-
-
-def as_json(value: Any) -> str:
-    """Return a value as JSON, which a template escapes like any text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def json_script(value: Any, name: str) -> Markup:
-    r"""Return a value as a block of data, in which no ``</script>`` and no ``<!--`` can stand: ``<`` is ``\u003c``."""
-    text = as_json(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return Markup(f'<script type="application/json" id="{escape(name)}">{text}</script>\n')

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from sagitta.errors import ImageError, SagittaError
 from sagitta.evaluation import other_settings, own_settings, quiet
 from sagitta.images import JOB, Reduction, decode_batch, read_header
 from sagitta.pool import usable_cores
+from sagitta.reporting.escaping import apart
 from sagitta.run import read_record
 
 T = TypeVar("T")
@@ -184,12 +184,12 @@ class Album:
     def tag(self, number: int | None, words: str) -> Markup:
         """Return an ``<img>``: the first of a picture holds it, the others are filled by the page's script."""
         if number is None:
-            return Markup('<span class="nopic" role="img" aria-label="{}">no picture</span>').format(words)
+            return Markup('<span class="nopic" role="img" aria-label="{}">no picture</span>').format(apart(words))
         look = "pic px" if number in self._tiny else "pic"
         if number in self._shown:
-            return Markup('<img class="{}" data-p="{}" alt="{}">').format(look, number, words)
+            return Markup('<img class="{}" data-p="{}" alt="{}">').format(look, number, apart(words))
         self._shown.add(number)
-        return Markup(f'<img class="{look}" id="p{number}" alt="{escape(words)}" src="{self.pictures[number]}">')
+        return Markup(f'<img class="{look}" id="p{number}" alt="{apart(words)}" src="{self.pictures[number]}">')
 
     def rest(self) -> list[Any]:
         """Return the addresses for the page's script, empty for those that stand in it; tiny ones are told apart."""

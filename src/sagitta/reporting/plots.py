@@ -1,17 +1,15 @@
 """What predictions and a dataset show, as plots: see :mod:`sagitta.reporting.analysis` for the numbers."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
-import numpy.typing as npt
 
 from sagitta.reporting.analysis import Bin, Coverage, calibration_error, thinned
-from sagitta.reporting.svg import Axes, Figure, Series, line_plot, number, percent, ticks
+from sagitta.reporting.escaping import escaped
+from sagitta.reporting.matrix import Matrix
+from sagitta.reporting.svg import Axes, Figure, Series, breadth, line_plot, number, percent, shortened, ticks
 
 _MOST_POINTS = 200
-_WORD = 22  # letters of a class beside a matrix
-_LETTER = 6.6  # pixels, in the mean
 
 
 def reliability_plot(bins: Mapping[str, Sequence[Bin]], key: str = "") -> Figure:
@@ -75,40 +73,54 @@ def coverage_plot(curves: Mapping[str, Coverage], key: str = "") -> Figure:
     )  # fmt: skip
 
 
-def confusion_plot(counts: npt.NDArray[np.int64], names: Sequence[str], key: str = "") -> Figure:
-    """Draw a confusion matrix: classes in rows, predictions in columns, darker where the share of the row is larger."""
-    classes = len(names)
-    side = 34 if classes <= 12 else 24 if classes <= 24 else 15
-    words = [name if len(name) <= _WORD else f"{name[: _WORD - 1]}…" for name in names]
-    left = 16 + _LETTER * max(map(len, words), default=1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    parts = []
+def confusion_plot(matrix: Matrix, key: str = "") -> Figure:
+    """Draw a confusion matrix: classes in rows, predictions in columns, darker where the share of the row is larger.
+
+    Of a part, what is right is left out, and what is shown of how much stands below.
+    """
+    classes, whole = len(matrix.names), matrix.whole
+    side = (34 if classes <= 12 else 24 if classes <= 24 else 15) if whole else 24
+    words = [shortened(name) for name in matrix.names]
+    wide = max(map(breadth, words), default=0.0)
+    left, strengths, parts = 16 + wide, matrix.strengths, []
     for row in range(classes):
         y = row * side
-        parts.append(f'<text x="{left - 6:.1f}" y="{y + side / 2 + 4:g}" text-anchor="end">{escape(words[row])}</text>')
+        middle = f'x="{left - 6:.1f}" y="{y + side / 2 + 4:g}"'
+        parts.append(f'<text {middle} text-anchor="end">{escaped(words[row])}</text>')
         for column in range(classes):
-            x, count, share = left + column * side, int(counts[row, column]), float(shares[row, column])
-            off = "" if row == column else " off"
-            box = f'x="{x:.1f}" y="{y:g}" width="{side - 1}" height="{side - 1}"'
-            parts.append(f'<rect class="cell" fill-opacity="0.05" {box}/>')
-            if count:
-                parts.append(f'<rect class="cell{off}" fill-opacity="{0.1 + 0.55 * share:.2f}" {box}/>')
-                if side >= 24:
-                    parts.append(
-                        f'<text x="{x + (side - 1) / 2:.1f}" y="{y + side / 2 + 4:g}" text-anchor="middle">'
-                        f"{count}</text>"
-                    )
+            if whole or row != column:
+                corner = left + column * side, y, side
+                look = "cell" if row == column else "cell off"
+                parts.append(_square(int(matrix.counts[row, column]), float(strengths[row, column]), look, corner))
     down = classes * side
     for column, word in enumerate(words):
         x = left + column * side + side / 2
         parts.append(
-            f'<text transform="translate({x + 4:.1f} {down + 8}) rotate(-60)" text-anchor="end">{escape(word)}</text>'
+            f'<text transform="translate({x + 4:.1f} {down + 8}) rotate(-60)" text-anchor="end">{escaped(word)}</text>'
         )
-    deep = down + 20 + 0.87 * _LETTER * max(map(len, words), default=1)
-    parts.append(f'<text class="faint" x="{left:.1f}" y="{deep + 8:.0f}">columns: predicted; rows: true class</text>')
-    right = int(np.trace(counts))
-    text = f"Confusion matrix of {classes} classes: {right:,} of {int(counts.sum()):,} right"
-    return Figure(f"confusion{key}", "Confusion matrix", "".join(parts), (left + classes * side + 16, deep + 16), text)
+    deep = down + 20 + 0.87 * wide
+    told = ["columns: predicted; rows: true class"]
+    if not whole:
+        told = [matrix.title, f"{told[0]}; colour: share of all images of the true class; right ones are left out"]
+    for place, line in enumerate(told):
+        parts.append(f'<text class="faint" x="{left:.1f}" y="{deep + 8 + 17 * place:.0f}">{escaped(line)}</text>')
+    right = int(np.trace(matrix.counts))
+    text = f"Confusion matrix of {classes} classes: {right:,} of {int(matrix.counts.sum()):,} right"
+    size = left + max(classes * side, *map(breadth, told)) + 16, deep + 17 * len(told)
+    return Figure(f"confusion{key}", matrix.title, "".join(parts), size, text if whole else matrix.title)
+
+
+def _square(count: int, strength: float, look: str, corner: tuple[float, float, int]) -> str:
+    """Return a cell of a matrix at left, top and side, with its number where there is room."""
+    x, y, side = corner
+    box = f'x="{x:.1f}" y="{y:g}" width="{side - 1}" height="{side - 1}"'
+    found = f'<rect class="cell" fill-opacity="0.05" {box}/>'
+    if count:
+        found += f'<rect class="{look}" fill-opacity="{0.1 + 0.55 * strength:.2f}" {box}/>'
+        if side >= 24:
+            middle = f'x="{x + (side - 1) / 2:.1f}" y="{y + side / 2 + 4:g}"'
+            found += f'<text class="count" {middle} text-anchor="middle">{count}</text>'
+    return found
 
 
 def counts_plot(counts: Mapping[str, Sequence[int]], names: Sequence[str], most: int = 24) -> Figure:
@@ -122,14 +134,14 @@ def counts_plot(counts: Mapping[str, Sequence[int]], names: Sequence[str], most:
     totals = np.sum(list(counts.values()), axis=0)
     order = np.argsort(-totals, kind="stable")
     order = order[thinned(len(order), most)]
-    tall, left = 17, 16 + _LETTER * max((min(len(names[i]), _WORD) for i in order), default=1)
+    words = {label: shortened(names[label]) for label in order.tolist()}
+    tall, left = 17, 16 + max(map(breadth, words.values()), default=0.0)
     width, highest = 440.0, max(int(totals.max(initial=1)), 1)
     room = width - left - 54
     parts = []
     for row, label in enumerate(order.tolist()):
         y, x = row * tall, left
-        word = names[label] if len(names[label]) <= _WORD else f"{names[label][: _WORD - 1]}…"
-        parts.append(f'<text x="{left - 6:.1f}" y="{y + 12}" text-anchor="end">{escape(word)}</text>')
+        parts.append(f'<text x="{left - 6:.1f}" y="{y + 12}" text-anchor="end">{escaped(words[label])}</text>')
         for colour, own in enumerate(counts.values()):
             wide = room * own[label] / highest
             parts.append(f'<rect class="f{colour}" x="{x:.1f}" y="{y + 2}" width="{wide:.1f}" height="{tall - 5}"/>')
@@ -148,7 +160,8 @@ def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, na
     low, high = min(ends), max(ends)
     room = (high - low) * 0.08 or 0.01
     axes = Axes((low - room, high + room), (0, 1), width=440, height=40 + 26 * len(scores) + 16)
-    left = 16 + _LETTER * max(min(len(each), 18) for each in scores)
+    words = {run: shortened(run, 120) for run in scores}
+    left = 16 + max(map(breadth, words.values()))
     parts = []
 
     def at(value: float) -> float:
@@ -156,10 +169,9 @@ def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, na
 
     for row, (run, (value, start, end)) in enumerate(scores.items()):
         y = 14 + 26 * row
-        word = run if len(run) <= 18 else f"{run[:17]}…"
         colour = row % 8
         parts.append(
-            f'<text x="{left - 8:.1f}" y="{y + 4}" text-anchor="end">{escape(word)}</text>'
+            f'<text x="{left - 8:.1f}" y="{y + 4}" text-anchor="end">{escaped(words[run])}</text>'
             f'<line class="whisker s{colour}" x1="{at(start):.1f}" x2="{at(end):.1f}" y1="{y}" y2="{y}"/>'
             f'<circle class="f{colour}" cx="{at(value):.1f}" cy="{y}" r="4.5"/>'
         )
@@ -168,8 +180,8 @@ def scores_plot(scores: Mapping[str, tuple[float, float, float]], title: str, na
         word = percent(value) if share else number(value)
         parts.append(f'<text x="{at(value):.1f}" y="{bottom + 14}" text-anchor="middle">{word}</text>')
         parts.append(f'<line class="grid" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="2" y2="{bottom}"/>')
-    words = "; ".join(f"{run}: {number(v)} ({number(a)} to {number(b)})" for run, (v, a, b) in scores.items())
-    return Figure(name, title, "".join(parts), (440, bottom + 22), f"{title}. {words}")
+    told = "; ".join(f"{run}: {number(v)} ({number(a)} to {number(b)})" for run, (v, a, b) in scores.items())
+    return Figure(name, title, "".join(parts), (440, bottom + 22), f"{title}. {told}")
 
 
 def thinned_ticks(ends: tuple[float, float]) -> list[float]:

@@ -13,18 +13,15 @@ import numpy.typing as npt
 
 from sagitta.models import ClassScores, Estimate
 from sagitta.reporting import analysis
+from sagitta.reporting.escaping import phrase
 from sagitta.reporting.gathering import Judged
+from sagitta.reporting.matrix import MOST_PAIRS, cells_of, matrix_of, values_of
 from sagitta.reporting.pictures import Album, Shelf
 from sagitta.reporting.plots import confusion_plot, coverage_plot, reliability_plot
 from sagitta.reporting.svg import Figure, number, percent
 
-MOST_CLASSES = 40
-"""Up to so many classes a matrix shows all; of more, those with most mistakes."""
-_SOME_CLASSES = 20
 _WORST = 24  # mistakes
-_MOST_PAIRS = 100
-_OF_A_CELL, _OF_A_RIGHT_CELL = 8, 4  # images that a cell lists
-_MOST_LISTED = 3000
+_OF_A_CELL = 8  # images that a cell lists
 _WHOLE_CELLS = 15  # mistaken cells of which all that is listed has a picture
 _CELL_PICTURES, _RIGHT_PICTURES = 150, 40
 _SIDE, _LARGE = 96, 160  # pixels of a picture, and of a mistake
@@ -57,9 +54,8 @@ def figures_of(judged: Judged, temperature: float | None = None) -> list[Figure]
     """
     key = "" if judged.key == "test" else f"_{judged.key}"
     found = []
-    if not judged.task.multilabel:
-        own, names = _shown_matrix(judged)
-        found.append(confusion_plot(own, names, key))
+    if (matrix := matrix_of(judged)) is not None:
+        found.append(confusion_plot(matrix, key))
     found += [reliability_plot(_bins(judged, temperature), key)]
     words = "all labels right" if judged.task.multilabel else "accuracy"
     found.append(coverage_plot({words: analysis.coverage(judged.certainty, judged.right)}, key))
@@ -83,12 +79,11 @@ def part_of(
     figures = {figure.name.split("_")[0]: figure for figure in figures_of(judged, temperature)}
     worst = worst_rows(judged)
     album.take(shelf, [judged.paths[row] for row in worst], _LARGE)
-    cells, counts = (_label_cells(judged) if several else _cells(judged)), None
-    pairs, total = ([], 0) if several else analysis.worst_pairs(*_numbers(judged), _MOST_PAIRS)
+    matrix = matrix_of(judged)
+    cells = _label_cells(judged) if several else cells_of(judged, matrix)
+    pairs, total = ([], 0) if several else analysis.worst_pairs(*_numbers(judged), MOST_PAIRS)
     listed = {key: [rows.add(row) for row in own] for key, own in cells.items()}
     _picture(judged, shelf, album, cells)
-    if not several:
-        counts = _matrix(judged)
     curve = analysis.coverage(judged.certainty, judged.right)
     values = {
         "key": judged.key,
@@ -97,7 +92,7 @@ def part_of(
         "several": several,
         "notes": judged.notes,
         "metrics": metrics_of(judged.scores),
-        "matrix": counts,
+        "matrix": None if matrix is None else values_of(matrix),
         "pairs": [_pair(pair, judged.names) for pair in pairs],
         "pair_total": total,
         "wrong": int((~judged.right).sum()),
@@ -206,29 +201,6 @@ def words_of(judged: Judged, row: int) -> tuple[str, str, float, float]:
     return judged.names[label], judged.names[decided], *own
 
 
-def _cells(judged: Judged) -> dict[str, list[int]]:
-    """Return the images of each cell, the surest first: all of few classes; of many, those of the worst pairs."""
-    labels, decided, classes = _numbers(judged)
-    wanted = None
-    if classes > MOST_CLASSES:
-        pairs, _ = analysis.worst_pairs(labels, decided, classes, _MOST_PAIRS)
-        shown = analysis.most_confused(labels, decided, classes, _SOME_CLASSES)
-        wanted = {(pair.true, pair.given) for pair in pairs} | {(a, b) for a in shown for b in shown}
-    order = np.argsort(-judged.certainty, kind="stable")
-    order = np.concatenate([order[~judged.right[order]], order[judged.right[order]]])
-    found: dict[str, list[int]] = {}
-    total = 0
-    for row in order.tolist():
-        cell = int(labels[row]), int(decided[row])
-        if wanted is not None and cell not in wanted:
-            continue
-        own = found.setdefault(f"{cell[0]}-{cell[1]}", [])
-        if len(own) < (_OF_A_CELL if cell[0] != cell[1] else _OF_A_RIGHT_CELL) and total < _MOST_LISTED:
-            own.append(row)
-            total += 1
-    return {key: own for key, own in found.items() if own}
-
-
 def _label_cells(judged: Judged) -> dict[str, list[int]]:
     """Return the images of which a label was missed (``m-LABEL``) or falsely given (``f-LABEL``), the surest first."""
     found = {}
@@ -252,52 +224,6 @@ def _picture(judged: Judged, shelf: Shelf | None, album: Album, cells: Mapping[s
     album.take(shelf, [judged.paths[row] for row in shown[:_CELL_PICTURES]], _SIDE)
     shown = [cells[key][place] for place in range(deep) for key in right if place < len(cells[key])]
     album.take(shelf, [judged.paths[row] for row in shown[:_RIGHT_PICTURES]], _SIDE)
-
-
-def _shown_matrix(judged: Judged) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the counts that are drawn and their classes: all, or of many classes those with most mistakes."""
-    labels, decided, classes = _numbers(judged)
-    if classes <= MOST_CLASSES:
-        return analysis.confusion(labels, decided, classes), list(judged.names)
-    shown = _confused(judged)
-    places = np.full(classes, -1)
-    places[shown] = range(len(shown))
-    kept = (places[labels] >= 0) & (places[decided] >= 0)
-    counts = analysis.confusion(places[labels[kept]], places[decided[kept]], len(shown))
-    return counts, [judged.names[label] for label in shown]
-
-
-def _confused(judged: Judged) -> list[int]:
-    labels, decided, classes = _numbers(judged)
-    return analysis.most_confused(labels, decided, classes, _SOME_CLASSES) or list(range(_SOME_CLASSES))
-
-
-def _matrix(judged: Judged) -> dict[str, Any]:
-    """Return the confusion matrix for the template, with the orders in which it can be shown."""
-    counts, names = _shown_matrix(judged)
-    whole = len(judged.names) <= MOST_CLASSES
-    numbers = list(range(len(names))) if whole else _confused(judged)
-    there = counts.sum(axis=1)
-    if not whole:
-        there = np.bincount(judged.labels, minlength=len(judged.names))[numbers]
-    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
-    shares = counts / np.maximum(there[:, None], 1)
-    return {
-        "whole": whole,
-        "classes": len(judged.names),
-        "names": names,
-        "numbers": numbers,
-        "cells": [
-            [(int(count), round(float(share), 4)) for count, share in zip(own, part, strict=True)]
-            for own, part in zip(counts, shares, strict=True)
-        ],
-        "there": [int(each) for each in there],
-        "orders": {
-            "errors": [int(each) for each in np.argsort(-errors, kind="stable")],
-            "alike": analysis.alike_first(counts),
-            "size": [int(each) for each in np.argsort(-there, kind="stable")],
-        },
-    }
 
 
 def _pair(pair: analysis.Pair, names: Sequence[str]) -> dict[str, Any]:
@@ -364,7 +290,7 @@ def _tile(judged: Judged, row: int, shelf: Shelf | None, album: Album, heat: Map
         "loss": f"{judged.losses[row]:.2f}",
         "picture": album.number(shelf, path),
         "heat": heat.get(path),
-        "alt": f"image {path}: {truth}, taken for {given}",
+        "alt": phrase("image {}: {}, taken for {}", path, truth, given),
     }
 
 

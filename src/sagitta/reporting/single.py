@@ -4,13 +4,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from sagitta.clock import Clock
 from sagitta.errors import SagittaError
 from sagitta.evaluation import Model, open_model
+from sagitta.models import BINS
 from sagitta.reporting.atlas import atlas_of
 from sagitta.reporting.curves import curves
 from sagitta.reporting.datasheet import data_of, findings_of, reproduction_of, suspects_of
 from sagitta.reporting.embedding import features_of
+from sagitta.reporting.escaping import apart, phrase
 from sagitta.reporting.gathering import Gathered, Judged
 from sagitta.reporting.heat import heat_pictures
 from sagitta.reporting.pictures import Album, Shelf, open_shelf
@@ -91,6 +95,7 @@ class Single:
             "why": why,
             "heat_there": any(heat.values()),
             "calibration": _calibration(run),
+            "bins": BINS,
             "probe": [_network(each) for each in run.record.get("probe", [])],
             "curves": figures,
             "atlas": atlas,
@@ -137,14 +142,17 @@ class Single:
         return self._atlas()[0]
 
     def _notices(self) -> list[str]:
-        run, found = self.run, []
+        run, found = self.run, list[str]()
         if not run.finished:
             found.append(
-                f"The run has not come to its end: this is what there is. sagitta fit --resume {run.path} goes on."
+                phrase(
+                    "The run has not come to its end: this is what there is. sagitta fit --resume {} goes on.",
+                    str(run.path),
+                )
             )
         for judged in run.judged:
             if judged.key == "test" and judged.source is not None:
-                found.append(f"The last test was on other data than the run's own: {judged.source}.")
+                found.append(phrase("The last test was on other data than the run's own: {}.", judged.source))
         return found
 
     def _no_pictures(self) -> str:
@@ -176,7 +184,7 @@ def subtitle(run: Gathered) -> str:
         parts.append(f"on {Path(str(source)).name}")
     if run.names:
         parts.append(f"{len(run.names):,} classes")
-    return " · ".join(filter(None, parts))
+    return Markup(" · ").join(apart(part) for part in parts if part)
 
 
 def model_of(run: Gathered) -> str:

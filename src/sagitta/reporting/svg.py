@@ -5,10 +5,12 @@ What a pointer or an arrow key should tell stands beside it as data, see :class:
 """
 
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
+
+from sagitta.reporting.escaping import escaped, visible
 
 WIDTH, HEIGHT = 440, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 12, 44
@@ -19,12 +21,38 @@ STANDALONE = """
 text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;fill:#3c4654}
 .grid{stroke:#e2e5ea}.axis{stroke:#8b95a3}.line{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke:#8b95a3}
 .ideal{stroke:#8b95a3;stroke-dasharray:4 4}.thin{stroke-width:1}.dash{stroke-dasharray:5 4}.cell{fill:#0b66a8}
-.cell.off{fill:#c8500a}.faint{fill:#5f6b7a}.band{opacity:.18}.whisker{stroke-width:1.5}
+.cell.off{fill:#c8500a}.faint{fill:#5f6b7a}.count{fill:#000}.band{opacity:.18}.whisker{stroke-width:1.5}
 .s0{stroke:#0b66a8}.s1{stroke:#c8500a}.s2{stroke:#00805c}.s3{stroke:#a03d8f}.s4{stroke:#8a6a00}.s5{stroke:#2f7f97}
 .s6{stroke:#666}.s7{stroke:#7a4a2b}.f0{fill:#0b66a8}.f1{fill:#c8500a}.f2{fill:#00805c}.f3{fill:#a03d8f}
 .f4{fill:#8a6a00}.f5{fill:#2f7f97}.f6{fill:#666}.f7{fill:#7a4a2b}
 """
 """The style of a figure that stands alone; that of the page is in ``page.css``, which knows the same classes."""
+
+
+def breadth(words: str) -> float:
+    """Return about how many pixels text takes at 12 pixels a letter, rather too many."""
+    return sum(map(_breadth, words))
+
+
+def _breadth(letter: str) -> float:
+    if unicodedata.combining(letter):
+        return 0.0
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 13.0
+    if letter in "mwMW@%…—":
+        return 11.0
+    if letter in "fijlrtI.,:;'|!()[] -":
+        return 4.4
+    return 8.4 if letter.isupper() else 7.0
+
+
+def shortened(words: str, most: float = 145.0) -> str:
+    """Return text in which everything can be seen, cut where it takes more than so many pixels."""
+    words = visible(words)
+    if breadth(words) <= most:
+        return words
+    room = most - breadth("…")
+    return words[: next(end for end in range(len(words) + 1) if breadth(words[: end + 1]) > room)] + "…"
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,7 @@ class Figure:
         """Return the drawing for a page, which holds the style."""
         width, height = self.size
         return (
-            f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(self.text)}" '
+            f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escaped(self.text)}" '
             f'preserveAspectRatio="xMidYMid meet">{self.body}</svg>'
         )
 
@@ -78,15 +106,16 @@ class Figure:
         above = 24 if self.legend else 0
         parts, x = [], 12.0
         for name, colour, dashed in self.legend:
+            shown = shortened(name)
             parts.append(
                 f'<line x1="{x:g}" x2="{x + 18:g}" y1="14" y2="14" class="line s{colour}{" dash" * dashed}"/>'
-                f'<text x="{x + 23:g}" y="18">{escape(name)}</text>'
+                f'<text x="{x + 23:g}" y="18">{escaped(shown)}</text>'
             )
-            x += 40 + 7.2 * len(name)
+            x += 40 + breadth(shown)
         width = max(width, x if self.legend else 0)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height + above:g}" '
-            f'viewBox="0 0 {width:g} {height + above:g}"><title>{escape(self.title)}</title>'
+            f'viewBox="0 0 {width:g} {height + above:g}"><title>{escaped(self.title)}</title>'
             f'<style>{STANDALONE}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}'
             f'<g transform="translate(0 {above})">{self.body}</g></svg>\n'
         )
@@ -177,11 +206,11 @@ class Axes:
         for value in self._rows():
             _, y = self.at(self.x[0], value)
             parts.append(f'<line class="grid" x1="{left}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(y_words(value))}</text>')
+            parts.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{escaped(y_words(value))}</text>')
         below = [value for value in ticks(*self.x, most=7) if not whole or value == int(value)]
         for value in below:
             x, _ = self.at(value, self.y[0])
-            parts.append(f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="middle">{escape(x_words(value))}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 17:g}" text-anchor="middle">{escaped(x_words(value))}</text>')
         parts.append(f'<line class="axis" x1="{left}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>')
         middle = (left + right) / 2
         parts.append(

@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from sagitta.clock import Clock
+from sagitta.dataset import plural
 from sagitta.models import Estimate
 from sagitta.reporting.comparison import Paired, compare, disagreements, matched
 from sagitta.reporting.curves import compared
 from sagitta.reporting.datasheet import name_of_run
+from sagitta.reporting.escaping import apart, phrase
 from sagitta.reporting.gathering import Gathered, Judged
 from sagitta.reporting.pictures import Album, Shelf, open_shelf
 from sagitta.reporting.plots import scores_plot
@@ -24,6 +29,27 @@ _TILES = 48
 _SIDE = 160
 _SURE = 0.05
 _METRICS = ("acc", "map", "top5", "f1", "log_loss", "ece")
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is said of the images that all runs were tested on.
+
+    Attributes:
+        why: there is no paired test, and no picture; empty where there is.
+        paired: the comparison of each two runs.
+        tiles: images on which they disagree.
+        common: how many images all were tested on.
+        disagreeing: on how many of them they disagree.
+        left: names of runs that were tested on others, too, and on how many.
+    """
+
+    why: dict[str, str]
+    paired: Sequence[dict[str, Any]] = ()
+    tiles: Sequence[dict[str, Any]] = ()
+    common: int = 0
+    disagreeing: int = 0
+    left: Sequence[tuple[str, int]] = ()
 
 
 class Versus:
@@ -45,22 +71,18 @@ class Versus:
 
     def values(self) -> dict[str, Any]:
         """Return everything that the template shows."""
-        paired, tiles, why, common, disagreeing = self._paired()
+        compared = self._paired()
         shown = [name for name in _METRICS if any(each and name in each.scores for each in self.judged)]
         return {
-            "title": " and ".join(self.names),
-            "subtitle": ", ".join(self.names),
-            "notices": self._notices(),
+            "title": Markup(" and ").join(map(apart, self.names)),
+            "subtitle": Markup(", ").join(map(apart, self.names)),
+            "notices": [*self._notices(), *_other_rows(compared)],
             "sections": [("summary", "Summary"), ("significance", "Significance"), ("disagree", "Disagreements"),
                          ("training", "Training"), ("settings", "Settings")],
             "metrics": [LABELS.get(name, name) for name in shown],
             "runs": [self._run(place, shown) for place in range(len(self.runs))],
             "overview": self.figures(),
-            "paired": paired,
-            "common": common,
-            "tiles": tiles,
-            "disagreeing": disagreeing,
-            "why": why,
+            **vars(compared),
             "curves": self._curves(),
             "differences": differences([run.settings for run in self.runs]),
             "album": self.album,
@@ -68,7 +90,7 @@ class Versus:
 
     def _notices(self) -> list[str]:
         named = zip(self.names, self.runs, strict=True)
-        return [f"{name}: {run.missing['test']}" for name, run in named if not run.judged]
+        return [phrase("{}: {}", name, run.missing["test"]) for name, run in named if not run.judged]
 
     def figures(self) -> list[Figure]:
         """Return the plots of scores that all runs have."""
@@ -102,24 +124,25 @@ class Versus:
             number = judged.scores[name].value if judged is not None and name in judged.scores else -1
             scores.append({**cards.get(name, empty), "number": number})
         report = run.path / REPORT_FILE
-        link = Path(os.path.relpath(report, self.out.absolute().parent)).as_posix() if report.is_file() else ""
+        link = _address(report, self.out.absolute().parent) if report.is_file() else ""
         basis = "nothing" if judged is None else f"{judged.title}, {len(judged):,} images"
         return {"name": self.names[place], "model": model_of(run), "basis": basis, "scores": scores, "link": link}
 
-    def _paired(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str], int, int]:
-        """Return paired tests and images of disagreement, why there are none, and how many rows there are."""
+    def _paired(self) -> "_Compared":
+        """Return paired tests and images of disagreement, or why there are none."""
         why = {"paired": "", "pictures": "" if self.images else "left out with --no-images"}
         judged = [each for each in self.judged if each is not None]
         if len(judged) < len(self.runs):
             why["paired"] = "Not all of the runs have predictions, so there is nothing to pair."
-            return [], [], why, 0, 0
+            return _Compared(why)
         shelves = [
             open_shelf(run.path, run.config, each.source)[0] for run, each in zip(self.runs, judged, strict=True)
         ]
-        orders, reason = matched(judged, shelves)
-        if orders is None:
+        found_rows, reason = matched(judged, shelves)
+        if found_rows is None:
             why["paired"] = f"No paired test: {reason}."
-            return [], [], why, 0, 0
+            return _Compared(why)
+        orders = found_rows.orders
         right = [each.right[order] for each, order in zip(judged, orders, strict=True)]
         losses = [each.losses[order] for each, order in zip(judged, orders, strict=True)]
         found = compare(right, losses)
@@ -134,7 +157,8 @@ class Versus:
         self.album.take(shelf, paths, _SIDE)
         tiles = [self._tile(judged, orders, row, path, shelf) for row, path in zip(rows.tolist(), paths, strict=True)]
         words = [self._words(each, len(found)) for each in found]
-        return words, tiles, why, len(right[0]), int((hits.any(axis=0) & ~hits.all(axis=0)).sum())
+        left = [(name, count) for name, count in zip(self.names, found_rows.left, strict=True) if count]
+        return _Compared(why, words, tiles, len(right[0]), int((hits.any(axis=0) & ~hits.all(axis=0)).sum()), left)
 
     def _tile(
         self, judged: Sequence[Judged], orders: Sequence[Any], row: int, path: str, shelf: Shelf | None
@@ -155,7 +179,7 @@ class Versus:
         if p >= _SURE:
             verdict = "these images do not tell them apart"
         else:
-            verdict = f"{second if paired.accuracy.value > 0 else first} is more accurate"
+            verdict = phrase("{} is more accurate", second if paired.accuracy.value > 0 else first)
         return {
             "first": first, "second": second,
             "both": f"{paired.both:,}", "only_first": f"{paired.only_first:,}",
@@ -164,6 +188,26 @@ class Versus:
             "loss": f"{paired.loss.value:+.3f}", "loss_range": _ends(paired.loss, 1, 3),
             "p": _p(paired.p), "corrected": _p(p) if comparisons > 1 else "", "verdict": verdict,
         }  # fmt: skip
+
+
+def _other_rows(compared: _Compared) -> list[str]:
+    """Return in one sentence what of the runs' tests is not compared, if anything."""
+    if not compared.left:
+        return []
+    left = [phrase("{} was tested on {}", name, plural(count, "other")) for name, count in compared.left]
+    return [
+        phrase(
+            "The runs were not tested on the same images: {}. The figures in the table are of each run's own; the "
+            "paired comparison is of the {} that all were tested on.",
+            Markup(", ").join(left),
+            f"{compared.common:,}",
+        )
+    ]
+
+
+def _address(file: Path, folder: Path) -> str:
+    """Return the address of a file for a page in a folder, in which no sign of a name means anything else."""
+    return quote(Path(os.path.relpath(file, folder)).as_posix(), errors="surrogateescape")
 
 
 def _ends(estimate: Estimate, scale: float, digits: int) -> str:

@@ -321,6 +321,18 @@ def _model_remedies(device: str, precision: str) -> list[str]:
     return [*mixed, f"a larger batch ({_setting('data.batch_size', 'auto')})", "a smaller model"]
 
 
+def _shorter_side(loader: Loader) -> float:
+    """Return the shorter side of a typical image, pixels; 0 where the dataset does not say.
+
+    Its largest height and largest width may be those of two images, neither of which is large.
+    """
+    if not max(loader.shards.info.max_size):
+        return 0.0
+    split = loader.shards.splits.get("train") or next(iter(loader.shards.splits.values()))
+    sides = [side for side in map(split.column, ("height", "width")) if side is not None and len(side)]
+    return float(np.median(np.minimum(*sides))) if len(sides) == 2 else 0.0
+
+
 def _data_remedies(loader: Any) -> list[str]:
     """Return what would make a loader faster, the cheapest first."""
     if not isinstance(loader, Loader):
@@ -330,10 +342,11 @@ def _data_remedies(loader: Any) -> list[str]:
         remedies.append(f"all {cores} cores ({_setting('data.threads', cores)})")
     height, width = loader.preprocessing.size
     stored = dict(loader.shards.info.provenance.get("options", {}))
-    photos = min(loader.shards.info.max_size) > max(height, width)
+    side = _shorter_side(loader)
+    photos = side > max(height, width)
     if photos and not stored.get("restart_markers") and missing_core() is None:
         how = _setting("restart_markers", True, "convert")
         remedies.append(f"crops that decode only what they need, without loss ({how})")
-    if photos and min(loader.shards.info.max_size) > 2 * max(height, width):
+    if photos and side > 2 * max(height, width):
         remedies.append(f"smaller stored images ({_setting('resize', round(1.5 * min(height, width)), 'convert')})")
     return remedies or ["a machine with more CPU cores"]
