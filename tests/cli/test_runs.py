@@ -80,7 +80,17 @@ def test_closed_streams_and_pipes_end_quietly(work: Path, line: str) -> None:
     assert result.returncode == 0 and result.stderr == ""
 
 
+@pytest.mark.parametrize("output", ["-", "-.jsonl"])
+def test_predictions_nobody_reads_end_quietly(work: Path, output: str) -> None:
+    result = shell(f"sagitta predict run photos -o {output} | true; exit ${{PIPESTATUS[0]}}", work)
+    assert result.returncode == 141 and result.stderr == ""
+
+
 def test_output_that_finds_no_room_is_said(work: Path) -> None:
+    result = shell("sagitta predict run photos > /dev/full", work)
+    assert result.returncode == 2 and result.stderr == (
+        "sagitta: the output: no room left on the disk; make room, or name a place on another disk\n"
+    )
     result = shell("sagitta inspect --engine > /dev/full", work)
     assert result.returncode == 2 and result.stderr.startswith("sagitta: the output: no room left on the disk")
 

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +89,48 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_bytes(
     assert "100 of 241 rows were there from before" in words
     assert "1 of 241 images could not be read, the first is broken.png: not an image" in words
     assert Path(f"found{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
-    assert not list(Path().glob("*.partial*"))
+    assert not [*Path().glob("*.partial*"), *Path().glob("*.journal")]
     assert main([*command, f"found{suffix}"]) == 0 and "from before" not in capsys.readouterr().err
+
+
+# A command that does nothing more behind its fourth batch, so that it does not end before it is killed.
+STOPPED = """
+import sys, time
+from sagitta.cli import main
+from sagitta.evaluation.output import Unfinished
+add, done = Unfinished.add, []
+def last(*batch):
+    add(*batch)
+    done.append(batch)
+    if len(done) == 4:
+        time.sleep(600)
+Unfinished.add = last
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".jsonl", marks=pytest.mark.slow)])
+def test_killed_in_the_middle_a_table_goes_on_and_ends_with_the_same_bytes(
+    suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", "run", *["images"] * 4, "--batch-size", "64", "-o"]
+    output, partial, journal = (Path(f"killed{suffix}{end}") for end in ("", ".partial", ".journal"))
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", STOPPED, *command, str(output)])
+    try:
+        while not (journal.exists() and journal.read_bytes().count(b"\n") == 2 + 4):
+            assert process.poll() is None
+            time.sleep(0.01)
+        seen = partial.read_bytes()  # as `tail` does, while it runs
+    finally:
+        process.kill()
+    assert process.wait() < 0 and not output.exists()
+    assert seen.endswith(b"\n") and seen.count(b"\n") == 4 * 64 + (suffix == ".csv")
+    with partial.open("ab") as file:
+        file.write(b'"torn')
+    assert main([*command, str(output)]) == 0 and "256 of 480 rows were there from before" in capsys.readouterr().err
+    assert main([*command, f"whole{suffix}"]) == 0 and "from before" not in capsys.readouterr().err
+    whole = Path(f"whole{suffix}").read_bytes()
+    assert output.read_bytes() == whole and whole.startswith(seen) and not partial.exists() and not journal.exists()
 
 
 def test_a_table_of_other_images_options_or_weights_is_begun_anew(
@@ -139,13 +182,15 @@ def test_images_that_were_changed_in_place_are_not_mixed_with_what_they_were(
         patch.setattr(Unfinished, "add", once)
         assert main([*command, "-o", "cut.csv"]) == 130
     assert chunk is Predictor.chunk
-    shutil.copy("cut.csv.partial", "kept.partial")
+    for what in ("partial", "journal"):
+        shutil.copy(f"cut.csv.{what}", f"kept.{what}")
     assert main([*command, "-o", "cut.csv"]) == 0  # what is said in the end is of all rows
     told = capsys.readouterr().err
     assert "9 of 60 rows were there from before" in told and all(line in told for line in striking)
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
 
-    shutil.move("kept.partial", "cut.csv.partial")
+    for what in ("partial", "journal"):
+        shutil.move(f"kept.{what}", f"cut.csv.{what}")
     for path in Path("changing").iterdir():
         shutil.copy(images()[0], path)  # a green one
     assert main([*command, "-o", "cut.csv"]) == 0
@@ -186,6 +231,17 @@ def test_standard_output_gets_csv_as_it_comes(capsys: pytest.CaptureFixture[str]
     assert main(["predict", "run", "images/red", "--top-k", "1", "--batch-size", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == '"path","class","probability","error"' and len(lines) == 61
+    assert main(["predict", "run", "images/red", "--top-k", "1", "--batch-size", "9", "-o", "-"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_standard_output_gets_lines_of_json_where_its_name_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", "run", "images/red", "--batch-size", "9"]
+    for words in (["-o", "-.jsonl"], ["--output=-.jsonl"], ["-o", "lines.jsonl"]):
+        assert main([*command, *words]) == 0
+    printed = capsys.readouterr().out.encode()
+    assert printed == Path("lines.jsonl").read_bytes() * 2 and not list(Path().glob("-*"))
+    assert main([*command, "-o", "-.parquet"]) == 2 and "name a file for Parquet" in capsys.readouterr().err
 
 
 def test_images_are_sorted_into_folders_of_their_classes(capsys: pytest.CaptureFixture[str]) -> None:

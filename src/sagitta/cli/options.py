@@ -84,10 +84,13 @@ class Command(argparse.ArgumentParser):
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with a range below zero, as in ``--range -1000,400``, in one word with its option."""
+    """Return the arguments with a value that begins as an option does in one word with its option.
+
+    So do a range below zero, as in ``--range -1000,400``, and standard output, as in ``-o -.jsonl``.
+    """
     words: list[str] = []
     for word in argv:
-        after = bool(words) and words[-1] in ("--range", "--data.convert.range")
+        after = bool(words) and words[-1] in ("--range", "--data.convert.range", "-o", "--output")
         if after and word[:1] == "-" and word[1:2] in set("0123456789."):
             words[-1] += f"={word}"
         else:

@@ -14,6 +14,8 @@ from sagitta.terminal import show
 
 _PATHS_HELP = """image files, folders, 'patterns/**/*.jpg', tars and zips, datasets of any kind; - reads a path a line
 from standard input"""
+_OUTPUT_HELP = """.csv, .parquet or .jsonl; - is standard output and CSV (the default), -.jsonl JSON lines there, and
+nothing is kept of what is interrupted"""
 _COLUMNS_HELP = """in place of the usual ones, as for a submission: of path, file, id (file without its extension),
 label, number, probability, p:CLASS, all (every class, under its name), features, error; image_id=id renames"""
 _ACCURACY_HELP = """share of answers that are right, such as 0.99: column abstain is true below the probability from
@@ -86,7 +88,8 @@ def predict(argv: list[str]) -> int:
         "--output",
         type=Path,
         metavar="FILE",
-        help=".csv, .parquet or .jsonl; without it, CSV on the terminal, and nothing is kept of what is interrupted",
+        default=Path("-"),
+        help=_OUTPUT_HELP,
     )
     parser.add_argument("--top-k", type=whole, metavar="N", default=5, help="how many classes a row (5)")
     parser.add_argument("--all", dest="every", action="store_true", help="a column p:CLASS for every class")
@@ -105,8 +108,7 @@ def predict(argv: list[str]) -> int:
     parser.add_argument("--accuracy", metavar="A", type=float, help=_ACCURACY_HELP)
     parser.add_argument("--coverage", metavar="C", type=float, help="sets that hold the class in this share: 0.9")
     a, _ = parser.parse(argv)
-    if a.output is not None:
-        check_output(a.output)
+    check_output(a.output)
     if "" in a.paths:  # as of a variable that is not set; Path takes it for the working directory
         raise ConfigError("one of the paths is empty; name image files, or folders of them (. for this one)")
     names = ("top_k", "every", "embed", "columns", "batch_size", "device", "precision", "accuracy", "coverage")
@@ -118,7 +120,7 @@ def predict(argv: list[str]) -> int:
     try:
         found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
     except KeyboardInterrupt as error:
-        if a.output is None or not partial_of(a.output).exists():
+        if not partial_of(a.output).exists():
             raise
         after = f"what is predicted is kept in {partial_of(a.output)}, and the same command goes on from there"
         raise Interrupted(after, interruption_of(error).number) from None

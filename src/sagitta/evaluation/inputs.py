@@ -52,7 +52,7 @@ class _Images(Protocol):
 
     def file(self, number: int) -> Path | None: ...
 
-    def identity(self) -> list[Any]: ...
+    def identity(self) -> Iterator[list[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class _Files(EncodedFiles):
     def file(self, number: int) -> Path | None:
         return Path(self.paths[number])
 
-    def identity(self) -> list[Any]:
-        return [[path, *_stamp(path)] for path in self.paths]
+    def identity(self) -> Iterator[list[Any]]:
+        return ([path, *_stamp(path)] for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class _Members:
     def file(self, number: int) -> Path | None:
         return None
 
-    def identity(self) -> list[Any]:
-        return [self.tree.location, *self.stamp, len(self.names)]
+    def identity(self) -> Iterator[list[Any]]:
+        yield [self.tree.location, *self.stamp, len(self.names)]
 
 
 class _Rows:
@@ -126,8 +126,8 @@ class _Rows:
     def file(self, number: int) -> Path | None:
         return None
 
-    def identity(self) -> list[Any]:
-        return [self._fingerprint, self.split.name, len(self.split)]
+    def identity(self) -> Iterator[list[Any]]:
+        yield [self._fingerprint, self.split.name, len(self.split)]
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ class Inputs:
     def digest(self) -> str:
         """Return what tells this list from others: names, sizes and times; of datasets, their fingerprint."""
         digest = hashlib.blake2b(digest_size=16)
-        for part in self.parts:
-            digest.update(json.dumps(part.identity(), ensure_ascii=True).encode())
+        for each in (each for part in self.parts for each in part.identity()):
+            digest.update(json.dumps(each, ensure_ascii=True).encode())
         return digest.hexdigest()
 
 

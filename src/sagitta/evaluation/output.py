@@ -2,22 +2,23 @@
 
 ::
 
-    OUT.partial     while it is made: a line of words, then frames: lengths and digest, words (JSON), a batch (Arrow)
-    OUT             the whole, made of that at the end in one go
+    OUT.partial     the rows so far: text as OUT will hold it, for `tail -f`; of Parquet, a stream of Arrow
+    OUT.journal     a line of words, then lines of digest and JSON: which table it is, how far it was after each batch
+    OUT             the whole: OUT.partial, renamed; of Parquet, made of that at the end in one go
 
-So what is unfinished cannot be taken for the whole, a table that was interrupted has the bytes of one that was not, and
-Parquet can go on, too, though a file of it is nothing before its end. The first frame says which table it is: a run,
-options and images. What a process that was killed left half-written is cut off.
+So what is unfinished cannot be taken for the whole, and a table that was interrupted has the bytes of one that was not.
+A batch's line in the journal follows its rows: what a process that was killed left half-written has no line that fits
+it, and is cut off. Which table it is: a run, options and images.
 """
 
-import hashlib
 import io
 import json
-import struct
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,26 +26,27 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sagitta.errors import ConfigError
-from sagitta.files import check_place, lock, new_file
+from sagitta.files import check_place, content_hash, lock, new_file
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-_TITLE = b"unfinished predictions of sagitta predict, version 1: the same command goes on\n"
-_HEAD = struct.Struct("<QQ16s")
+STANDARD_OUTPUT = {Path("-"): ".csv", Path("-.csv"): ".csv", Path("-.jsonl"): ".jsonl"}
+_TITLE = b"journal of sagitta predict, version 2, of the unfinished table beside it: the same command goes on\n"
 _GROUP = 16_384  # rows of a row group
-
-Frame = tuple[dict[str, Any], pa.RecordBatch]
-"""What was said of a batch, and the batch."""
 
 
 def check_output(output: Path) -> None:
     """Refuse a place for predictions before anything is predicted.
 
     Raises:
-        ConfigError: the name does not end in .csv, .parquet or .jsonl.
+        ConfigError: the name does not end in .csv, .parquet or .jsonl, or it is Parquet on standard output.
         OSError: there is no such folder, or it cannot be written to.
     """
+    if output in STANDARD_OUTPUT:
+        return
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"{output}: the name must end in .csv, .parquet or .jsonl")
+    if output == Path("-.parquet"):
+        raise ConfigError(f"{output}: standard output takes -.csv or -.jsonl; name a file for Parquet")
     check_place(output)
 
 
@@ -53,148 +55,187 @@ def partial_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-class Unfinished:
-    """A table on its way to a file; made by :func:`unfinished`.
+class Table:
+    """A table on its way, here to standard output, where nothing goes on; made by :func:`table_to`.
 
     Attributes:
-        path: where it lies meanwhile.
-        told: what was said of each batch that is there.
+        told: what was said of all rows with the last batch that is there; empty where none is.
         before: rows that an earlier process left, and that are right.
-        other: what of the table that was left is another than it is to be: ``run``, ``options``, ``images``; so it is
-            begun anew.
+        other: what of the table that was left is another than it is to be.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any], schema: pa.Schema) -> None:
-        self.path, self._schema = path, schema
-        self.told: list[dict[str, Any]] = []
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+        self.told: Mapping[str, Any] = {}
         self.before, self.other = 0, list[str]()
-        self._file = path.open("a+b")
-        try:
-            if not self._goes_on(dict(key)):
-                self._file.truncate(0)
-                self._file.write(_TITLE)
-                self._write(dict(key), schema.serialize())
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _goes_on(self, key: dict[str, Any]) -> bool:
-        """Find what an earlier process left, and cut off what it did not finish; returns whether it is of this table.
-
-        Raises:
-            ConfigError: it is a file of somebody else.
-        """
-        self._file.seek(0)
-        if not _TITLE.startswith(title := self._file.read(len(_TITLE))):
-            raise ConfigError(f"{self.path}: in the way, and no unfinished table; move it, or name another -o")
-        if title != _TITLE or (first := self._next()) is None:
-            return False
-        if first[0] != key or pa.ipc.read_schema(pa.py_buffer(first[1])) != self._schema:
-            self.other = [name for name in key if first[0].get(name) != key[name]] or ["version"]
-            return False
-        end = self._file.tell()
-        while (frame := self._next()) is not None:
-            self.told.append(frame[0])
-            self.before += frame[0]["rows"]
-            end = self._file.tell()
-        self._file.truncate(end)
-        return True
-
-    def _next(self) -> tuple[dict[str, Any], bytes] | None:
-        """Return the next whole frame; None where there is none."""
-        head = self._file.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return None
-        words, data, digest = _HEAD.unpack(head)
-        body = self._file.read(words + data) if words + data < 2**40 else b""
-        if len(body) < words + data or _digest(body) != digest:
-            return None
-        return json.loads(body[:words]), body[words:]
-
-    def _write(self, words: Mapping[str, Any], data: pa.Buffer) -> None:
-        body = (text := json.dumps(words).encode()) + data.to_pybytes()
-        self._file.write(_HEAD.pack(len(text), len(data), _digest(body)) + body)
-        self._file.flush()
 
     def add(self, batch: pa.RecordBatch, words: Mapping[str, Any]) -> None:
-        """Keep a batch, and what is said of it, from now on.
+        """Write a batch, and note what is said of all rows so far.
 
         Raises:
-            OSError: it finds no room, and names the file.
+            OSError: it finds no room, and names the file, if it goes to one.
         """
-        told = {"rows": batch.num_rows, **words}
-        try:
-            self._write(told, batch.serialize())
-        except OSError as error:
-            error.filename = error.filename or str(self.path)
-            raise
-        self.told.append(told)
+        rows = _encoded(batch, self._suffix, first=not self.told)
+        before = {"rows": 0, "bytes": 0, **self.told}
+        told = {**words, "rows": before["rows"] + batch.num_rows, "bytes": before["bytes"] + len(rows)}
+        self._write(rows, told)
+        self.told = told
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield all that is there, from the file."""
-        self._file.seek(len(_TITLE))
-        self._next()
-        while (frame := self._next()) is not None:
-            yield pa.ipc.read_record_batch(pa.py_buffer(frame[1]), self._schema)
+    def _write(self, rows: bytes, told: Mapping[str, Any]) -> None:
+        sys.stdout.write(rows.decode())
+        sys.stdout.flush()
 
-    def finish(self, output: Path) -> None:
-        """Make the table of it, and remove it.
+    def finish(self) -> None:
+        """Give the whole its name."""
+
+    def remove(self) -> None:
+        """Remove what is there; what is printed stays."""
+
+
+class Unfinished(Table):
+    """A table on its way to a file, which goes on.
+
+    Attributes:
+        other: see above: ``run``, ``options``, ``images`` or ``version``; so it is begun anew.
+
+    Raises:
+        ConfigError: a file of somebody else is in the way.
+        OSError: it cannot be written there.
+    """
+
+    def __init__(self, output: Path, key: Mapping[str, Any], schema: pa.Schema) -> None:
+        super().__init__(output.suffix)
+        self._output, self._partial = output, partial_of(output)
+        self._journal = output.with_name(f"{output.name}.journal")
+        title = _start_of(self._journal)
+        other = self._partial if _TITLE.startswith(title) else self._journal
+        if title != _TITLE and _start_of(other):
+            raise ConfigError(f"{other}: in the way, and no unfinished table; move it, or name another -o")
+        # The columns follow from the rest of the key, unless another version of this program made them.
+        key = {**key, "version": content_hash(schema.serialize())}
+        if title != _TITLE or not self._goes_on(key):
+            self._partial.write_bytes(b"")  # first, since without a journal its rows would be somebody else's
+            with _about(self._journal):
+                self._journal.write_bytes(_TITLE + _line(key))
+
+    def _goes_on(self, key: Mapping[str, Any]) -> bool:
+        """Find what is left of this table, and cut off what was not finished; returns whether it is of this one."""
+        with self._journal.open("rb") as journal, self._partial.open("a+b") as partial:
+            journal.seek(len(_TITLE))
+            if (first := _next(journal)) != key:
+                other = [name for name in key if first is not None and first.get(name) != key[name]]
+                self.other = [name for name in other if name != "version"] or other
+                return False
+            partial.seek(0)
+            while True:
+                end = journal.tell()
+                told = _next(journal) or {"bytes": 0}
+                rows = partial.read(max(0, told["bytes"] - self.told.get("bytes", 0)))
+                if told.get("digest") != content_hash(rows):
+                    break
+                self.told = told
+        self.before = self.told.get("rows", 0)
+        os.truncate(self._partial, self.told.get("bytes", 0))
+        os.truncate(self._journal, end)
+        return True
+
+    def _write(self, rows: bytes, told: Mapping[str, Any]) -> None:
+        line = _line({**told, "digest": content_hash(rows)})
+        for path, data in ((self._partial, rows), (self._journal, line)):
+            with _about(path), path.open("ab") as file:
+                file.write(data)
+
+    def finish(self) -> None:
+        """Make the file.
 
         Raises:
+            ConfigError: somebody else has written in it.
             OSError: it cannot be written there.
         """
-        with new_file(output) as temporary:
-            _write_whole(self.batches(), self._schema, temporary, output.suffix)
+        if self._partial.stat().st_size != self.told.get("bytes"):
+            raise ConfigError(f"{self._partial}: somebody else has written in it, too; remove it, and begin again")
+        if self._suffix == ".parquet":
+            with self._partial.open("rb") as file, new_file(self._output) as temporary:
+                _write_parquet(pa.ipc.open_stream(file), temporary)
+        else:
+            with _about(self._output), self._partial.open("rb") as file:
+                os.fsync(file.fileno())
+                self._partial.replace(self._output)
         self.remove()
 
     def remove(self) -> None:
-        """Remove it."""
-        self.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of the file; what found no room is not tried again."""
-        with suppress(OSError):
-            self._file.close()
+        """Remove what is there, the journal last: without it, rows would be somebody else's."""
+        self._partial.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
 
 
 @contextmanager
-def unfinished(output: Path, key: Mapping[str, Any], schema: pa.Schema) -> Iterator[Unfinished]:
+def table_to(output: Path, key: Mapping[str, Any], schema: pa.Schema) -> Iterator[Table]:
     """Yield the table that is to become ``output``, with what is there of it.
 
     Args:
         output: see :func:`check_output`.
-        key: what the table depends on.
+        key: what the table depends on, as JSON has it.
         schema: of it.
 
     Raises:
         ConfigError: another process is making it.
         OSError: it cannot be written there.
     """
-    path = partial_of(output)
+    if output in STANDARD_OUTPUT:
+        yield Table(STANDARD_OUTPUT[output])
+        return
     try:
-        with lock(path.with_name(f"{path.name}.lock"), wait=False, needed=False):
-            table = Unfinished(path, key, schema)
-            try:
-                yield table
-            finally:
-                table.close()
+        with lock(output.with_name(f"{partial_of(output).name}.lock"), wait=False, needed=False):
+            yield Unfinished(output, key, schema)
     except BlockingIOError:
         raise ConfigError(f"{output}: another process is writing it; wait for it, or name another -o") from None
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Have what the system says name a file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
 
 
-def _write_whole(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path, suffix: str) -> None:
-    if suffix == ".parquet":
-        with pq.ParquetWriter(path, schema) as writer:
-            for table in _grouped(batches, schema):
-                writer.write_table(table, row_group_size=_GROUP)
-        return
-    with path.open("wb") as file:
-        for number, batch in enumerate(batches):
-            file.write(as_json_lines(batch) if suffix == ".jsonl" else as_csv(batch, head=number == 0))
+def _start_of(path: Path) -> bytes:
+    """Return as much of a file as a journal's first line is long; nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_TITLE))
+    except FileNotFoundError:
+        return b""
+
+
+def _line(words: Mapping[str, Any]) -> bytes:
+    """Return a line of a journal."""
+    text = json.dumps(words).encode() + b"\n"
+    return content_hash(text).encode() + b" " + text
+
+
+def _next(journal: BinaryIO) -> dict[str, Any] | None:
+    """Return what the next line of a journal says; None where it is not whole, or there is none."""
+    digest, _, text = journal.readline().partition(b" ")
+    return dict(json.loads(text)) if digest == content_hash(text).encode() else None
+
+
+def _encoded(batch: pa.RecordBatch, suffix: str, *, first: bool) -> bytes:
+    """Return what stands for a batch while a table is made; the first one has what stands before all rows."""
+    if suffix == ".csv":
+        return as_csv(batch, head=first)
+    if suffix == ".jsonl":
+        return as_json_lines(batch)
+    schema = batch.schema.serialize().to_pybytes() if first else b""
+    return bytes(schema + batch.serialize().to_pybytes())
+
+
+def _write_parquet(batches: pa.RecordBatchReader, path: Path) -> None:
+    with pq.ParquetWriter(path, batches.schema) as writer:
+        for table in _grouped(batches, batches.schema):
+            writer.write_table(table, row_group_size=_GROUP)
 
 
 def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -247,9 +288,3 @@ def _plain(column: pa.Array) -> list[Any]:
     if pa.types.is_float32(column.type):
         return [None if value is None else float(value) for value in column.cast(pa.string()).to_pylist()]
     return list(column.to_pylist())
-
-
-def write_csv_to(stream: TextIO, batch: pa.RecordBatch, *, head: bool) -> None:
-    """Write lines of CSV to a stream of text, at once."""
-    stream.write(as_csv(batch, head=head).decode())
-    stream.flush()

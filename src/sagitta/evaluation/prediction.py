@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 from sagitta.dataset import plural
 from sagitta.errors import SourceError
 from sagitta.evaluation.inputs import Inputs
-from sagitta.evaluation.output import Unfinished, check_output, unfinished, write_csv_to
+from sagitta.evaluation.output import STANDARD_OUTPUT, Table, check_output, partial_of, table_to
 from sagitta.evaluation.predictor import Asked, Predicted, Predictor, inputs_for
 from sagitta.evaluation.sorting import Sorter, check_apart
 from sagitta.pool import progress
@@ -52,33 +51,31 @@ class Summary:
 
 
 class _Tally:
-    """Sums up chunks."""
+    """Sums up chunks.
 
-    def __init__(self, inputs: Inputs, told: Sequence[Mapping[str, Any]] = ()) -> None:
+    Args:
+        inputs: all images.
+        told: what :meth:`add` has returned of those before.
+    """
+
+    def __init__(self, inputs: Inputs, told: Mapping[str, Any] = {}) -> None:
         self._inputs = inputs
-        self.unreadable = 0
+        self.unreadable: int = told.get("unreadable", 0)
         self.first: tuple[str, str] | None = None
-        self.reduced: Counter[str] = Counter()
-        self.striking: Counter[str] = Counter()
-        for words in told:
-            self._add(words)
+        if told.get("first") is not None:
+            self.first = told["first"][0], told["first"][1]
+        self.reduced, self.striking = (Counter[str](told.get(name, {})) for name in ("reduced", "striking"))
 
     def add(self, found: Predicted) -> dict[str, Any]:
-        """Take note of a chunk; returns that in words."""
-        words: dict[str, Any] = {"unreadable": len(found.errors)}
-        words |= {"reduced": dict(found.reduced), "striking": dict(found.striking)}
-        if found.errors:
+        """Take note of a chunk; returns the sum of all so far, in words."""
+        self.unreadable += len(found.errors)
+        self.reduced.update(found.reduced)
+        self.striking.update(found.striking)
+        if self.first is None and found.errors:
             number = min(found.errors)
-            words["first"] = [self._inputs.name(number), found.errors[number]]
-        self._add(words)
-        return words
-
-    def _add(self, words: Mapping[str, Any]) -> None:
-        self.unreadable += words["unreadable"]
-        self.reduced.update(words["reduced"])
-        self.striking.update(words["striking"])
-        if self.first is None and "first" in words:
-            self.first = words["first"][0], words["first"][1]
+            self.first = self._inputs.name(number), found.errors[number]
+        sums = {"reduced": dict(self.reduced), "striking": dict(self.striking)}
+        return {"unreadable": self.unreadable, "first": self.first, **sums}
 
     def summary(self, notes: Sequence[str]) -> Summary:
         """Return the sum.
@@ -130,7 +127,7 @@ def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, sp
 def predict_into(
     run: Path,
     paths: Sequence[str | Path],
-    output: Path | None,
+    output: Path,
     asked: Asked = _ASKED,
     *,
     split: str | None = None,
@@ -144,7 +141,8 @@ def predict_into(
     Args:
         run: run directory or checkpoint file.
         paths: see :mod:`sagitta.evaluation.inputs`.
-        output: ``.csv``, ``.parquet`` or ``.jsonl``; None writes CSV to standard output, where nothing goes on.
+        output: ``.csv``, ``.parquet`` or ``.jsonl``; ``-`` writes CSV to standard output, and ``-.jsonl``
+            JSON lines, where nothing goes on.
         asked: what is wanted of each.
         split: of datasets, all by default.
         sort_into: folder in which each image gets a second name by its class, see :mod:`sagitta.evaluation.sorting`.
@@ -154,46 +152,37 @@ def predict_into(
         SagittaError: as :func:`predict` does.
         OSError: it cannot be written there.
     """
-    if output is not None:
-        check_output(output)
+    check_output(output)
     if sort_into is not None:
         check_apart(sort_into, paths)
     inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
     schema = predictor.schema
     sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names, copy)
     key = predictor.key(inputs) | {"sorted": None if sort_into is None else str(sort_into)}
-    with nullcontext() if output is None else unfinished(output, key, schema) as table:
-        start = 0 if table is None else table.before
-        if table is not None and (left := _what_was_there(table, len(inputs))):
+    with table_to(output, key, schema) as table:
+        if left := _what_was_there(table, output, len(inputs)):
             show(f"sagitta: {left}", sys.stderr)
-        tally = _Tally(inputs, [] if table is None else table.told)
-        bar = table is not None or not sys.stdout.isatty()
-        with progress("predicting", len(inputs) - start, show=bar) as advance:
-            for found in predictor.predict(inputs, start):
+        tally = _Tally(inputs, table.told)
+        bar = output not in STANDARD_OUTPUT or not sys.stdout.isatty()
+        with progress("predicting", len(inputs) - table.before, show=bar) as advance:
+            for found in predictor.predict(inputs, table.before):
                 if sorter is not None:
                     sorter.put(found)
-                words = tally.add(found)
-                if table is None:
-                    write_csv_to(sys.stdout, found.table, head=found.numbers.start == 0)
-                else:
-                    table.add(found.table, words)
+                table.add(found.table, tally.add(found))
                 advance(len(found.numbers))
-        if table is None:
-            return tally.summary(predictor.notes(inputs, tally.striking))
         try:
             summary = tally.summary(predictor.notes(inputs, tally.striking))
         except SourceError:
             table.remove()
             raise
-        assert output is not None
-        table.finish(output)
+        table.finish()
         return summary
 
 
-def _what_was_there(table: Unfinished, total: int) -> str:
+def _what_was_there(table: Table, output: Path, total: int) -> str:
     """Return what an earlier process left, in words; empty where that is nothing."""
     if table.before:
         return f"{table.before:,} of {total:,} rows were there from before, and it goes on behind them"
     if table.other:
-        return f"{table.path} was of another table (other {' and '.join(table.other)}), so it is begun anew"
+        return f"{partial_of(output)} was of another table (other {' and '.join(table.other)}), so it is begun anew"
     return ""

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,5 +137,5 @@ class _InMemory:
     def file(self, number: int) -> Path | None:
         return None
 
-    def identity(self) -> list[Any]:
-        return []
+    def identity(self) -> Iterator[list[Any]]:
+        return iter(())
