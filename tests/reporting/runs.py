@@ -14,6 +14,7 @@ from PIL import Image
 
 import sagitta
 from sagitta.evaluation import Tested, judge, record_test
+from sagitta.evaluation.calibration import beside_uncalibrated
 from sagitta.models import task_of
 from sagitta.run import write_record
 from sagitta.settings import Settings
@@ -79,8 +80,17 @@ def probabilities(labels: np.ndarray[Any, Any], classes: int, seed: int, skill: 
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
-def run_of(root: Path, data: Path, *, seed: int = 0, split: str = "test", skill: float = 2.0, **record: Any) -> Path:
-    """Make a run that was tested on a split of a dataset; keywords go into its record."""
+def run_of(
+    root: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    split: str = "test",
+    skill: float = 2.0,
+    tempered: float = 1.0,
+    **record: Any,
+) -> Path:
+    """Make a run that was tested on a split of a dataset, by such a temperature; keywords go into its record."""
     root.mkdir(parents=True)
     shards = sagitta.ShardSet.open(data)
     names, own = shards.info.class_names, shards.splits[split]
@@ -92,6 +102,8 @@ def run_of(root: Path, data: Path, *, seed: int = 0, split: str = "test", skill:
     opened.setup()
     write_record(root, seed=seed, dataset=opened.answers(), **record)
     judged = judge(task, chances, labels, paths, names, {}, "test_", [0.5] * len(names))
+    if tempered != 1:
+        judged = beside_uncalibrated(judged, task, names, tempered, "test_")
     tested = Tested(str(data), split, len(paths), 0, shards.info.fingerprint, trained_on=0)
     record_test(root, str(data), "best.ckpt", sagitta.Evaluation(**{**vars(judged), "tested": tested}))
     write_record(root, best_checkpoint="checkpoints/best-epoch=01-x.ckpt", result=judged.metrics)

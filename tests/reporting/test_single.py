@@ -71,8 +71,11 @@ def test_before_and_after_calibration(data: Path, tmp_path: Path) -> None:
         "temperature": 2.0, "rows": 40, "fitted_on": "val", "before": {"loss": 1.0, "ece": 0.2},
         "after": {"loss": 0.8, "ece": 0.1},
     }  # fmt: skip
-    values, html = page(runs.run_of(tmp_path / "run", data, calibration=about))
+    values, html = page(runs.run_of(tmp_path / "run", data, tempered=2.0, calibration=about))
     assert list(values["parts"][0]["errors"]) == ["before", "after"]
+    # Another checkpoint's test, or one with mirror images, knows nothing of the temperature.
+    other, _ = page(runs.run_of(tmp_path / "other", data, calibration=about))
+    assert list(other["parts"][0]["errors"]) == ["as it is"]
     missing(html, "logits are divided by 2", "calibration error there from 0.2000 to 0.1000")
 
 

@@ -41,6 +41,7 @@ from .prediction import predict as predict
 from .prediction import predict_into as predict_into
 from .predictor import Asked as Asked
 from .predictor import Predictor as Predictor
+from .result import UNCALIBRATED as UNCALIBRATED
 from .result import Evaluation as Evaluation
 from .result import Tested as Tested
 from .result import arrays_of as arrays_of

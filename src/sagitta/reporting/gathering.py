@@ -19,7 +19,7 @@ import yaml
 
 from sagitta.dataset import read_table
 from sagitta.errors import ConfigError, DatasetError
-from sagitta.evaluation import judge, read_test_log
+from sagitta.evaluation import UNCALIBRATED, judge, read_test_log
 from sagitta.models import ClassScores, Estimate, Task, task_of
 from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_table, members_of, read_record, run_of
 
@@ -70,6 +70,11 @@ class Judged:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.paths)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the run's temperature is in the probabilities: not in another checkpoint's, nor once in a mean's."""
+        return self.key == "unseen" or any(name.endswith(UNCALIBRATED) for name in self.scores)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sagitta.evaluation import UNCALIBRATED
 from sagitta.models import ClassScores, Estimate
 from sagitta.reporting import analysis
 from sagitta.reporting.escaping import phrase
@@ -32,7 +33,6 @@ LABELS = {
     "ece": "Calibration error", "log_loss": "Log loss",
 }  # fmt: skip
 _SHARES = {"acc", "top5", "f1", "f1_micro", "map"}
-_BEFORE = "_uncalibrated"  # ends the names of figures before calibration
 _COVERAGES = (0.9, 0.95, 0.99)
 
 
@@ -110,7 +110,7 @@ def part_of(
 
 def metrics_of(scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
     """Return the metrics as cards: name, value, interval, and where these lie between 0 and 1, if that is the scale."""
-    known = {name for name in scores if not name.endswith(_BEFORE)}
+    known = {name for name in scores if not name.endswith(UNCALIBRATED)}
     order = [name for name in LABELS if name in known] + sorted(known - set(LABELS))
     found = []
     for name in order[:_TOP]:
@@ -126,7 +126,7 @@ def metrics_of(scores: Mapping[str, Estimate]) -> list[dict[str, Any]]:
                 "value": words(score.value),
                 "low": words(score.low),
                 "high": words(score.high),
-                "before": words(before.value) if (before := scores.get(f"{name}{_BEFORE}")) else "",
+                "before": words(before.value) if (before := scores.get(f"{name}{UNCALIBRATED}")) else "",
                 "bar": [round(100 * each, 2) for each in (score.low, score.value, score.high)] if share else None,
             }
         )
@@ -157,7 +157,7 @@ def _bins(judged: Judged, temperature: float | None) -> dict[str, list[analysis.
             return analysis.reliability(probabilities.ravel(), judged.labels.ravel())
         return analysis.reliability(probabilities.max(axis=1), judged.right)
 
-    if temperature is None:
+    if temperature is None or not judged.calibrated:
         return {"as it is": own(judged.probabilities)}
     before = analysis.uncalibrated(judged.probabilities, temperature, several=judged.task.multilabel)
     return {"before": own(before), "after": own(judged.probabilities)}
