@@ -49,8 +49,13 @@ class Package:
 def read(source: Path) -> list[Package]:
     """Return the packages of a source tree, by name."""
     files = {path.stem: [path] for path in source.glob("*.py") if not path.stem.startswith("__")}
-    files |= {path.parent.name: sorted(path.parent.rglob("*.py")) for path in source.glob("*/__init__.py")}
+    files |= {path.parent.name: _modules_of(path.parent) for path in source.glob("*/__init__.py")}
     return [_package(name, source, files[name], set(files)) for name in sorted(files)]
+
+
+def _modules_of(folder: Path) -> list[Path]:
+    """Return the modules below a package; a folder whose name no import could say holds templates."""
+    return sorted(path for path in folder.rglob("*.py") if path.parent.name.isidentifier())
 
 
 def _package(name: str, source: Path, files: list[Path], names: set[str]) -> Package:

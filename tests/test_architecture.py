@@ -48,7 +48,9 @@ def imports_of(path: Path) -> list[tuple[str, str]]:
 
 
 def files_of(package: str) -> list[Path]:
-    return [path for path in [SOURCE / f"{package}.py", *(SOURCE / package).rglob("*.py")] if path.exists()]
+    """Return the modules of a package; a folder whose name no import could say holds templates."""
+    inside = [path for path in (SOURCE / package).rglob("*.py") if path.parent.name.isidentifier()]
+    return [path for path in [SOURCE / f"{package}.py", *inside] if path.exists()]
 
 
 def test_every_module_belongs_to_a_package_of_the_story() -> None:

@@ -222,7 +222,8 @@ ONLY_PYTHON = {("fit", "settings")}
 
 
 @pytest.mark.parametrize(
-    "command", ["convert", "doctor", "ensemble", "explain", "fit", "predict", "probe", "report", "test", "verify"]
+    "command",
+    ["convert", "doctor", "ensemble", "explain", "fit", "new", "predict", "probe", "report", "test", "verify"],
 )
 def test_functions_have_the_options_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):

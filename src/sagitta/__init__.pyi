@@ -27,6 +27,7 @@ from .verbs import explain as explain
 from .verbs import export as export
 from .verbs import figures as figures
 from .verbs import fit as fit
+from .verbs import new as new
 from .verbs import predict as predict
 from .verbs import probe as probe
 from .verbs import push as push

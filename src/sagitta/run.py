@@ -208,12 +208,13 @@ def run_of(path: Path) -> Path | None:
     return folder if (folder / RUN_FILE).is_file() or (folder / CONFIG_FILE).is_file() else None
 
 
-def find_source(run: Path, source: str) -> str:
+def find_source(run: Path, source: str, name_it: str = "name it as DATA") -> str:
     """Return where the data of a run lies, seen from here: its configuration names it from where the run was made.
 
     Args:
         run: run directory.
         source: as its configuration names it; a built-in, or something on the Hub, is no place.
+        name_it: how a person names the data anew, in the words of the command.
 
     Raises:
         ConfigError: it is not there any more; names the places.
@@ -231,7 +232,7 @@ def find_source(run: Path, source: str) -> str:
         if place.exists():
             return source if place == Path(source) or place == Path.cwd() / source else str(place)
     looked = " and ".join(dict.fromkeys(str(place.absolute()) for place in places))
-    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; name it as DATA")
+    raise ConfigError(f"{run}: its data is not there any more, looked for {looked}; {name_it}")
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The options are taken from help and from the settings, so that a new one is covered by itself.
 """
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sagitta as package
+from sagitta.cli import main
 from sagitta.cli.options import Command
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.settings import Settings, full_help
@@ -135,3 +138,51 @@ def test_two_dashes_are_no_value() -> None:
 def test_the_whole_help_has_no_markup(work: Path) -> None:
     text = sagitta("fit", "--help", "all", cwd=work).stdout
     assert "`" not in text and ":class:" not in text and "--data.augmentation.erase" in text
+
+
+COMMANDS = (
+    "convert", "inspect", "doctor", "fit", "validate", "test", "probe", "ensemble", "predict", "explain", "export",
+    "push", "serve", "report",
+)  # fmt: skip
+OWN = {"exporting": ("export", "push"), "serving": ("serve",), "reporting": ("report", "fit")}
+"""Packages whose errors are those of these commands alone; what others say may come of any."""
+
+
+def raised_texts(path: Path) -> list[str]:
+    """Return the text of each error that a module raises, with a star for what is filled in."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            for text in ast.walk(node.exc):
+                if isinstance(text, ast.JoinedStr):
+                    found.append(
+                        "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in text.values)
+                    )
+                elif isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    found.append(text.value)
+    return found
+
+
+def test_errors_name_options_that_the_command_has(capsys: pytest.CaptureFixture[str]) -> None:
+    has: dict[str, set[str]] = {}
+    for command in COMMANDS:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([command, "--help"])
+        has[command] = {*re.findall(r"(--[\w-]+)", capsys.readouterr().out), "--help"}
+    source = Path(package.__file__).parent
+    checked = 0
+    for path in source.rglob("*.py"):
+        inside = path.relative_to(source)
+        if inside.parts[0] == "cli" or (not inside.parent.name.isidentifier() and inside.parent.name):
+            continue
+        for text in raised_texts(path):
+            for said in re.finditer(r"sagitta (\w+)([^;`]*)", text):
+                if said[1] in has:
+                    named = set(re.findall(r"--[a-z][\w-]*(?![\w.-])", said[2]))
+                    assert named <= has[said[1]], f"{inside}: {text}"
+            alone = re.sub(r"sagitta (\w+)([^;`]*)", "", text)
+            commands = OWN.get(inside.parts[0], COMMANDS)
+            for option in re.findall(r"--[a-z][\w-]*(?![\w.-])", alone):
+                assert any(option in has[command] for command in commands), f"{inside}: {text}"
+                checked += 1
+    assert checked > 60

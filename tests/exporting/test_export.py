@@ -1,6 +1,7 @@
 """Exports answer as the checkpoint does, in a process that cannot import Sagitta; or there is no file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,11 @@ def test_bad_input_is_one_line(run: str, to: str, out: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         export(Path(run), to, Path(out))
     assert not Path("out").exists()
+
+
+def test_data_that_is_gone_is_to_be_named_by_the_option_that_there_is(tmp_path: Path) -> None:
+    shutil.copytree("run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("source: photos", "source: gone"))
+    with pytest.raises(ConfigError, match=r"its data is not there any more, looked for .*gone; name it with --data"):
+        export(tmp_path / "run")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from tests.golden.record import DATASETS, HERE, RUN, command
+from tests.golden.record import DATASETS, HANDED_ON, HERE, RUN, command
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -131,6 +131,17 @@ def make(work: Path) -> None:
     path = work / "run" / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     torch.save(without_paths(checkpoint, str(work.resolve())), RUN / "checkpoints" / "last.ckpt")
+    hand_on(work)
+
+
+def hand_on(work: Path) -> None:
+    """Train a tiny network on the thumbnails in ``work``, and store its export as safetensors beside this file."""
+    how = ("--model", "tests.golden.network.Tiny", "--lr", 0.02, "--batch-size", 10, "--epochs", 8, "--seed", 5)
+    machine = ("--trainer.precision", "32-true", "--trainer.accelerator", "cpu")
+    command("fit", "thumbnails", *how, *machine, "--out", "tiny", cwd=work)
+    command("export", "tiny", "--to", "safetensors", "-o", HANDED_ON, cwd=work)
+    shutil.rmtree(HERE / HANDED_ON, ignore_errors=True)
+    shutil.copytree(work / HANDED_ON, HERE / HANDED_ON)
 
 
 if __name__ == "__main__":

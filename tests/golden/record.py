@@ -31,6 +31,8 @@ VALUES = HERE / "values.json"
 DATASETS = ("dataset", "thumbnails", "multilabel")
 NAMES = ("wren", "egret", "heron", "kestrel")  # another order than the datasets', and one class more
 EPOCHS = (0, 1)
+HANDED_ON = "handed-on"
+"""What ``sagitta export --to safetensors`` wrote."""
 
 _BATCH = 5  # 24 and 30 training rows: a tail to drop, and none
 
@@ -64,7 +66,7 @@ def command(*arguments: object, cwd: Path) -> str:
 
 def copy_data(work: Path) -> None:
     """Copy what is stored to ``work``: opening a dataset writes a sidecar beside it, and a test a line into its run."""
-    for name in (*DATASETS, "run"):
+    for name in (*DATASETS, "run", HANDED_ON):
         shutil.copytree(HERE / name, work / name, ignore=shutil.ignore_patterns(".sagitta-index"))
 
 
@@ -306,6 +308,14 @@ def stored_run(work: Path) -> dict[str, Any]:
     return found
 
 
+def handed_on(work: Path) -> list[dict[str, Any]]:
+    """Return what is predicted of the test images by the stored export: class and every probability."""
+    copy_data(work / "other")
+    extract(work / "thumbnails", work / "pictures")
+    printed = command("predict", HANDED_ON, work / "pictures" / "test", "--all", cwd=work / "other")
+    return [{**row, "path": Path(row["path"]).name} for row in _rows(printed)]
+
+
 def _rows(text: str) -> list[dict[str, Any]]:
     """Return the lines of a CSV, numbers as numbers."""
     return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
@@ -373,6 +383,7 @@ def record() -> dict[str, Any]:
             "fingerprints": fingerprints(work),
             "logits": logits(work),
             "stored run": stored_run(work),
+            "handed on": handed_on(work),
             "digits": digits(work),
         }
 

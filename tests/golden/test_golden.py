@@ -13,6 +13,7 @@ from tests.golden.record import (
     copy_data,
     digits,
     fingerprints,
+    handed_on,
     logits,
     plans,
     states,
@@ -91,6 +92,12 @@ def test_a_stored_run_is_tested_predicts_repeats_resumes_and_lends_its_weights(w
     assert found["test"][-1]["images"] == 10 and found["test"][0]["images"] == ""
     for name in ("fit --config", "fit --resume", "fit --weights"):
         near(found[name], golden[name], rel=0.02, abs=0.02)
+
+
+def test_a_stored_export_as_safetensors_gives_the_same_probabilities(work: Path) -> None:
+    found, golden = handed_on(work), GOLDEN["handed on"]
+    assert len({row["class"] for row in golden}) == 3  # a network that always says the same would prove little
+    near(found, golden, rel=1e-4, abs=1e-4)
 
 
 def test_two_epochs_on_the_digits_end_at_the_same_metrics_and_weights(work: Path) -> None:

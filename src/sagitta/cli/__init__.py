@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from importlib.metadata import version
 
-from sagitta.cli import datasets, doctor, export, report, runs
+from sagitta.cli import datasets, doctor, export, projects, report, runs
 from sagitta.cli import fit as fitting
 from sagitta.cli import serve as serving
 from sagitta.errors import SagittaError
@@ -32,6 +32,7 @@ _COMMANDS: tuple[tuple[str, Callable[[list[str]], int | None], str], ...] = (
     ("export", export.export, "a run as ONNX, OpenVINO, torch.export, safetensors or a hub's folder, proven on images"),
     ("push", export.push, "a run, or a dataset, to the Hugging Face hub, with a card"),
     ("serve", serving.serve, "models behind HTTP, and a page for a browser: of runs, or of exports without torch"),
+    ("new", projects.new, "a folder of code to begin with: your own LightningModule on the data engine"),
     ("report", report.report, "one page about a run, or about several side by side; figures for a paper"),
 )
 _AFTER_INTERRUPTION = {

@@ -210,14 +210,18 @@ def other_settings(source: str, purpose: Purpose, reduction: Reduction | None) -
     return Settings.of({"source": source, "data.convert.purpose": purpose} | pixels)
 
 
-def own_settings(run: Path) -> Settings:
+def own_settings(run: Path, name_it: str = "put it back there") -> Settings:
     """Return the settings of a run, whose data is looked for where the run was made, too.
+
+    Args:
+        run: run directory.
+        name_it: how a person names other data; not every command takes some.
 
     Raises:
         ConfigError: it has no configuration, or its data is not there any more.
     """
     settings = Settings.read(run / CONFIG_FILE)
-    return settings.changed({"source": find_source(run, settings.source)})
+    return settings.changed({"source": find_source(run, settings.source, name_it)})
 
 
 def _data_settings(
@@ -272,7 +276,9 @@ def choose_split(data: ImageData, split: str | None, purpose: Purpose = "test", 
     if split is None and wanted == "test" and "val" in names:
         also = ", which also chose the checkpoint" if own else ""
         return Chosen("val", "val_", (f"there is no test set: the figures are those of val{also}",))
-    raise ConfigError(f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with --split")
+    raise ConfigError(
+        f"{data.source}: no split {wanted!r}, only {' and '.join(names)}; choose one with sagitta test --split"
+    )
 
 
 def _of_the_run(folder: Path | None, model: Model, data: ImageData, *, own: bool) -> list[str]:

@@ -136,7 +136,7 @@ def _images(run: Path, folder: Path | None, data: str | None, reduction: Reducti
             f"{run}: no configuration that names the data, and an export is proven on images; give --data"
         )
     else:
-        settings = own_settings(folder).changed({"data.batch_size": None})
+        settings = own_settings(folder, "name it with --data").changed({"data.batch_size": None})
     images = settings.image_data()
     images.prepare_data()
     images.setup("test")

@@ -269,7 +269,10 @@ def _absent(finder: Finder, absent: Sequence[str], rows: int) -> str:
     text = f"{len(absent):,} of {plural(rows, 'row')} name files that are missing: {examples(absent, 10)}; "
     if near := finder.near(absent[0]):
         text += f"{near} is there: have names lost leading zeros, or another extension? "
-    return text + "put them beside the table, remove these rows, or leave them out with --on-bad quarantine"
+    return (
+        text
+        + "put them beside the table, remove these rows, or leave them out: sagitta convert SRC OUT --on-bad quarantine"
+    )
 
 
 def _splits(

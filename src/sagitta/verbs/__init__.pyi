@@ -5,6 +5,7 @@ from .making import ensemble as ensemble
 from .making import fit as fit
 from .making import probe as probe
 from .opened import Run as Run
+from .projects import new as new
 from .serving import serve as serve
 from .using import evaluate as evaluate
 from .using import explain as explain
