@@ -88,6 +88,7 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_bytes(
     words = capsys.readouterr().err
     assert "100 of 241 rows were there from before" in words
     assert "1 of 241 images could not be read, the first is broken.png: not an image" in words
+    assert words.endswith(f"sagitta: 241 images in found{suffix}\n")
     assert Path(f"found{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
     assert not [*Path().glob("*.partial*"), *Path().glob("*.journal")]
     assert main([*command, f"found{suffix}"]) == 0 and "from before" not in capsys.readouterr().err

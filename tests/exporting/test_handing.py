@@ -20,6 +20,7 @@ def test_the_folder_is_a_run(tmp_path: Path) -> None:
     found = export(Path("run"), "safetensors")
     folder = Path("run/export/safetensors")
     assert found.path == folder / "model.safetensors" and found.proof.difference == 0
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever reads one of them reads all
     paths = sorted(str(path) for path in Path("photos").rglob("*.png"))
     mine, theirs = predict_table("run", paths), predict_table(folder, paths)
     assert mine.equals(theirs) and "class" in mine.column_names

@@ -124,8 +124,13 @@ def predict(argv: list[str]) -> int:
             raise
         after = f"what is predicted is kept in {partial_of(a.output)}, and the same command goes on from there"
         raise Interrupted(after, interruption_of(error).number) from None
+    from sagitta.dataset import plural
+
     for line in found.lines():
         show(f"sagitta: {line}", sys.stderr)
+    places = [f"in {a.output}"] * (a.output.stem != "-") + [f"sorted into {a.sort_into}"] * (a.sort_into is not None)
+    if places:
+        show(f"sagitta: {plural(found.images, 'image')} {' and '.join(places)}", sys.stderr)
     return int(a.strict and found.unreadable > 0)
 
 

@@ -109,6 +109,8 @@ def export(run: Path, to: str = "onnx", out: Path | None = None, *, data: str | 
         names = sorted(path.name for path in work.iterdir())
         (work / f"{to}.json").write_text(json.dumps(told | {"files": names}, indent=2, ensure_ascii=False) + "\n")
         target.mkdir(parents=True, exist_ok=True)
+        for path in work.iterdir():  # safetensors writes for its owner alone, and another one may serve it
+            path.chmod((work / f"{to}.json").stat().st_mode)
         for name in set(_files_of(target / f"{to}.json")) - set(names):
             (target / name).unlink(missing_ok=True)
         for path in sorted(work.iterdir(), key=lambda path: path.name == form.file):  # the model last
