@@ -30,10 +30,10 @@ def test_formats_are_measured_against_the_checkpoint_and_refused_ones_say_why(
     few(monkeypatch, "onnx", "hub")
     monkeypatch.setattr("sagitta.exporting.judging.FASTER", 1e6)
     before = sorted(Path("run").rglob("*"))
-    found = sagitta.Run("run").benchmark()
+    found = sagitta.Run(Path("run")).benchmark()
     assert sorted(Path("run").rglob("*")) == before and list(elsewhere.iterdir()) == []
     rows = {(row.format, row.precision): row for row in found.rows}
-    assert list(rows)[0] == ("checkpoint", "32-true")
+    assert next(iter(rows)) == ("checkpoint", "32-true")
     assert set(rows) == {("checkpoint", "32-true"), *(("onnx", bits) for bits in ("32", "16", "int8")),
                          *(("hub", bits) for bits in ("32", "16"))}  # fmt: skip
     for key in [("checkpoint", "32-true"), ("onnx", "32"), ("onnx", "16")]:
@@ -47,12 +47,11 @@ def test_formats_are_measured_against_the_checkpoint_and_refused_ones_say_why(
         assert f"{key[0]} {key[1]}: " in found.text()
 
 
-def test_the_table_fits_80_columns(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_the_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     few(monkeypatch, "safetensors", "openvino")
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("sagitta.exporting.formats.FORMATS", FORMATS | {
+    monkeypatch.setattr("sagitta.exporting.formats.FORMATS", {**FORMATS,
         "openvino": FORMATS["openvino"]._replace(needs=("not_installed",))
     })  # fmt: skip
     assert main(["benchmark", "run", "--data", "photos"]) == 0

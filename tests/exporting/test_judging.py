@@ -21,7 +21,7 @@ def compare(
     labels: npt.NDArray[np.int64] | None = None,
 ) -> Proof:
     """Compare two classes; seconds are of one image, of the model and of float32."""
-    classifier = Classifier("simple-cnn", num_classes=2, image_size=(8, 8), channels=3)
+    classifier = Classifier("simple-cnn", num_classes=2)
     answers = Answers(found.astype(np.float32), np.ones(len(found), np.bool_), list(seconds), [1.0, 2.0])
     names = [chr(97 + number) for number in range(len(found))]
     return compared(

@@ -6,7 +6,7 @@ from sagitta.terminal import show
 
 _TO_HELP = """onnx, openvino, torch (a program of torch.export): pixels to calibrated probabilities; safetensors: the
 run as a folder in which nothing runs code; hub: a folder that timm and transformers load"""
-_PRECISION_HELP = """32, 16, bf16 (of torch), int8 (of onnx and openvino: calibrated on training images, and refused where
+_PRECISION_HELP = """32, 16, bf16 (of torch), int8 (of onnx and openvino: calibrated on training images, refused where
 it loses accuracy or is not 1.3 times as fast)"""
 
 
