@@ -1,11 +1,11 @@
-from .benchmark import Benchmark as Benchmark
-from .benchmark import Measured as Measured
-from .benchmark import benchmark as benchmark
 from .export import Exported as Exported
 from .export import export as export
 from .formats import FORMATS as FORMATS
 from .graph import specification as specification
 from .judging import ExportError as ExportError
+from .measuring import Benchmark as Benchmark
+from .measuring import Measured as Measured
+from .measuring import benchmark as benchmark
 from .names import INPUT as INPUT
 from .names import ONNX_FILE as ONNX_FILE
 from .names import OPENVINO_FILE as OPENVINO_FILE

@@ -8,7 +8,7 @@ import pytest
 
 import sagitta
 from sagitta.cli import main
-from sagitta.exporting.benchmark import Measured
+from sagitta.exporting.measuring import Measured
 from sagitta.exporting.formats import FORMATS
 
 
@@ -21,7 +21,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def few(monkeypatch: pytest.MonkeyPatch, *formats: str) -> None:
     """Have fewer formats: each takes a second and more."""
-    monkeypatch.setattr("sagitta.exporting.benchmark.FORMATS", {name: FORMATS[name] for name in formats})
+    monkeypatch.setattr("sagitta.exporting.measuring.FORMATS", {name: FORMATS[name] for name in formats})
 
 
 def test_formats_are_measured_against_the_checkpoint_and_refused_ones_say_why(
@@ -69,7 +69,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sagitta.exporting.benchmark.made", interrupted)
+    monkeypatch.setattr("sagitta.exporting.measuring.made", interrupted)
     assert main(["benchmark", "run"]) == 130
     assert list(elsewhere.iterdir()) == [] and "nothing was kept" in capsys.readouterr().err
 
