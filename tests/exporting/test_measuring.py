@@ -8,8 +8,8 @@ import pytest
 
 import sagitta
 from sagitta.cli import main
-from sagitta.exporting.measuring import Measured
 from sagitta.exporting.formats import FORMATS
+from sagitta.exporting.measuring import Measured
 
 
 @pytest.fixture
