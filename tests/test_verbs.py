@@ -208,6 +208,7 @@ ONLY_TYPED = {
 }
 """Options that no function has, each with the reason."""
 OTHERWISE = {
+    ("export", "output"): "out",
     ("predict", "all"): "every",  # a function of Python's
     ("predict", "tta"): "flip",
     ("test", "tta"): "flip",
@@ -223,7 +224,21 @@ ONLY_PYTHON = {("fit", "settings")}
 
 @pytest.mark.parametrize(
     "command",
-    ["convert", "doctor", "ensemble", "explain", "fit", "new", "predict", "probe", "report", "test", "verify"],
+    [
+        "benchmark",
+        "convert",
+        "doctor",
+        "ensemble",
+        "explain",
+        "export",
+        "fit",
+        "new",
+        "predict",
+        "probe",
+        "report",
+        "test",
+        "verify",
+    ],
 )
 def test_functions_have_the_options_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):

@@ -19,6 +19,7 @@ from .sources import SourceOptions as SourceOptions
 from .sources import open_source as open_source
 from .training import PredictionImages as PredictionImages
 from .verbs import Run as Run
+from .verbs import benchmark as benchmark
 from .verbs import convert as convert
 from .verbs import doctor as doctor
 from .verbs import ensemble as ensemble

@@ -1,6 +1,8 @@
 """Exports answer as the checkpoint does, in a process that cannot import Sagitta; or there is no file."""
 
+import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,14 +12,17 @@ import onnxruntime
 import pytest
 import torch
 
+from sagitta.cli import main
 from sagitta.errors import ConfigError
 from sagitta.evaluation import one_classifier
 from sagitta.exporting import FORMATS, ExportError, export
-from sagitta.exporting.export import _images as images_of
 from sagitta.exporting.graph import an_input
 from sagitta.exporting.job import Job
-from sagitta.exporting.proof import FEWEST, compared, prove, write_images
+from sagitta.exporting.precision import PRECISIONS
+from sagitta.exporting.proof import FEWEST, prove, write_images
 from sagitta.exporting.reader import read
+from sagitta.exporting.subject import images_of
+from sagitta.serving import Named, Wanted, open_engine
 from sagitta.verbs import predict_table
 
 
@@ -73,7 +78,7 @@ def test_another_model_does_not_pass(tmp_path: Path) -> None:
     with torch.no_grad():
         next(iter(other.parameters())).mul_(1.05)
     (tmp_path / "images").mkdir()
-    photos = write_images(images_of(Path("run"), Path("run"), None, None), tmp_path / "images")
+    photos = write_images(images_of(Path("run"), Path("run"), None, None), tmp_path / "images", "bgr")
     assert photos.split == "val" and len(photos.files) == len(photos.called) <= FEWEST + 12
     form, out = FORMATS["torch"], tmp_path / "out"
     export(Path("run"), "torch", out)
@@ -90,25 +95,95 @@ def test_another_model_does_not_pass(tmp_path: Path) -> None:
         prove("torch", out, form, classifier, photos)
 
 
-def test_what_counts_as_equal() -> None:
-    wanted = np.array([[0.6, 0.4], [0.50003, 0.49997]], np.float32)
-    near = wanted + np.array([[5e-5, -5e-5], [-5e-5, 5e-5]], np.float32)  # the second decides otherwise, by a hair
-    assert compared(wanted, near, ["a", "b"], None, "val", 0, 0).same == 1
-    with pytest.raises(ExportError, match=r"b: a probability .* is 0\.001 off"):
-        compared(wanted, wanted + np.array([[0], [1e-3]], np.float32), ["a", "b"], None, "val", 0, 0)
-    wide = np.array([[0.9, 0.1], [0.50008, 0.49992]], np.float32)
-    moved = wide + np.array([[0, 0], [-9e-5, 9e-5]], np.float32)
-    with pytest.raises(ExportError, match="b: the exported model decides otherwise"):
-        compared(wide, moved, ["a", "b"], None, "val", 0, 0)
-    with pytest.raises(ExportError, match="not all finite"):
-        compared(wanted, wanted * np.nan, ["a", "b"], None, "val", 0, 0)
-
-
 def test_where_the_proof_fails_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sagitta.exporting.proof.CLOSE", -1.0)
-    with pytest.raises(ExportError):
-        export(Path("run"), "torch", tmp_path / "out")
+    monkeypatch.setattr("sagitta.exporting.judging.CLOSE", dict.fromkeys(PRECISIONS, -1.0))
+    for precision in ("32", "bf16"):
+        with pytest.raises(ExportError):
+            export(Path("run"), "torch", tmp_path / "out", precision=precision)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("to", "precision"), [("onnx", "16"), ("openvino", "16"), ("torch", "16"), ("safetensors", "16")]
+)
+def test_of_16_bits_a_model_is_half_as_large_and_near(to: str, precision: str, tmp_path: Path) -> None:
+    found, plain = (export(Path("run"), to, tmp_path / bits, precision=bits) for bits in (precision, "32"))
+    assert found.bytes < 0.7 * plain.bytes
+    assert found.proof.same == found.proof.images and 0 < found.proof.difference < 1e-2
+    told = json.loads((tmp_path / precision / f"{to}.json").read_text())
+    assert told["precision"] == precision and "within 0.01" in told["gate"] and told["proof"]["labelled_images"] == 6
+    assert told["proof"]["accuracy"] == told["proof"]["accuracy_of_checkpoint"]
+    assert "precision 16" in found.text() and "of 6 labelled images" in found.text()
+    if to in ("onnx", "openvino"):
+        served_as_predicted(tmp_path / precision, 1e-2)
+
+
+def served_as_predicted(folder: Path, close: float) -> None:
+    """An export is served as it is, and says of every photo about what the run predicts."""
+    paths = sorted(str(path) for path in Path("photos").rglob("*.png"))
+    engine = open_engine(folder, Wanted())
+    answers = engine.answer([Named(path, Path(path).read_bytes()) for path in paths])
+    table = predict_table("run", paths, top_k=3, batch_size=None, flip=False)
+    assert not answers.errors and engine.about["precision"] == folder.name
+    np.testing.assert_allclose(answers.probabilities.max(1), table["probability"].to_numpy(), atol=close)
+
+
+def test_bfloat16_is_torchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is near enough is the network's matter, so here everything is."""
+    monkeypatch.setattr("sagitta.exporting.judging.CLOSE", dict.fromkeys(PRECISIONS, 1.0))
+    monkeypatch.setattr("sagitta.exporting.judging.TIE", 1.0)
+    found = export(Path("run"), "torch", tmp_path / "out", precision="bf16-true")
+    assert found.precision == "bf16" and 1e-6 < found.proof.difference < 0.1
+
+
+@pytest.fixture
+def generous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take int8 however slow and bad it is: of tiny networks it is."""
+    monkeypatch.setattr("sagitta.exporting.judging.FASTER", 0.0)
+    monkeypatch.setattr("sagitta.exporting.judging.LOST", 1.0)
+
+
+@pytest.mark.usefixtures("generous")
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_is_calibrated_on_training_images_and_says_what_it_costs(to: str, tmp_path: Path) -> None:
+    if to == "openvino":
+        pytest.importorskip("nncf")
+    found = export(Path("run"), to, tmp_path / "int8", precision="int8")
+    told = json.loads((tmp_path / "int8" / f"{to}.json").read_text())
+    assert told["precision"] == "int8" and told["gate"].startswith("at most") and told["bytes"] == found.bytes
+    assert told["proof"]["float32_milliseconds_batch_1"] > 0 and found.proof.gains is not None
+    assert "of 6 labelled images, the checkpoint's" in found.text() and "times), 32 " in found.text()
+    assert found.proof.difference > 1e-4  # it is another model
+    if to == "onnx":
+        kinds = {node.op_type for node in onnx.load(found.path).graph.node}
+        assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    served_as_predicted(tmp_path / "int8", 0.5)
+
+
+def test_int8_that_is_not_faster_is_refused_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sagitta.exporting.judging.LOST", 1.0)
+    monkeypatch.setattr("sagitta.exporting.judging.FASTER", 1e6)
+    out = tmp_path / "out"
+    assert main(["export", "run", "--precision", "int8", "-o", str(out)]) == 2
+    line = capsys.readouterr().err
+    assert "int8 is not 1e+06 times as fast as float32 here: an image" in line and line.count("\n") == 1
+    assert re.search(r"an image [\d.]+ ms before, [\d.]+ ms now \([\d.]+ times\), 32 [\d.]+ ms before", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_needs_the_runs_own_training_images(tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    for name in ("run.json", "checkpoints"):
+        (tmp_path / "moved" / name).symlink_to(Path("run", name).absolute())
+    with pytest.raises(ConfigError, match="int8 is calibrated on the run's own training images, and it has no config"):
+        export(tmp_path / "moved", out=tmp_path / "out", precision="int8", data="photos")
+    configured = Path("run/config.yaml").read_text().replace("source: photos", "source: gone")
+    (tmp_path / "moved" / "config.yaml").write_text(configured)
+    with pytest.raises(ConfigError, match=r"own training images: .*its data is not there any more"):
+        export(tmp_path / "moved", out=tmp_path / "out", precision="int8", data="photos")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -131,3 +206,35 @@ def test_data_that_is_gone_is_to_be_named_by_the_option_that_there_is(tmp_path: 
     config.write_text(config.read_text().replace("source: photos", "source: gone"))
     with pytest.raises(ConfigError, match=r"its data is not there any more, looked for .*gone; name it with --data"):
         export(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("to", "precision", "words"),
+    [
+        ("onnx", "8", "--precision 8: no such precision of an export; there are 32, 16, bf16, int8"),
+        (
+            "onnx",
+            "bf16-mixed",
+            "--precision bf16-mixed: mixed is a training's way, a file has one precision; give bf16",
+        ),
+        ("onnx", "bf16", "--to onnx --precision bf16: not offered, no processor runs that"),
+        ("openvino", "bf16", "--to openvino --precision bf16: not offered"),
+        ("torch", "int8", "--to torch --precision int8: not offered, --to onnx and --to openvino have it"),
+        ("safetensors", "int8", "--to safetensors --precision int8: not offered"),
+        ("hub", "bf16-true", "--to hub --precision bf16: not offered"),
+    ],
+)
+def test_what_is_not_offered_is_one_line(
+    to: str, precision: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "run", "--to", to, "--precision", precision, "-o", "none"]) == 2
+    line = capsys.readouterr().err
+    assert words in line and line.count("\n") == 1 and not Path("none").exists()
+
+
+def test_a_library_that_int8_needs_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else there(name))
+    with pytest.raises(ConfigError, match=r"--to openvino needs nncf: pip install 'sagitta\[int8\]'"):
+        export(Path("run"), "openvino", tmp_path / "out", precision="int8")
+    assert list(tmp_path.iterdir()) == []

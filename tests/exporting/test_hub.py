@@ -14,8 +14,8 @@ from sagitta.cli import main
 from sagitta.errors import ConfigError
 from sagitta.evaluation import one_classifier
 from sagitta.exporting import FORMATS, ExportError, export
-from sagitta.exporting.export import _images as images_of
 from sagitta.exporting.proof import prove, write_images
+from sagitta.exporting.subject import images_of
 from sagitta.verbs import predict_table
 
 
@@ -32,6 +32,15 @@ def test_timm_loads_the_folder() -> None:
     for words in ("license:", "## How good it is", "| acc |", "## Calibration", "48 train", "`b`, `g`, `r`"):
         assert words in card, words
     assert str(Path.cwd()) not in card
+
+
+def test_of_16_bits_the_folder_is_half_as_large_and_timm_loads_it(tmp_path: Path) -> None:
+    found, plain = (export(Path("timms"), "hub", tmp_path / bits, precision=bits) for bits in ("16", "32"))
+    assert found.bytes < 0.6 * plain.bytes and found.proof.same == found.proof.images
+    kept = load_file(found.path)
+    assert {value.dtype for value in kept.values() if value.is_floating_point()} == {torch.float16}
+    network = timm.create_model(f"local-dir:{(tmp_path / '16').absolute()}", pretrained=True)
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -54,7 +63,7 @@ def test_tampering_is_found_out_and_names_the_image(tmp_path: Path) -> None:
     classifier, out, form = one_classifier(Path("timms")), tmp_path / "out", FORMATS["hub"]
     export(Path("timms"), "hub", out)
     (tmp_path / "images").mkdir()
-    photos = write_images(images_of(Path("timms"), Path("timms"), None, None), tmp_path / "images")
+    photos = write_images(images_of(Path("timms"), Path("timms"), None, None), tmp_path / "images", "bgr")
     assert prove("hub", out, form, classifier, photos).difference < 1e-5
     weights, config = load_file(out / "model.safetensors"), (out / "config.json").read_text()
 

@@ -18,6 +18,7 @@ from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
 from .inputs import Inputs as Inputs
 from .members import Model as Model
+from .members import checkpoints_of as checkpoints_of
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
 from .novelty import FAMILIAR_FILE as FAMILIAR_FILE

@@ -2,12 +2,15 @@ from .export import Exported as Exported
 from .export import export as export
 from .formats import FORMATS as FORMATS
 from .graph import specification as specification
+from .judging import ExportError as ExportError
+from .measuring import Benchmark as Benchmark
+from .measuring import Measured as Measured
+from .measuring import benchmark as benchmark
 from .names import INPUT as INPUT
 from .names import ONNX_FILE as ONNX_FILE
 from .names import OPENVINO_FILE as OPENVINO_FILE
 from .names import OUTPUT as OUTPUT
 from .names import SEVERAL_LABELS as SEVERAL_LABELS
 from .names import TORCH_FILE as TORCH_FILE
-from .proof import ExportError as ExportError
 from .pushing import Pushed as Pushed
 from .pushing import push as push

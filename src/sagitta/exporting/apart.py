@@ -1,16 +1,16 @@
 """Runs an exported model in a process that cannot import Sagitta: what it answers there, anybody gets.
 
-    python apart.py KIND MODEL FILES OUT
+    python apart.py KIND MODEL FILES OUT CORES [OTHER]
 
 Reads the image files that are named in FILES by the reader beside the model, or by timm's transform where timm loads
 it. In OUT (.npz) stands what the model was given, ``pixels`` (N, H, W, C) uint8, or (N, C, H, W) float32 of timm's;
 what it answered, ``probabilities`` (N, classes) float32; which images say something, ``counts`` (N,) bool, since timm
-reads some in its own way; and the seconds that one image and 32 take, medians of several, as ``one`` and ``many``.
+reads some in its own way; and the seconds that one image and 32 take on CORES, medians of several, as ``one`` and
+``many``: of the model, and of OTHER, where it is given, which takes turns with it.
 """
 
 import importlib.util
 import json
-import os
 import statistics
 import sys
 import time
@@ -20,32 +20,34 @@ from typing import Any
 
 import numpy as np
 
-_BATCH, _TIMES = 32, 5
-_CORES = 2  # of which latency is told
+_BATCH = 32
+_FEWEST, _MOST, _SECONDS = 7, 51, 2.0  # times that a model is run, and for how long at most
 
 Run = Callable[[Any], Any]
 
 
-def _onnx(path: str) -> Run:
+def _onnx(path: str, cores: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _cores()
+    options.intra_op_num_threads = cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as it is served; else two would fight
+    options.log_severity_level = 3  # of errors, which are raised as well
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(["probabilities"], {"images": images})[0]
 
 
-def _openvino(path: str) -> Run:
+def _openvino(path: str, cores: int) -> Run:
     import openvino
 
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": _cores(), "INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino.compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: model({"images": images})["probabilities"]
 
 
-def _torch(path: str) -> Run:
+def _torch(path: str, cores: int) -> Run:
     import torch
 
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(cores)
     module = torch.export.load(path).module()
 
     def run(images: Any) -> Any:
@@ -55,15 +57,11 @@ def _torch(path: str) -> Run:
     return run
 
 
-def _cores() -> int:
-    return min(_CORES, os.cpu_count() or 1)
-
-
-def _hub(path: str) -> Run:
+def _hub(path: str, cores: int) -> Run:
     import timm
     import torch
 
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(cores)
     folder = Path(path).parent
     several = json.loads((folder / "config.json").read_text())["problem_type"] == "multi_label_classification"
     network: Any = timm.create_model(f"local-dir:{folder.absolute()}", pretrained=True).eval()
@@ -104,27 +102,30 @@ def _by_timm(folder: Path, paths: list[str]) -> tuple[Any, Any]:
     return np.stack(found), np.array(counts)
 
 
-def main(kind: str, model: str, files: str, out: str) -> None:
+def main(kind: str, model: str, files: str, out: str, cores: str, *others: str) -> None:
     """Read, run, and time."""
     paths = json.loads(Path(files).read_text())
     pixels, counts = (_by_timm if kind == "hub" else _by_reader)(Path(model).parent, paths)
-    run = KINDS[kind](model)
+    runs = [KINDS[kind](each, int(cores)) for each in (model, *others)]
     starts = range(0, len(pixels), _BATCH)
-    answers = np.concatenate([run(pixels[start : start + _BATCH]) for start in starts])
+    answers = np.concatenate([runs[0](pixels[start : start + _BATCH]) for start in starts])
     many = np.resize(pixels, (_BATCH, *pixels.shape[1:]))
-    np.savez(
-        out, pixels=pixels, counts=counts, probabilities=answers, one=_seconds(run, many[:1]), many=_seconds(run, many)
-    )
+    one, some = seconds(runs, many[:1]), seconds(runs, many)
+    np.savez(out, pixels=pixels, counts=counts, probabilities=answers, one=one, many=some)
 
 
-def _seconds(run: Run, images: Any) -> float:
-    run(images)
-    found = []
-    for _ in range(_TIMES):
-        began = time.perf_counter()
+def seconds(runs: list[Run], images: Any) -> list[float]:
+    """Return the median time of each of some models for the same images; they take turns."""
+    for run in runs:
         run(images)
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    found: list[list[float]] = [[] for _ in runs]
+    ends = time.perf_counter() + _SECONDS * len(runs)
+    while len(found[0]) < _FEWEST or (len(found[0]) < _MOST and time.perf_counter() < ends):
+        for run, times in zip(runs, found, strict=True):
+            began = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - began)
+    return [statistics.median(times) for times in found]
 
 
 if __name__ == "__main__":

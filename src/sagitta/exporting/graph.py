@@ -4,6 +4,7 @@ Decoding and resizing stay outside: whoever does them otherwise than the trainin
 any runtime does them as Pillow does. So they stand in a specification beside the model, and in a small reader.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Graph(nn.Module):
 
     Args:
         classifier: trained, on the CPU.
+        dtype: in which the network computes; input and output are the same in all.
 
     Raises:
         ConfigError: it was trained without ImageData, so nobody knows what its input is.
@@ -29,12 +31,15 @@ class Graph(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         how, network = classifier.preprocessing, classifier.network
         if how is None or network is None:
             raise ConfigError("the checkpoint has no preprocessing; it was trained without ImageData")
-        self.network, self._several = network.float().eval(), classifier.multilabel
+        self._several, self._dtype = classifier.multilabel, dtype
+        self.network = network.float().eval()
+        if dtype != torch.float32:  # a copy: the checkpoint is what it is compared with
+            self.network = copy.deepcopy(self.network).to(dtype)
         scale, shift = (torch.from_numpy(each.copy()).view(1, -1, 1, 1) for each in how.affine)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -43,7 +48,7 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities (B, classes) float32 of images (B, H, W, C) uint8."""
         pixels = images.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
-        logits: Tensor = self.network(pixels).float()
+        logits: Tensor = self.network(pixels.to(self._dtype)).float()
         return logits.sigmoid() if self._several else logits.softmax(dim=1)
 
 

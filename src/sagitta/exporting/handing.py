@@ -17,6 +17,7 @@ from sagitta.dataset import read_table, write_table
 from sagitta.evaluation import FAMILIAR_FILE, VALIDATION_FILE, read_familiar, write_familiar
 from sagitta.exporting.job import Job, check_one_network
 from sagitta.exporting.metadata import data_of, record_of
+from sagitta.exporting.precision import FLOAT16
 from sagitta.models import save_classifier
 from sagitta.run import HANDED_ON, RUN_FILE, find_checkpoint
 
@@ -31,7 +32,7 @@ def write_run(job: Job) -> None:
         ConfigError: it has members.
     """
     check_one_network(job, "safetensors")
-    save_classifier(job.out / HANDED_ON, job.classifier)
+    save_classifier(job.out / HANDED_ON, job.classifier, half=job.precision == FLOAT16)
     record = record_of(job.run, job.folder)
     data = {name: value for name, value in record.get("dataset", {}).items() if name in _OF_DATA}
     data |= {"class_names": job.classifier.class_names, "name": data_of(record)["name"]}

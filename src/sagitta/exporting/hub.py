@@ -20,8 +20,9 @@ from timm import is_model
 from sagitta.errors import ConfigError
 from sagitta.exporting.card import model_card
 from sagitta.exporting.job import Job, check_one_network
+from sagitta.exporting.precision import FLOAT16
 from sagitta.loading import Preprocessing
-from sagitta.models import stage_widths
+from sagitta.models import halved, stage_widths
 
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -36,7 +37,10 @@ def write_hub(job: Job) -> None:
     how, network = job.classifier.preprocessing, job.classifier.network
     assert how is not None and network is not None
     _check(job, how)
-    tensors = {name: value.detach().contiguous().clone() for name, value in network.state_dict().items()}
+    state = network.state_dict()
+    if job.precision == FLOAT16:
+        state = halved(state)
+    tensors = {name: value.detach().contiguous().clone() for name, value in state.items()}
     save_file(tensors, job.out / MODEL, {"format": "pt"})
     told = json.dumps(_config(job, how, network), indent=2, ensure_ascii=False)
     (job.out / CONFIG).write_text(told + "\n", encoding="utf-8")

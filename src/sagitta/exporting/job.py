@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from sagitta.errors import ConfigError
+from sagitta.exporting.precision import FLOAT32
 from sagitta.models import Classifier, Mean
 
 
@@ -18,6 +22,9 @@ class Job:
         classifier: of it, on the CPU.
         metadata: that travels with it, texts.
         out: an empty folder.
+        between: folder for what several formats and precisions of a model have in common; by default ``out``.
+        precision: of what is written.
+        training: images (N, H, W, C) uint8 that int8 is calibrated on.
     """
 
     run: Path
@@ -25,6 +32,9 @@ class Job:
     classifier: Classifier
     metadata: Mapping[str, str]
     out: Path
+    between: Path | None = None
+    precision: str = FLOAT32
+    training: npt.NDArray[np.uint8] | None = None
 
 
 def check_one_network(job: Job, to: str) -> None:

@@ -6,6 +6,7 @@ from .draws import Stream as Stream
 from .draws import uniform as uniform
 from .loader import Batch as Batch
 from .loader import Loader as Loader
+from .loader import match_labels as match_labels
 from .mapstyle import SplitDataset as SplitDataset
 from .opening import identities as identities
 from .plan import Plan as Plan

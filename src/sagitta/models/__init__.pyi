@@ -47,5 +47,6 @@ from .task import MULTI_LABEL as MULTI_LABEL
 from .task import SINGLE_LABEL as SINGLE_LABEL
 from .task import Task as Task
 from .task import task_of as task_of
+from .tensors import halved as halved
 from .trial import dry_run as dry_run
 from .weights import open_weights as open_weights

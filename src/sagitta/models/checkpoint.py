@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sagitta.errors import ConfigError
 from sagitta.models.classifier import ARGUMENTS, Classifier
-from sagitta.models.tensors import save_tensors
+from sagitta.models.tensors import halved, save_tensors
 from sagitta.models.weights import SAGITTA_FIELDS, read_checkpoint
 
 
@@ -37,10 +37,15 @@ def load_classifier(path: str | Path) -> Classifier:
     return classifier.eval()
 
 
-def save_classifier(path: Path, classifier: Classifier) -> None:
+def save_classifier(path: Path, classifier: Classifier, *, half: bool = False) -> None:
     """Write a trained classifier as safetensors, see :mod:`sagitta.models.tensors`.
 
     :func:`load_classifier` opens it, and ``--weights`` takes it.
+
+    Args:
+        path: of the file.
+        classifier: to be written.
+        half: keep floats in 16 bits; they are opened as 32.
 
     Raises:
         OSError: it cannot be written.
@@ -52,7 +57,8 @@ def save_classifier(path: Path, classifier: Classifier) -> None:
         "thresholds": classifier.thresholds if classifier.multilabel else None,
         "temperature": classifier.temperature,
     }
-    save_tensors(path, classifier.state_dict(), fields)
+    state = classifier.state_dict()
+    save_tensors(path, halved(state) if half else state, fields)
 
 
 def is_intact(path: str | Path) -> bool:

@@ -36,6 +36,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], fields: Mapping[str,
     save_file(own, path, {_FIELDS: json.dumps(fields), _DIGEST: _digest(own)})
 
 
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with their floats in 16 bits, at half the size; a network of 32 takes them as they are."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
 def load_tensors(path: str | Path) -> dict[str, Any]:
     """Return what a safetensors file holds: tensors by name, or a checkpoint where :func:`save_tensors` wrote it.
 

@@ -18,7 +18,7 @@ from sagitta.pool import usable_cores
 from sagitta.serving.engine import Crop, Floats, Found, Named, Wanted
 
 _NOT_FINITE = "the model's outputs are not finite numbers; its training diverged"
-_TOLD = ("network", "sagitta")  # of the metadata; where its data lay is nobody's business
+_TOLD = ("network", "precision", "sagitta")  # of the metadata; where its data lay is nobody's business
 
 Run = Callable[[Any], Any]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sagitta.evaluation import Evaluation, Explanations
-    from sagitta.exporting import Exported
+    from sagitta.exporting import Benchmark, Exported
     from sagitta.models import Classifier
 
 
@@ -101,9 +101,20 @@ class Run:
         """Show what speaks for a class in images, see :func:`sagitta.explain`."""
         return using.explain(self, paths, class_name=class_name, nearest=nearest, output=output)
 
-    def export(self, to: str = "onnx", *, out: PathLike | None = None, data: PathLike | None = None) -> "Exported":
+    def export(
+        self,
+        to: str = "onnx",
+        *,
+        precision: str = "32",
+        out: PathLike | None = None,
+        data: PathLike | None = None,
+    ) -> "Exported":
         """Write the model in another format, and prove it, see :func:`sagitta.export`."""
-        return using.export(self, to, out=out, data=data)
+        return using.export(self, to, precision=precision, out=out, data=data)
+
+    def benchmark(self, *, data: PathLike | None = None) -> "Benchmark":
+        """Measure the run as every format, see :func:`sagitta.benchmark`."""
+        return using.benchmark(self, data=data)
 
     @property
     def report_file(self) -> Path | None:
