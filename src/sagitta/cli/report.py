@@ -24,7 +24,9 @@ def report(argv: list[str]) -> None:
     )
     parser.add_argument("--no-images", action="store_true", help="without pictures of the data, where it is private")
     parser.add_argument(
-        "--figures", metavar="DIR", help="each figure as SVG and PNG, and the table in Markdown and LaTeX, for a paper"
+        "--figures",
+        metavar="DIR",
+        help="each figure as SVG (PNG, too, with resvg-py), and the table in Markdown and LaTeX, for a paper",
     )
     parser.add_argument("--no-page", action="store_true", help="with --figures: these alone")
     a, _ = parser.parse(argv)
