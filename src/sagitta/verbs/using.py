@@ -254,7 +254,7 @@ def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None, 
 
 
 def figures(runs: PathLike | Sequence[PathLike], folder: PathLike, *, images: bool = True) -> list[Path]:
-    """Write each figure of a report as SVG (PNG, too, with resvg-py), and its table in Markdown and LaTeX; returns the files.
+    """Write each figure of a report as SVG, and PNG, and the table in Markdown and LaTeX; returns the files.
 
     PNG needs ``resvg-py``: ``pip install 'sagitta[report]'``; without it there are the SVG alone.
 
