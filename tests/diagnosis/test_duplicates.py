@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sagitta.diagnosis.duplicates import Duplicates, duplicate_findings, find_duplicates
+from sagitta.diagnosis.duplicates import Duplicates, Near, duplicate_findings, find_duplicates
 from sagitta.diagnosis.looks import look
 from sagitta.diagnosis.rows import Rows
 
@@ -54,6 +54,6 @@ def test_equal_bytes_are_found_without_a_look(rows: Rows) -> None:
 
 
 def test_copies_of_copies_belong_together() -> None:
-    units = Duplicates(((0, 4),), ((4, 2, 0.9), (1, 3, 0.95)), False).units(6)
+    units = Duplicates(((0, 4),), (Near(2, 4, 0.9), Near(1, 3, 0.95)), False).units(6)
     assert len({units[0], units[2], units[4]}) == 1 and len({units[1], units[3]}) == 1
     assert len(np.unique(units)) == 3
