@@ -5,7 +5,7 @@
 ``kind, severity``                        see :data:`KINDS`; ``serious``, ``doubtful`` or ``note``
 ``evidence, score``                       in words, and in a number, which is of a kind of its own: see :data:`SCORES`
 ``other_split, other_path, other_hash``   the image that it is like
-``action``                                proposed for the image of ``path``: ``drop``, ``relabel``, ``review``, ``none``
+``action``                                proposed for ``path``: ``drop``, ``relabel``, ``review`` or ``none``
 ``label, proposed_label``                 class names, several joined by semicolons
 ========================================  =========================================================================
 """
@@ -76,8 +76,8 @@ KINDS: Mapping[str, Kind] = {
     "unreadable": Kind("serious", "image cannot be decoded", "images cannot be decoded", "convert the source again"),
     "cue": Kind(
         "serious", "cue gives the class away without the picture", "cues give the class away without the picture",
-        "a model will learn it: take all classes' images from the same source, or crop, resize or re-encode all of them "
-        "alike, or expect less on other images",
+        "a model will learn it: take all classes' images from one source, or crop, resize or re-encode them alike, "
+        "or expect less on other images",
     ),
     "label-error": Kind(
         "doubtful", "label is probably wrong", "labels are probably wrong",
