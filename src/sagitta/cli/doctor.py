@@ -19,9 +19,9 @@ def doctor(argv: list[str]) -> int:
         "exactly or nearly, or under two labels; classes too small; blank, dark, blurred and odd images; cues that "
         "give the class away; and, with a network, probable label errors.",
         "Found as copies: equal pixels; and near ones, also mirrored or turned by quarters: resized, recompressed, "
-        "brighter, darker, grey, cropped by up to about 5 %. Not found: crops of 20 %, turns by a few degrees, borders; "
-        "nor near copies of images of less than 16 pixels. Of copies in two splits the one in train is named by path, "
-        "and goes where the action is drop; the one in val or test stays, so that its figures do. Act on it: "
+        "brighter, darker, grey, cropped by up to about 5 %. Not found: crops of 20 %, turns by a few degrees, "
+        "borders; nor near copies of images of less than 16 pixels. Of copies in two splits the one in train is named "
+        "by path, and goes where the action is drop; the one in val or test stays, so that its figures do. Act on it: "
         "sagitta convert SRC OUT --drop-duplicates for equal pixels; or review FINDINGS.csv and run sagitta convert "
         "SRC OUT --fix FINDINGS.csv, for which column action says drop, relabel (the class in column proposed_label "
         "is taken), review or none. Column score orders the rows of a kind: copies, the share of details that agree; "

@@ -114,15 +114,15 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int, turned: bool = True
     sides = rows.geometry[looks.rows, :2].min(axis=1)
     places = np.flatnonzero(first & (sides >= SMALLEST))
     small = bool(np.median(sides) < SMALL) if len(sides) else False
-    seen, closely = looks.thumbnails[places], {"most": pairs, "small": small}
-    upright = candidates(signatures(seen), **closely)
+    seen = looks.thumbnails[places]
+    upright = candidates(signatures(seen), pairs, small=small)
     near = _scored(upright, seen, looks.rows[places])
     for one, other, score, *_ in near:
         if score >= _SAME and (rows.geometry[one, :2] == rows.geometry[other, :2]).all():
             groups.join_equal([one, other])
     skipped = upright.more
     if turned:
-        others = candidates(signatures(seen, square=True), **closely, symmetries=SYMMETRIES)
+        others = candidates(signatures(seen, square=True), pairs, small=small, symmetries=SYMMETRIES)
         # What is alike as it is comes first: a picture that looks like its own mirror image needs no second finding.
         near = [*near, *_scored(others, seen, looks.rows[places])]
         skipped = skipped or others.more
