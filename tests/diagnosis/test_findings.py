@@ -85,6 +85,6 @@ def test_the_lowest_is_the_worst_where_a_score_is_what_an_image_lacks() -> None:
     assert table_of(rows)["path"].to_pylist() == ["3.0.jpg", "9.0.jpg", "9.0.jpg", "3.0.jpg"]
 
 
-def test_lines_of_leaks_say_which_copy_goes(findings: Findings) -> None:
+def test_lines_of_leaks_say_which_copy_goes() -> None:
     for kind in ("exact-leak", "near-leak"):
         assert "the copy in train goes, not that in val or test" in KINDS[kind].advice
