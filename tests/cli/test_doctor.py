@@ -58,3 +58,16 @@ def test_lines_fit_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     put(tmp_path / "images", {f"{name}/{n}.png": saved(picture(n, 40), "PNG") for name in "ab" for n in range(4)})
     found = sagitta("doctor", "images", cwd=tmp_path)
     assert found.returncode == 0 and max(map(len, found.stdout.splitlines())) <= int(columns)
+
+
+def test_help_says_what_is_found_what_goes_and_what_columns_mean(tmp_path: Path) -> None:
+    told = " ".join(sagitta("doctor", "--help", cwd=tmp_path).stdout.split())
+    for words in (
+        "also mirrored or turned by quarters", "Not found: crops of 20 %, turns by a few degrees, borders",
+        "the one in train is named by path, and goes where the action is drop", "Column score orders the rows of a",
+        "relabel (the class in column proposed_label is taken)", "instead of --model, --weights and --pretrained",
+    ):  # fmt: skip
+        assert words in told
+    assert "those of action relabel get the class in column proposed_label" in " ".join(
+        sagitta("convert", "--help", cwd=tmp_path).stdout.split()
+    )

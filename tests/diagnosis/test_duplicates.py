@@ -2,10 +2,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sagitta.diagnosis.duplicates import Duplicates, duplicate_findings, find_duplicates
+from sagitta.diagnosis.duplicates import Duplicates, Near, duplicate_findings, find_duplicates
 from sagitta.diagnosis.looks import look
 from sagitta.diagnosis.rows import Rows
+from tests.diagnosis.conftest import Maker, picture, saved
 
 
 @pytest.fixture
@@ -54,6 +56,64 @@ def test_equal_bytes_are_found_without_a_look(rows: Rows) -> None:
 
 
 def test_copies_of_copies_belong_together() -> None:
-    units = Duplicates(((0, 4),), ((4, 2, 0.9), (1, 3, 0.95)), False).units(6)
+    units = Duplicates(((0, 4),), (Near(2, 4, 0.9), Near(1, 3, 0.95)), False).units(6)
     assert len({units[0], units[2], units[4]}) == 1 and len({units[1], units[3]}) == 1
     assert len(np.unique(units)) == 3
+
+
+def turned_files() -> dict[str, bytes]:
+    """Two splits of sound images; copies that are mirrored and turned, exactly and recompressed, of train/a/0 to 4."""
+    images = {
+        f"{split}/{name}/{n}": picture(n + 20 * (name == "b") + 40 * (split == "test"))
+        for split in ("train", "test")
+        for name in "ab"
+        for n in range(6)
+    }
+    image = {n: images[f"train/a/{n}"] for n in range(5)}
+    mirrored, quarter = Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90
+    return {f"{name}.png": saved(each, "PNG") for name, each in images.items()} | {
+        "test/a/mirrored.png": saved(image[0].transpose(mirrored), "PNG"),
+        "train/a/quarter.png": saved(image[1].transpose(quarter), "PNG"),
+        "train/a/recompressed.jpg": saved(image[2].transpose(mirrored), quality=50),
+        "test/b/turned.jpg": saved(image[3].transpose(quarter), quality=50),
+        "train/a/symmetric.png": saved(symmetric := Image.fromarray(np.hstack([half, half[:, ::-1]])), "PNG"),
+        "train/a/lighter.jpg": saved(symmetric, quality=60),
+    }
+
+
+half = np.asarray(picture(90))[:, :60]
+
+
+def test_mirrored_and_turned_copies_are_near_ones_in_words_of_their_own(rows_of_files: Maker) -> None:
+    rows = rows_of_files(turned_files())
+    looks = look(rows, np.arange(len(rows)))
+    copies = find_duplicates(rows, looks, pairs=1000)
+    found = {row["path"]: row for row in duplicate_findings(rows, copies)}
+    assert {path: (row["kind"], row["other_path"], row["action"]) for path, row in found.items()} == {
+        "train/a/0.png": ("near-leak", "test/a/mirrored.png", "review"),
+        "train/a/quarter.png": ("near-duplicate", "train/a/1.png", "none"),
+        "train/a/recompressed.jpg": ("near-duplicate", "train/a/2.png", "none"),
+        "train/a/3.png": ("near-leak", "test/b/turned.jpg", "review"),  # and no conflict: mirrored, it may be another
+        "train/a/symmetric.png": ("near-duplicate", "train/a/lighter.jpg", "none"),
+    }
+    words = {path: row["evidence"] for path, row in found.items()}
+    assert words["train/a/0.png"] == (
+        "mirrored, it has the same pixels as test/a/mirrored.png (test); "
+        "drop takes this one, of train; that of test stays"
+    )
+    assert words["train/a/quarter.png"].startswith(
+        "turned by 90 degrees, it has the same pixels as train/a/1.png (train)"
+    )
+    assert words["train/a/recompressed.jpg"].startswith("mirrored, 9")
+    assert words["train/a/3.png"].startswith("turned by 90 degrees, 9") and "(test, there b)" in words["train/a/3.png"]
+    assert "mirrored" not in words["train/a/symmetric.png"]  # it is like its own mirror image, but alike as it is
+    upright = find_duplicates(rows, looks, pairs=1000, turned=False)
+    assert [rows.paths[pair.one] for pair in upright.near] == ["train/a/lighter.jpg"]
+    assert len(np.unique(copies.units(len(rows)))) == len(rows) - 5  # judged by none that has seen the mirror image
+
+
+def test_of_a_leak_the_copy_in_train_goes_and_that_is_said(found: list[dict[str, Any]]) -> None:
+    leaks = [row for row in found if row["kind"].endswith("leak")]
+    assert leaks and all(row["split"] == "train" for row in leaks)
+    for row in leaks:
+        assert row["evidence"].endswith(f"; drop takes this one, of train; that of {row['other_split']} stays")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sagitta.diagnosis.findings import FINDINGS, KINDS, Findings, finding, table_of
+from sagitta.diagnosis.findings import FINDINGS, KINDS, SCORES, Findings, finding, table_of
 from sagitta.errors import ConfigError
 
 ROWS = [
@@ -65,3 +65,26 @@ def test_every_kind_has_words() -> None:
     assert all(kind.severity in ("serious", "doubtful", "note") and kind.advice for kind in KINDS.values())
     order = [("serious", "doubtful", "note").index(kind.severity) for kind in KINDS.values()]
     assert order == sorted(order)
+
+
+def test_what_is_about_no_file_says_what_to_do_instead(tmp_path: Path) -> None:
+    cue = finding("cue", "image size alone tells it", score=0.9)
+    assert cue["action"] == "none"
+    assert cue["evidence"] == f"image size alone tells it. No file to mend. To do: {KINDS['cue'].advice}"
+    findings = Findings("x", 3, table_of([cue]))
+    findings.write(tmp_path / "f.csv")
+    with (tmp_path / "f.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"] == "" and "No file to mend. To do: " in row["evidence"]
+    assert findings.text().count("To do") == 1  # nor is it said twice in a terminal
+
+
+def test_the_lowest_is_the_worst_where_a_score_is_what_an_image_lacks() -> None:
+    assert SCORES.keys() == KINDS.keys() - {"unreadable", "quarantined"}
+    rows = [finding(kind, "", path=f"{score}.jpg", score=score) for kind in ("tiny", "huge") for score in (9.0, 3.0)]
+    assert table_of(rows)["path"].to_pylist() == ["3.0.jpg", "9.0.jpg", "9.0.jpg", "3.0.jpg"]
+
+
+def test_lines_of_leaks_say_which_copy_goes() -> None:
+    for kind in ("exact-leak", "near-leak"):
+        assert "the copy in train goes, not that in val or test" in KINDS[kind].advice

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from sagitta.diagnosis.likeness import NEAR, candidates, likeness, likenesses, signatures
+from sagitta.diagnosis.likeness import NEAR, candidates, likeness, likenesses, signatures, turned_signatures
 from sagitta.diagnosis.looks import SIDE, Bytes
+from sagitta.diagnosis.symmetries import SYMMETRIES, turned
 from tests.diagnosis.conftest import picture
 
 
@@ -27,7 +28,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def test_a_changed_copy_is_alike_and_a_candidate(change: str) -> None:
     images = [picture(seed) for seed in range(12)]
     every = np.stack([thumbnail(image) for image in [*images, CHANGES[change](images[5])]])
-    found, more = candidates(signatures(every), 100, small=False)
+    found, _, more = candidates(signatures(every), 100, small=False)
     assert [5, 12] in found.tolist() and not more
     assert likeness(every[[5]], every[[12]])[0] > NEAR and likeness(every[[12]], every[[5]])[0] > NEAR
 
@@ -45,10 +46,10 @@ def test_pairs_are_found_across_tiles_the_most_alike_first(monkeypatch: pytest.M
     images = np.stack([thumbnail(picture(seed)) for seed in range(10)])
     every = np.concatenate([images, images[3:4], images[7:8] // 2])
     monkeypatch.setattr("sagitta.diagnosis.likeness._TILE", 4)
-    found, more = candidates(signatures(every), 2, small=False)
-    assert {tuple(pair) for pair in found.tolist()} == {(3, 10), (7, 11)} and more in (True, False)
+    found = candidates(signatures(every), 2, small=False)
+    assert {tuple(pair) for pair in found.pairs.tolist()} == {(3, 10), (7, 11)}
     assert (np.concatenate(list(likenesses(every, found))) > 0.95).all()
-    few, more = candidates(signatures(every), 1, small=False)
+    few, _, more = candidates(signatures(every), 1, small=False)
     assert len(few) == 1 and more
 
 
@@ -57,3 +58,14 @@ def test_a_blank_image_is_like_nothing() -> None:
     assert (signatures(every)[1:] == 0).all()
     assert len(candidates(signatures(every), 10, small=False)[0]) == 0
     assert likeness(every[1:2], every[2:]).tolist() == [0]
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_a_turned_copy_is_a_candidate_under_its_symmetry_alone(symmetry: int) -> None:
+    images = np.stack([thumbnail(picture(seed)) for seed in range(8)])
+    every = np.concatenate([images, turned(images[3:4], symmetry)])
+    square = signatures(every, square=True)
+    assert np.allclose(turned_signatures(square[3:4], symmetry), square[8:], atol=1e-3)
+    found = candidates(square, 1, small=False, symmetries=SYMMETRIES)
+    assert found.pairs.tolist() == [[3, 8]] and next(likenesses(every, found))[0] > 0.999
+    assert [3, 8] not in candidates(signatures(every), 100, small=False).pairs.tolist()

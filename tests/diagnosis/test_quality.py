@@ -54,3 +54,8 @@ def test_what_is_usual_in_a_dataset_is_not_odd(rows_of_files: Maker) -> None:
 @pytest.mark.parametrize(("side", "count"), [(None, 0), (100, 1), (1000, 50)])
 def test_sizes_are_judged_by_the_input_of_the_model(rows: Rows, side: int | None, count: int) -> None:
     assert len(named(rows, side).get("small-for-model", [])) == count
+
+
+def test_scores_are_what_was_measured_never_below_zero(rows: Rows) -> None:
+    found = {row["kind"]: row["score"] for row in quality_findings(rows, look(rows, np.arange(len(rows))), 1000)}
+    assert str(found["blank"]) == "0.0" and 0 < found["dark"] < 40 and found["small-for-model"] >= 60

@@ -51,3 +51,10 @@ def test_a_note_stands_above_everything_else() -> None:
 def test_a_name_in_two_lines_stays_in_one() -> None:
     image = Image.new("RGB", (28, 28))
     assert prediction_grid([(image, "a\nb", "a\tb", 0.5)]).size == prediction_grid([(image, "a", "b", 0.5)]).size
+
+
+def test_a_long_caption_is_broken_where_lines_are_allowed_and_never_wider_than_its_image() -> None:
+    tiles = [Tile(Image.new("RGB", (64, 64), "black"), ["Heliconius_charitonius_" * 2]), None]
+    one, two = grid(tiles, 2, side=128), grid(tiles, 2, side=128, lines=2)
+    assert two.height == one.height + 15 and inked(two, (8, 153, 136, 168))
+    assert not inked(two, (136, 0, two.width, two.height))

@@ -42,7 +42,10 @@ def convert(argv: list[str]) -> None:
         help="leave out all but one of the images of equal pixels; of several splits, those of test stay, then of val",
     )
     parser.add_argument(
-        "--fix", metavar="FINDINGS", help="act on reviewed findings of sagitta doctor: rows of action drop and relabel"
+        "--fix",
+        metavar="FINDINGS",
+        help="act on reviewed findings of sagitta doctor: rows of action drop are left out, those of action relabel "
+        "get the class in column proposed_label",
     )
     a, _ = parser.parse(argv)
     if not a.restart_markers:  # which are refused without it

@@ -44,7 +44,8 @@ class ConvertOptions:
         allow_group_overlap: take given splits though a group has rows in several of them.
         drop_duplicates: leave out all but one of the images of equal pixels, those of train before those of val and
             test.
-        fix: file of reviewed findings (``sagitta doctor --out``): its rows of action ``drop`` or ``relabel`` are done.
+        fix: file of reviewed findings (``sagitta doctor --out``): its rows of action ``drop`` are left out,
+            those of action ``relabel`` get the class in column ``proposed_label``.
         purpose: ``train`` divides what has no splits; for ``test`` and ``val`` every row stays in the split it has, and
             in the one of this name where it has none.
 

@@ -64,7 +64,7 @@ def _classes(rows: Rows) -> Iterator[dict[str, Any]]:
         few += [f"{count} in {name}" for name, count in measured.items() if count < _MEASURED]
         if few and (train[label] < _TRAINED or any(count == 0 for count in measured.values())):
             evidence = f"class {names[label]!r} has {' and '.join(few)}"
-            yield finding("small-class", evidence, label=names[label], score=-float(total[label]), action="none")
+            yield finding("small-class", evidence, label=names[label], score=float(total[label]), action="none")
     filled = train[train > 0]
     if len(filled) > 1 and filled.max() >= _IMBALANCED * filled.min():
         most, least = int(train.argmax()), int(np.where(train > 0, train, train.max() + 1).argmin())

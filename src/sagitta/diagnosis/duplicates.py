@@ -1,26 +1,58 @@
 """Images that are there more than once, exactly or nearly: within a split, across splits, under two labels.
 
-*Exact* are images of equal bytes, and of equal upright pixels: a losslessly saved, tagged or turned copy counts. Whole
-images are decoded only where their thumbnails are alike.
+*Exact* are images of equal bytes, and of equal upright pixels: a losslessly saved or tagged copy counts, and one that
+is turned by its orientation. Whole images are decoded only where their thumbnails are alike.
+
+*Near* are also copies that are mirrored or turned by quarters, whether their pixels are equal then or nearly: what a
+mirrored picture shows may be another class (a left hand, a digit), so a person decides, and ``--drop-duplicates``
+leaves them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sagitta.diagnosis.findings import finding
-from sagitta.diagnosis.likeness import NEAR, NEAR_SMALL, SMALL, SMALLEST, candidates, likenesses, signatures
-from sagitta.diagnosis.looks import Looks
+from sagitta.diagnosis.likeness import (
+    NEAR,
+    NEAR_SMALL,
+    SMALL,
+    SMALLEST,
+    Candidates,
+    candidates,
+    likenesses,
+    signatures,
+)
+from sagitta.diagnosis.looks import Bytes, Looks
 from sagitta.diagnosis.rows import Ints, Rows
+from sagitta.diagnosis.symmetries import SYMMETRIES, WORDS, symmetric_hash
 from sagitta.errors import ImageError
 from sagitta.files import content_hash
 from sagitta.images import pixel_hash
 
 _SAME = 0.97  # likeness from which two images of one size may have equal pixels
+
+
+class Near(NamedTuple):
+    """Two rows that are nearly alike.
+
+    Attributes:
+        one: a row, the first of its group of equal pixels.
+        other: likewise, of a higher number.
+        score: how their details agree, -1..1.
+        symmetry: under which, of ``WORDS``.
+        equal: their pixels are equal under it.
+    """
+
+    one: int
+    other: int
+    score: float
+    symmetry: int = 0
+    equal: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,12 +61,12 @@ class Duplicates:
 
     Attributes:
         exact: rows of equal pixels, two or more each, in ascending order.
-        near: pairs of rows that are nearly alike, first rows of their groups of equal pixels, and how much.
+        near: pairs of rows that are nearly alike.
         skipped: pairs that might have been alike were left out.
     """
 
     exact: tuple[tuple[int, ...], ...]
-    near: tuple[tuple[int, int, float], ...]
+    near: tuple[Near, ...]
     skipped: bool
 
     def units(self, count: int) -> Ints:
@@ -48,20 +80,21 @@ class Duplicates:
 
         for one, other in [
             *((group[0], row) for group in self.exact for row in group[1:]),
-            *(p[:2] for p in self.near),
+            *((pair.one, pair.other) for pair in self.near),
         ]:
             parent[root(one)] = root(other)
         _, numbers = np.unique([root(row) for row in range(count)], return_inverse=True)
         return numbers.astype(np.int64)
 
 
-def find_duplicates(rows: Rows, looks: Looks, *, pairs: int) -> Duplicates:
+def find_duplicates(rows: Rows, looks: Looks, *, pairs: int, turned: bool = True) -> Duplicates:
     """Find what is there more than once among the rows that were looked at, and equal bytes among all.
 
     Args:
         rows: of the dataset.
         looks: at some of them.
-        pairs: that are compared closely at most.
+        pairs: that are compared closely at most, and as many again that are mirrored or turned.
+        turned: look for these, too.
 
     Raises:
         DatasetError: a file cannot be read.
@@ -81,27 +114,43 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int) -> Duplicates:
     sides = rows.geometry[looks.rows, :2].min(axis=1)
     places = np.flatnonzero(first & (sides >= SMALLEST))
     small = bool(np.median(sides) < SMALL) if len(sides) else False
-    found, skipped = candidates(signatures(looks.thumbnails)[places], pairs, small=small)
-    found = places[found]
-    scores = np.concatenate([np.empty(0, np.float32), *likenesses(looks.thumbnails, found)])
-    numbers = looks.rows[found].tolist()
-    near = [(one, other, float(score)) for (one, other), score in zip(numbers, scores.tolist(), strict=True)]
-    sizes = rows.geometry[:, :2]
-    for one, other, score in near:
-        if score >= _SAME and (sizes[one] == sizes[other]).all():
+    seen = looks.thumbnails[places]
+    upright = candidates(signatures(seen), pairs, small=small)
+    near = _scored(upright, seen, looks.rows[places])
+    for one, other, score, *_ in near:
+        if score >= _SAME and (rows.geometry[one, :2] == rows.geometry[other, :2]).all():
             groups.join_equal([one, other])
+    skipped = upright.more
+    if turned:
+        others = candidates(signatures(seen, square=True), pairs, small=small, symmetries=SYMMETRIES)
+        # What is alike as it is comes first: a picture that looks like its own mirror image needs no second finding.
+        near = [*near, *_scored(others, seen, looks.rows[places])]
+        skipped = skipped or others.more
     return Duplicates(groups.found(), tuple(_nearly(near, groups, rows)), skipped)
 
 
-def _nearly(pairs: Iterable[tuple[int, int, float]], groups: "_Groups", rows: Rows) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs that are alike enough and not equal, each pair of groups once, the most alike first."""
+def _scored(found: Candidates, thumbnails: Bytes, numbers: Ints) -> list[Near]:
+    """Return how alike candidates are, the most alike first, by the numbers (N,) of the rows that thumbnails show."""
+    scores = np.concatenate([np.empty(0, np.float32), *likenesses(thumbnails, found)])
+    order = np.argsort(-scores, kind="stable")
+    pairs = numbers[found.pairs[order]].tolist()
+    told = zip(pairs, scores[order].tolist(), found.symmetries[order].tolist(), strict=True)
+    return [Near(one, other, score, symmetry) for (one, other), score, symmetry in told]
+
+
+def _nearly(pairs: Iterable[Near], groups: "_Groups", rows: Rows) -> Iterator[Near]:
+    """Yield the pairs that are alike enough and not equal, each pair of groups once."""
     told = set()
-    for one, other, score in sorted(pairs, key=lambda pair: -pair[2]):
-        a, b = sorted((groups.first(one), groups.first(other)))
-        small = rows.geometry[[one, other], :2].min() < SMALL
-        if a != b and (a, b) not in told and score >= (NEAR_SMALL if small else NEAR):
+    hashed = _Hashed(rows, symmetric_hash)
+    for pair in pairs:
+        a, b = sorted((groups.first(pair.one), groups.first(pair.other)))
+        sides = rows.geometry[[a, b], :2]
+        if a != b and (a, b) not in told and pair.score >= (NEAR_SMALL if sides.min() < SMALL else NEAR):
             told.add((a, b))
-            yield a, b, score
+            equal = False
+            if pair.symmetry and pair.score >= _SAME and (np.sort(sides[0]) == np.sort(sides[1])).all():
+                equal = hashed.of(a) is not None and hashed.of(a) == hashed.of(b)
+            yield Near(a, b, 1.0 if equal else pair.score, pair.symmetry, equal)
 
 
 def _equal(keys: Sequence[Any]) -> list[tuple[int, ...]]:
@@ -112,13 +161,31 @@ def _equal(keys: Sequence[Any]) -> list[tuple[int, ...]]:
     return [tuple(places) for places in found.values() if len(places) > 1]
 
 
+class _Hashed:
+    """Digests of rows, each made once."""
+
+    def __init__(self, rows: Rows, how: Callable[[memoryview], str]) -> None:
+        self._rows = rows
+        self._how = how
+        self._known: dict[int, str | None] = {}
+
+    def of(self, row: int) -> str | None:
+        """Return the digest of a row, None where it cannot be decoded."""
+        if row not in self._known:
+            split, number = self._rows.where(row)
+            try:
+                self._known[row] = self._how(split.image(number))
+            except ImageError:
+                self._known[row] = None
+        return self._known[row]
+
+
 class _Groups:
     """Rows of equal pixels, each group known by its first row."""
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
         self._parent: dict[int, int] = {}
-        self._hashes: dict[int, str | None] = {}
+        self._hashed = _Hashed(rows, pixel_hash)
         self._of_hash: dict[str, int] = {}
 
     def first(self, row: int) -> int:
@@ -134,17 +201,8 @@ class _Groups:
     def join_equal(self, rows: Sequence[int]) -> None:
         """Join those rows whose pixels are equal."""
         for row in rows:
-            if (pixels := self._pixels(self.first(row))) is not None:
+            if (pixels := self._hashed.of(self.first(row))) is not None:
                 self.join([row, self._of_hash.setdefault(pixels, row)])
-
-    def _pixels(self, row: int) -> str | None:
-        if row not in self._hashes:
-            split, number = self._rows.where(row)
-            try:
-                self._hashes[row] = pixel_hash(split.image(number))
-            except ImageError:
-                self._hashes[row] = None
-        return self._hashes[row]
 
     def found(self) -> tuple[tuple[int, ...], ...]:
         members: dict[int, set[int]] = defaultdict(set)
@@ -154,46 +212,60 @@ class _Groups:
 
 
 def duplicate_findings(rows: Rows, found: Duplicates) -> Iterator[dict[str, Any]]:
-    """Yield a finding for each image that is a copy of another, exactly or nearly.
+    """Yield a finding for each image that is a copy of another, exactly or nearly: the one that goes if one does.
 
-    Of two splits the image of the one that is trained on is named, and the other one stays; in a split the first stays.
+    Of two splits the image of the one that is trained on is named, and the other one stays, as ``--drop-duplicates``
+    has it, so that what is measured stays what it is; in a split the first stays.
     """
     for group in found.exact:
         stays = _stays(rows, group)
         for row in group:
             if row != stays:  # of two labels nobody knows which is right
                 unsure = rows.label(row) != rows.label(stays)
-                yield _copy(rows, row, stays, "the same pixels as", 1.0, near=False, unsure=unsure)
+                yield _copy(rows, row, stays, "the same pixels as", unsure=unsure)
     members = {group[0]: group for group in found.exact}
     told: set[tuple[int, bool]] = set()  # of several that an image is like, the most alike is named
-    for one, other, score in found.near:
-        groups = [members.get(row, (row,)) for row in (one, other)]
+    for pair in found.near:
+        groups = [members.get(row, (row,)) for row in (pair.one, pair.other)]
         stays = _stays(rows, [*groups[0], *groups[1]])
         against = groups[1] if stays in groups[0] else groups[0]
         crossing = [row for row in against if rows.rank[row] < rows.rank[stays]]
         for row in crossing or against[:1]:
             if (row, bool(crossing)) not in told:
                 told.add((row, bool(crossing)))
-                yield _copy(rows, row, stays, f"{score:.1%} of its details agree with", score, near=True, unsure=True)
+                yield _copy(rows, row, stays, _likeness(pair), near=pair, unsure=True)
     yield from _conflicts(rows, found)
+
+
+def _likeness(pair: Near) -> str:
+    how = "it has the same pixels as" if pair.equal else f"{pair.score:.1%} of its details agree with"
+    return f"{WORDS[pair.symmetry]}, {how}" if pair.symmetry else how
 
 
 def _stays(rows: Rows, group: Sequence[int]) -> int:
     return max(group, key=lambda row: (rows.rank[row], -row))
 
 
-def _copy(rows: Rows, row: int, stays: int, how: str, score: float, *, near: bool, unsure: bool) -> dict[str, Any]:
+def _copy(rows: Rows, row: int, stays: int, how: str, *, near: Near | None = None, unsure: bool) -> dict[str, Any]:
     leaks = rows.split[row] != rows.split[stays]
     kind = f"{'near' if near else 'exact'}-{'leak' if leaks else 'duplicate'}"
-    action = ("review" if leaks else "none") if near else "review" if unsure else "drop"
-    evidence = f"{how} {rows.paths[stays]} ({rows.split[stays]})"
-    return finding(kind, evidence, **_pair(rows, row, stays), score=score, action=action)
+    relabelled = near is not None and near.symmetry and rows.label(row) != rows.label(stays)
+    action = ("review" if leaks or relabelled else "none") if near else "review" if unsure else "drop"
+    other = f"{rows.split[stays]}, there {rows.label(stays)}" if relabelled else rows.split[stays]
+    goes = (
+        f"drop takes this one, of {rows.split[row]}; that of {rows.split[stays]} stays"
+        if leaks
+        else ("drop takes this one; that stays")
+    )
+    evidence = f"{how} {rows.paths[stays]} ({other}); {goes}"
+    return finding(kind, evidence, **_pair(rows, row, stays), score=near.score if near else 1.0, action=action)
 
 
 def _conflicts(rows: Rows, found: Duplicates) -> Iterator[dict[str, Any]]:
-    pairs = [(one, other, 1.0) for group in found.exact for one, other in combinations(group, 2)]
+    pairs = [Near(one, other, 1.0) for group in found.exact for one, other in combinations(group, 2)]
+    upright = [pair for pair in found.near if not pair.symmetry]  # mirrored, it may well be of another class
     told = set()
-    for one, other, score in [*pairs, *found.near]:
+    for one, other, score, *_ in [*pairs, *upright]:
         row, against = (other, one) if rows.rank[other] <= rows.rank[one] else (one, other)
         if row in told or rows.label(row) == rows.label(against):
             continue

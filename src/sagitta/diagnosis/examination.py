@@ -84,7 +84,9 @@ def _skipped(copies: Duplicates, pairs: int) -> list[str]:
 
 
 def glance(data: ImageData, seconds: float = _GLANCE) -> Findings:
-    """Return what can be found in a few seconds: copies, leaks and odd images, but neither cues nor label errors.
+    """Return what can be found in a few seconds: copies, leaks and odd images.
+
+    That is neither cues nor label errors, nor copies that are mirrored or turned.
 
     Of a dataset that takes longer, all images that measure are looked at before those that train, which are then a
     sample.
@@ -98,7 +100,7 @@ def glance(data: ImageData, seconds: float = _GLANCE) -> Findings:
     """
     rows = Rows(data.shards)
     looks = look(rows, _by_importance(rows), seconds=seconds)
-    copies = find_duplicates(rows, looks, pairs=GLANCED_PAIRS)
+    copies = find_duplicates(rows, looks, pairs=GLANCED_PAIRS, turned=False)
     notes = _skipped(copies, GLANCED_PAIRS)
     if not looks.complete:
         notes.append(f"all but copies of equal bytes in {len(rows) - len(looks.rows):,} of {len(rows):,} images")

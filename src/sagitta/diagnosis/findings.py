@@ -3,9 +3,9 @@
 ========================================  =========================================================================
 ``split, path, hash``                     the image, as its source names it; null where a finding is about more
 ``kind, severity``                        see :data:`KINDS`; ``serious``, ``doubtful`` or ``note``
-``evidence, score``                       in words, and a number by which those of a kind are ordered, the worst highest
+``evidence, score``                       in words, and in a number, which is of a kind of its own: see :data:`SCORES`
 ``other_split, other_path, other_hash``   the image that it is like
-``action``                                proposed: ``drop``, ``relabel``, ``review`` or ``none``
+``action``                                proposed for ``path``: ``drop``, ``relabel``, ``review`` or ``none``
 ``label, proposed_label``                 class names, several joined by semicolons
 ========================================  =========================================================================
 """
@@ -58,13 +58,16 @@ class Kind(NamedTuple):
 
 _REVIEW = "look at them, say drop or relabel in the file of --out, and convert with --fix FILE"
 _DROP = "convert the source with --drop-duplicates, which keeps what is there under two labels"
+_LEAKED = "; the copy in train goes, not that in val or test, so that their figures stay comparable"
 
 KINDS: Mapping[str, Kind] = {
     "exact-leak": Kind(
-        "serious", "image has an exact copy in another split", "images have an exact copy in another split", _DROP
+        "serious", "image has an exact copy in another split", "images have an exact copy in another split",
+        _DROP + _LEAKED,
     ),
     "near-leak": Kind(
-        "serious", "image has a near copy in another split", "images have a near copy in another split", _REVIEW
+        "serious", "image has a near copy in another split", "images have a near copy in another split",
+        _REVIEW + _LEAKED,
     ),
     "group-leak": Kind("serious", "group is in several splits", "groups are in several splits", "mend the splits"),
     "label-conflict": Kind(
@@ -73,11 +76,13 @@ KINDS: Mapping[str, Kind] = {
     "unreadable": Kind("serious", "image cannot be decoded", "images cannot be decoded", "convert the source again"),
     "cue": Kind(
         "serious", "cue gives the class away without the picture", "cues give the class away without the picture",
-        "a model will learn it: make all classes' images alike in it, or expect less on other images",
+        "a model will learn it: take all classes' images from one source, or crop, resize or re-encode them alike, "
+        "or expect less on other images",
     ),
     "label-error": Kind(
         "doubtful", "label is probably wrong", "labels are probably wrong",
-        "say relabel in the file of --out where the proposed one is right, and convert with --fix FILE",
+        "say relabel in the column action of the file of --out where proposed_label is right (or put the right class "
+        "there), and convert with --fix FILE",
     ),
     "exact-duplicate": Kind(
         "doubtful", "image has an exact copy in its split", "images have an exact copy in their split", _DROP
@@ -116,6 +121,28 @@ KINDS: Mapping[str, Kind] = {
     ),
 }  # fmt: skip
 """Every kind of finding, the worst first."""
+_LIKENESS = "share of details that agree, 0 to 1; 1 where the pixels are equal"
+_PROBABILITY = "probability of the proposed class less that of the label, 0 to 1"
+SCORES: Mapping[str, str] = {
+    **dict.fromkeys(("exact-leak", "near-leak", "label-conflict", "exact-duplicate", "near-duplicate"), _LIKENESS),
+    "group-leak": "images of the group",
+    "cue": "share of the classes that it tells right, 0 to 1",
+    **dict.fromkeys(("label-error", "label-doubt"), _PROBABILITY),
+    "small-class": "images of the class",
+    "imbalance": "times as many images in the largest class as in the smallest",
+    "blank": "standard deviation of the grey levels, 0 to 127",
+    "small-for-model": "pixels of the shorter side",
+    "dark": "grey level, 0 to 255, that 95 % of the image are below",
+    "bright": "grey level, 0 to 255, that 95 % of the image are above",
+    "blurred": "sharpness: mean Laplacian by the deviation of the grey levels",
+    "odd-aspect": "longer side by shorter side",
+    "tiny": "pixels of the shorter side",
+    "huge": "pixels of the whole",
+    "reduced": "files",
+}
+"""What the score of a kind is; other kinds have none."""
+_LOW = ("small-class", "blank", "small-for-model", "dark", "blurred", "tiny")
+"""Kinds of which the lowest score is the worst."""
 _ORDER = {kind: place for place, kind in enumerate(KINDS)}
 _LEAKS = ("exact-leak", "near-leak", "group-leak")
 _MARKS = {"serious": "!!", "doubtful": "! ", "note": "  "}
@@ -127,9 +154,12 @@ def finding(kind: str, evidence: str, **fields: Any) -> dict[str, Any]:
 
     Args:
         kind: of ``KINDS``, which gives the severity.
-        evidence: in words.
-        fields: further columns; the action is ``review`` where none is given.
+        evidence: in words; where no path is given, what to do is added, since there is no image to act on.
+        fields: further columns; the action is ``review`` where none is given, ``none`` without a path.
     """
+    if not fields.get("path"):
+        evidence = f"{evidence}. No file to mend. To do: {KINDS[kind].advice}"
+        fields = {"action": "none"} | fields
     return {"kind": kind, "severity": KINDS[kind].severity, "evidence": evidence, "action": "review"} | fields
 
 
@@ -137,7 +167,13 @@ def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return findings as a table of ``FINDINGS``, the worst first."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return _ORDER[row["kind"]], -(row.get("score") or 0.0), row.get("path") or "", row.get("other_path") or ""
+        score = row.get("score") or 0.0
+        return (
+            _ORDER[row["kind"]],
+            score if row["kind"] in _LOW else -score,
+            row.get("path") or "",
+            row.get("other_path") or "",
+        )
 
     return pa.Table.from_pylist(sorted(rows, key=place), schema=FINDINGS)
 
@@ -184,8 +220,8 @@ class Findings:
     def _line(self, kind: str) -> str:
         what, count, first = KINDS[kind], self.count(kind), self.of(kind).slice(0, 1).to_pylist()[0]
         shown = printable(f"{first['path']}: {first['evidence']}" if first["path"] else first["evidence"])
-        told = plural(count, what.one, what.many)
-        return f"{told}{', such as' if count > 1 else ':'} {shown}. To do: {what.advice}"
+        told = f"{plural(count, what.one, what.many)}{', such as' if count > 1 else ':'} {shown}"
+        return f"{told}. To do: {what.advice}" if first["path"] else told
 
     def text(self) -> str:
         """Return the findings as lines, the worst first, and what was not looked for."""

@@ -13,7 +13,8 @@ Two steps, since N images make N * N / 2 pairs:
 A picture of few details says little: of small images only those count that agree almost wholly.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
 from sagitta.diagnosis.looks import SIDE, Bytes, Floats
+from sagitta.diagnosis.symmetries import turned_each, turned_spectra
 
 Ints = npt.NDArray[np.int64]
 
@@ -39,8 +41,13 @@ _HOPELESS = 0.85  # correlation after the coarse steps
 _STEP, _MOST = 0.08, 0.2  # of a side: how far a step and all of them may move or stretch
 
 
-def signatures(thumbnails: Bytes) -> Floats:
-    """Return (N, 63) float32 of length one, whose products are cosines; zeros for images without any structure."""
+def signatures(thumbnails: Bytes, *, square: bool = False) -> Floats:
+    """Return (N, 63) float32 of length one, whose products are cosines; zeros for images without any structure.
+
+    Args:
+        thumbnails: (N, SIDE, SIDE) uint8.
+        square: weigh frequencies across as those down, so that a turned image has a turned signature.
+    """
     found = np.empty((len(thumbnails), _FREQUENCIES**2 - 1), np.float32)
     for start in range(0, len(thumbnails), _TILE):
         some = thumbnails[start : start + _TILE].astype(np.float32)
@@ -50,48 +57,73 @@ def signatures(thumbnails: Bytes) -> Floats:
     down, across = np.indices((_FREQUENCIES, _FREQUENCIES))
     usual = 1 / (down**2 + across**2).ravel()[1:]  # the power of photos falls with the square of the frequency
     power = (found**2).mean(axis=0) if len(found) else usual
+    if square:
+        table = np.append(0, power).reshape(_FREQUENCIES, _FREQUENCIES)
+        power = ((table + table.T) / 2).ravel()[1:]
     usual = usual * power.sum() / usual.sum()
     found /= np.sqrt((len(found) * power + _PRIOR * usual) / (len(found) + _PRIOR) + 1e-6)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return np.where(lengths > 1e-2, found / np.maximum(lengths, 1e-6), 0).astype(np.float32)
 
 
-def candidates(signatures: Floats, most: int, *, small: bool) -> tuple[Ints, bool]:
-    """Return pairs (P, 2) of high cosine, the most alike first, and whether there are more.
+def turned_signatures(signatures: Floats, symmetry: int) -> Floats:
+    """Return the signatures (N, 63), made ``square``, of the images under a symmetry."""
+    spectra = np.pad(signatures, ((0, 0), (1, 0))).reshape(len(signatures), _FREQUENCIES, _FREQUENCIES)
+    found: Floats = turned_spectra(spectra, symmetry).reshape(len(signatures), _FREQUENCIES**2)[:, 1:]
+    return found
+
+
+class Candidates(NamedTuple):
+    """Pairs (P, 2) of high cosine, the most alike first; the symmetry (P,) of the second; whether there are more."""
+
+    pairs: Ints
+    symmetries: Ints
+    more: bool
+
+
+def candidates(signatures: Floats, most: int, *, small: bool, symmetries: Sequence[int] = (0,)) -> Candidates:
+    """Return pairs of high cosine.
 
     Args:
         signatures: (N, 63), see there.
         most: pairs.
         small: most of the images are small, so that only those that agree almost wholly count.
+        symmetries: under which the second of a pair is compared.
     """
-    least = max(_least(signatures), _LEAST_SMALL if small else _LEAST)
-    pairs, cosines = [], []
-    for first in range(0, len(signatures), _TILE):
-        for second in range(first, len(signatures), _TILE):
-            products = signatures[first : first + _TILE] @ signatures[second : second + _TILE].T
-            rows, columns = np.nonzero(products > least)
-            if first == second:
-                rows, columns = rows[rows < columns], columns[rows < columns]
-            pairs.append(np.stack([rows + first, columns + second], axis=1))
-            cosines.append(products[rows, columns])
-    found = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
-    order = np.argsort(-np.concatenate(cosines), kind="stable") if pairs else np.empty(0, np.int64)
-    return found[order[:most]], len(found) > most
+    least = max(_least(signatures, symmetries), _LEAST_SMALL if small else _LEAST)
+    pairs, kinds, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for second in range(0, len(signatures), _TILE):
+        for symmetry in symmetries:
+            others = turned_signatures(signatures[second : second + _TILE], symmetry).T
+            for first in range(0, second + 1, _TILE):
+                products = signatures[first : first + _TILE] @ others
+                above = np.flatnonzero(products > least)  # ten times as fast as along two axes
+                rows, columns = np.divmod(above, products.shape[1])
+                if first == second:
+                    rows, columns = rows[rows < columns], columns[rows < columns]
+                pairs.append(np.stack([rows + first, columns + second], axis=1))
+                kinds.append(np.full(len(rows), symmetry))
+                cosines.append(products[rows, columns])
+    found = np.concatenate(pairs)
+    order = np.argsort(-np.concatenate(cosines), kind="stable")[:most]
+    return Candidates(found[order], np.concatenate(kinds)[order], len(found) > most)
 
 
-def _least(signatures: Floats) -> float:
+def _least(signatures: Floats, symmetries: Sequence[int]) -> float:
     """Return the cosine above which there are not too many pairs, by those of rows spread evenly."""
-    some = signatures[np.unique(np.linspace(0, len(signatures) - 1, min(len(signatures), 2000)).astype(np.int64))]
-    products = (some @ some.T)[np.triu_indices(len(some), 1)]
-    wanted = 1 - 2 * _MANY / max(len(signatures), 2 * _MANY + 1)
+    known = 2000 // len(symmetries)
+    some = signatures[np.unique(np.linspace(0, len(signatures) - 1, min(len(signatures), known)).astype(np.int64))]
+    above = np.triu_indices(len(some), 1)
+    products = np.concatenate([(some @ turned_signatures(some, each).T)[above] for each in symmetries])
+    wanted = 1 - 2 * _MANY / len(symmetries) / max(len(signatures), 2 * _MANY + 1)
     return float(np.quantile(products, wanted)) if len(products) > 1000 else 0.0
 
 
-def likenesses(thumbnails: Bytes, pairs: Ints) -> Iterator[Floats]:
-    """Yield how the details of pairs (P, 2) agree, -1..1, some at a time."""
-    for start in range(0, len(pairs), _PAIRS):
-        some = pairs[start : start + _PAIRS]
-        yield likeness(thumbnails[some[:, 0]], thumbnails[some[:, 1]])
+def likenesses(thumbnails: Bytes, found: Candidates) -> Iterator[Floats]:
+    """Yield how the details of pairs agree, -1..1, some at a time."""
+    for start in range(0, len(found.pairs), _PAIRS):
+        one, other = found.pairs[start : start + _PAIRS].T
+        yield likeness(thumbnails[one], turned_each(thumbnails[other], found.symmetries[start : start + _PAIRS]))
 
 
 def likeness(one: Bytes, other: Bytes) -> Floats:

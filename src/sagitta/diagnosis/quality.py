@@ -37,8 +37,8 @@ def quality_findings(rows: Rows, looks: Looks, input_side: int | None) -> Iterat
     spread, low, high, mean = (looks.measure(name) for name in ("spread", "low", "high", "mean"))
     blank = spread < _BLANK
     found = {
-        "blank": (blank, -spread, "one grey level, {0:.0f} of 255", mean),
-        "dark": (~blank & (high < _DARK), -high, "95 % of it is darker than {0:.0f} of 255", high),
+        "blank": (blank, spread, "one grey level, {0:.0f} of 255", mean),
+        "dark": (~blank & (high < _DARK), high, "95 % of it is darker than {0:.0f} of 255", high),
         "bright": (~blank & (low > _BRIGHT), low, "95 % of it is brighter than {0:.0f} of 255", low),
         "blurred": _blur(rows, looks, ~blank),
     }
@@ -58,7 +58,7 @@ def _blur(rows: Rows, looks: Looks, shown: Any) -> tuple[Any, Any, str, Any]:
     deviation = 1.4826 * np.median(np.abs(logs[judged] - median)) if judged.any() else 1.0
     which = judged & (sharpness < _BLURRED) & (logs < median - _OUTLYING * max(deviation, 0.1))
     words = f"hardly an edge: sharpness {{0:.3f}}, of the dataset {np.exp(median):.3f}"
-    return which, -sharpness, words, sharpness
+    return which, sharpness, words, sharpness
 
 
 def _sizes(rows: Rows, input_side: int | None) -> Iterator[dict[str, Any]]:
@@ -68,12 +68,12 @@ def _sizes(rows: Rows, input_side: int | None) -> Iterator[dict[str, Any]]:
     known = short > 0
     usual_side, usual_aspect = (float(np.median(each[known])) if known.any() else 0.0 for each in (short, aspect))
     found = {
-        "tiny": (known & (short < _TINY) & (short < 0.5 * usual_side), -short),
+        "tiny": (known & (short < _TINY) & (short < 0.5 * usual_side), short),
         "huge": (area > _HUGE, area),
         "odd-aspect": (known & (aspect > max(_ODD, 1.5 * usual_aspect)), aspect),
     }
     if input_side is not None:
-        found["small-for-model"] = (known & (_ENLARGED * short < input_side), -short)
+        found["small-for-model"] = (known & (_ENLARGED * short < input_side), short)
     for kind, (which, score) in found.items():
         needed = f", the model takes {input_side}" if kind == "small-for-model" else ""
         for row in np.flatnonzero(which).tolist():

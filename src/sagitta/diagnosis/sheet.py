@@ -1,7 +1,7 @@
 """A picture of the worst findings: a line of images a kind, those that are alike side by side."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,15 @@ from sagitta.errors import ImageError
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid
 
-_COLUMNS, _SIDE = 8, 128
+_COLUMNS, _SIDE, _LINES = 8, 144, 2  # tiles a line, pixels of one, lines that a name may take
 _RED = (200, 30, 30)
+
+
+def captions(row: Mapping[str, Any]) -> list[str]:
+    """Return what stands under an image: its name, its split and label, and the class that is proposed for it."""
+    proposed = row["proposed_label"]
+    first = [f"is it {proposed}?"] if proposed else []
+    return [*first, Path(row["path"]).name, f"{row['split']}: {row['label'] or ''}"]
 
 
 def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> None:
@@ -40,8 +47,7 @@ def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> None:
 
     def line(rows: list[dict[str, Any]]) -> Iterator[Tile | None]:
         for row in rows:
-            label = f"{row['label']} -> {row['proposed_label']}" if row["proposed_label"] else row["label"] or ""
-            yield tile(row["split"], row["path"], [Path(row["path"]).name, f"{row['split']}: {label}"], worst=True)
+            yield tile(row["split"], row["path"], captions(row), worst=True)
             if row["other_path"]:
                 name, split = row["other_path"], row["other_split"]
                 yield tile(split, name, [Path(name).name, split], worst=False)
@@ -56,5 +62,5 @@ def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> None:
             heads.append(f"{KINDS[kind].many}\n{count:,} found")
     encoded = io.BytesIO()
     note = "" if heads else "no finding is about an image"
-    grid(tiles, _COLUMNS, side=_SIDE, heads=heads, note=note).save(encoded, "PNG")
+    grid(tiles, _COLUMNS, side=_SIDE, heads=heads, note=note, lines=_LINES).save(encoded, "PNG")
     write_atomic(path, encoded.getvalue())

@@ -1,6 +1,6 @@
 """Pictures of pictures: images with captions in rows and columns."""
 
-import textwrap
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from sagitta.terminal import printable
 Colour = tuple[int, int, int]
 
 _GAP, _LINE, _FRAME = 8, 15, 3  # pixels between tiles, of a line of text, of a frame
-_HEAD, _HEAD_LINES, _HEAD_SIZE = 192, 4, 15  # pixels across, lines of text, pixels of a letter
+_HEAD, _HEAD_SIZE, _HEAD_LINE = 192, 15, 22  # pixels across, of a letter, and of a line
 _NOTE = 24  # pixels of a line above all tiles
 _INK: Colour = (40, 40, 40)
 _RIGHT, _WRONG = (34, 139, 34), (200, 30, 30)
@@ -27,7 +27,13 @@ class Tile(NamedTuple):
 
 
 def grid(
-    tiles: Sequence[Tile | None], columns: int, *, side: int = 128, heads: Sequence[str] = (), note: str = ""
+    tiles: Sequence[Tile | None],
+    columns: int,
+    *,
+    side: int = 128,
+    heads: Sequence[str] = (),
+    note: str = "",
+    lines: int = 1,
 ) -> Image.Image:
     """Draw tiles line by line.
 
@@ -37,7 +43,9 @@ def grid(
         side: of the square that holds an image, in pixels.
         heads: what stands left of each line, if anything; long ones are broken, and their last line of text stays.
         note: what stands above everything, if anything.
+        lines: in which a line of text under an image is broken at most, where it is too long; the rest is cut off.
     """
+    tiles = [tile if tile is None else tile._replace(lines=_captions(tile.lines, side, lines)) for tile in tiles]
     left, right = (_HEAD + _GAP, _GAP) if heads else (_GAP, 0)
     text = max((len(tile.lines) for tile in tiles if tile), default=0)
     across, down = side + _GAP, side + _GAP + (text * _LINE + 6 if text else 0)
@@ -47,10 +55,11 @@ def grid(
     if note:
         shown, font = lettering(note, _HEAD_SIZE)
         draw.text((_GAP, _GAP), _shortened(draw, font, shown, sheet.width - 2 * _GAP), _INK, font)
+    most = max(3, side // _HEAD_LINE)
     for number, head in enumerate(heads):
         shown, font = lettering(head.replace("_", " "), _HEAD_SIZE)
         middle = top + number * down + side // 2
-        draw.multiline_text((_GAP, middle), _broken(draw, font, shown), _INK, font, "lm", spacing=5)
+        draw.multiline_text((_GAP, middle), _broken(draw, font, shown, most), _INK, font, "lm", spacing=5)
     for index, tile in enumerate(tiles):
         if tile is not None:
             _place(sheet, draw, tile, (left + index % columns * across, top + index // columns * down), side)
@@ -90,15 +99,35 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC)
 
 
-def _broken(draw: ImageDraw.ImageDraw, font: Font, head: str) -> str:
-    """Return the text in at most so many lines as there is room for; its last line always stays."""
+def _captions(texts: Sequence[str], side: int, most: int) -> list[str]:
+    """Return each text in lines that are no wider than ``side``, at most so many each."""
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    found: list[str] = []
+    for text in texts:
+        shown, font = lettering(printable(text), 12)
+        whole = _wrapped(draw, font, shown, side)
+        found += [line.rstrip() for line in (*whole[: most - 1], "".join(whole[most - 1 :]))]
+    return found
+
+
+def _broken(draw: ImageDraw.ImageDraw, font: Font, head: str, most: int) -> str:
+    """Return the text in at most so many lines; its last line always stays."""
     *first, last = head.split("\n")
-    letter = draw.textlength("".join(first), font=font) / max(1, len("".join(first)))  # pixels, in the mean
-    fitting = max(1, int((_HEAD - _GAP) / max(letter, 1)))
-    lines = [line for part in first for line in textwrap.wrap(part, fitting, break_on_hyphens=False)]
-    if len(lines) >= _HEAD_LINES:
-        lines = [*lines[: _HEAD_LINES - 2], f"{lines[_HEAD_LINES - 2]}…"]
+    lines = [line.rstrip() for part in first for line in _wrapped(draw, font, part, _HEAD - _GAP)]
+    if len(lines) >= most:
+        lines = [*lines[: most - 2], f"{lines[most - 2]}…"]
     return "\n".join(_shortened(draw, font, line, _HEAD - _GAP) for line in [*lines, last])
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> list[str]:
+    """Return ``text`` in lines no wider than ``width`` pixels, broken after words, and in those that are too long."""
+    lines = [""]
+    for word in re.findall(r"[^\s_/.-]*[\s_/.-]?", text):
+        for part in [word] if draw.textlength(word.rstrip(), font=font) <= width else word:
+            if lines[-1] and draw.textlength((lines[-1] + part).rstrip(), font=font) > width:
+                lines.append("")
+            lines[-1] += part
+    return lines
 
 
 def _shortened(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> str:

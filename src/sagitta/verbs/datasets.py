@@ -66,7 +66,8 @@ def convert(
         allow_group_overlap: take given splits though a group has rows in several of them.
         drop_duplicates: leave out all but one of the images of equal pixels; of several splits, those of test stay,
             then those of val.
-        fix: reviewed findings of :func:`doctor`: rows of action ``drop`` and ``relabel`` are done.
+        fix: reviewed findings of :func:`doctor`: rows of action ``drop`` are left out, those of action
+            ``relabel`` get the class in column ``proposed_label``.
 
     Raises:
         SagittaError: the source cannot be read or split, or ``out`` exists.
@@ -144,7 +145,7 @@ def doctor(
         model: network of timm or torchvision, by whose features label errors are looked for.
         pretrained: with the weights that timm or torchvision publishes.
         weights: with those of a file, a checkpoint or a run.
-        run: with the network and the weights of a run, in place of the last three.
+        run: with the network and the weights of a run, instead of ``model``, ``weights`` and ``pretrained``.
         image_size: pixels a side of its input, by default that of the weights.
         out: file for the findings, ``.csv`` or ``.parquet``.
         contact_sheet: PNG to write, of the worst of each kind.
