@@ -6,9 +6,9 @@
 Into 400 images of a set are planted, anew for each seed: 30 exact copies (the same bytes, saved as PNG, tagged anew,
 turned and tagged with the orientation that turns them back); 30 near copies (half or one and a half times the size,
 JPEG quality 40, a crop of 95 % of each side, at a random place, brightness 0.75 or 1.3); 20 labels swapped for a random
-other one. No image has two faults. The sets have near copies of their own: pairs whose
-details agree by ``OWN_LIKENESS`` count as right, since all of those that were looked at were. Butterflies were there
-while the limits were chosen, the others were not.
+other one; 20 copies that are mirrored or turned by a quarter, as PNG and as JPEG of quality 40. No image has two
+faults. The sets have near copies of their own: pairs whose details agree by ``OWN_LIKENESS`` count as right, since
+all of those that were looked at were. Butterflies were there while the limits were chosen, the others were not.
 
 The 100,000 images are generated: blurred noise of 96x96 pixels as JPEG in 100 classes, 1,000 of them copies of others,
 500 of these recompressed. Conversion is not timed.
@@ -33,7 +33,7 @@ from PIL import Image, ImageEnhance
 from measure import machine
 
 RESULTS = Path(__file__).parent / "results" / "doctor.json"
-IMAGES, EXACT, NEAR, SWAPPED, SHOWN = 400, 30, 30, 20, 40
+IMAGES, EXACT, NEAR, SWAPPED, TURNED, SHOWN = 400, 30, 30, 20, 20, 40
 MANY = 100_000
 OWN_LIKENESS = 0.98
 """Details of an image's own near copies agree by so much or more, in all that were looked at; see ``own``."""
@@ -75,6 +75,13 @@ NEARLY: dict[str, Variant] = {
     "darker": lambda image, _: saved(ImageEnhance.Brightness(image).enhance(0.75)),
     "brighter": lambda image, _: saved(ImageEnhance.Brightness(image).enhance(1.3)),
 }
+_MIRROR, _QUARTER = Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90
+AROUND: dict[str, Variant] = {
+    "mirrored": lambda image, _: saved(image.transpose(_MIRROR), "PNG"),
+    "quarter": lambda image, _: saved(image.transpose(_QUARTER), "PNG"),
+    "mirrored, recompressed": lambda image, _: saved(image.transpose(_MIRROR), quality=40),
+    "quarter, recompressed": lambda image, _: saved(image.transpose(_QUARTER), quality=40),
+}
 RE_ENCODED = ("smaller", "larger", "recompressed")
 
 
@@ -98,7 +105,7 @@ def plant(source: Path, out: Path, seed: int) -> dict[str, Any]:
     files = [path for path in files if counts[path.parent.name] >= 8]
     chosen = [files[place] for place in random.permutation(len(files))[:IMAGES]]
     names = sorted({path.parent.name for path in chosen})
-    truth: dict[str, Any] = {"exact": {}, "near": {}, "swapped": {}}
+    truth: dict[str, Any] = {"exact": {}, "near": {}, "turned": {}, "swapped": {}}
     for number, path in enumerate(chosen):
         label, data, stem = path.parent.name, path.read_bytes(), f"{path.stem}"
         image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -118,6 +125,11 @@ def plant(source: Path, out: Path, seed: int) -> dict[str, Any]:
             others = [name for name in names if name != label]
             where = others[random.integers(len(others))]
             truth["swapped"][f"{where}/{path.name}"] = label
+        elif number < EXACT + NEAR + SWAPPED + TURNED:
+            kind = list(AROUND)[number % len(AROUND)]
+            copy = f"{label}/{stem}-around.{'jpg' if 'recompressed' in kind else 'png'}"
+            write(out / copy, AROUND[kind](image, random))
+            truth["turned"][copy] = (f"{label}/{path.name}", kind)
         write(out / where / path.name, data)
     return truth
 
@@ -137,20 +149,15 @@ def components(pairs: Iterable[frozenset[str]]) -> dict[str, str]:
     return found
 
 
-def judge(folder: Path, truth: dict[str, Any], weights: Path) -> dict[str, Any]:
-    """Return how much of it is found, and what else."""
-    import sagitta
-
-    began = time.perf_counter()
-    plain = sagitta.doctor(folder)
-    seconds = time.perf_counter() - began
-    rows = sagitta.doctor(folder, model="mobilenetv2_100", weights=weights).table.to_pylist()
-    assert plain.table.num_rows
-    pairs: dict[str, list[tuple[frozenset[str], float]]] = {"exact": [], "near": []}
+def copies_judged(rows: list[dict[str, Any]], truth: dict[str, Any]) -> dict[str, Any]:
+    """Return how many of the planted copies are found, and what else; near ones apart where they are turned."""
+    pairs: dict[str, list[tuple[frozenset[str], float]]] = {"exact": [], "near": [], "turned": []}
     for row in rows:
-        if row["kind"].split("-")[0] in pairs and row["kind"].endswith(("leak", "duplicate")):
-            pairs[row["kind"].split("-")[0]].append((frozenset((row["path"], row["other_path"])), row["score"]))
-    found: dict[str, Any] = {"seconds_without_network": round(seconds, 2)}
+        kind = row["kind"].split("-")[0]
+        if kind in pairs and row["kind"].endswith(("leak", "duplicate")):
+            kind = "turned" if row["evidence"].startswith(("mirrored", "turned")) else kind
+            pairs[kind].append((frozenset((row["path"], row["other_path"])), row["score"]))
+    found: dict[str, Any] = {}
     for kind, all_found in pairs.items():
         planted = {frozenset((copy, original)): how for copy, (original, how) in truth[kind].items()}
         together = components(pair for pair, _ in all_found)
@@ -167,6 +174,19 @@ def judge(folder: Path, truth: dict[str, Any], weights: Path) -> dict[str, Any]:
         if kind == "near":
             again = [pair for pair, how in planted.items() if how in RE_ENCODED]
             found[kind]["re_encoded_recall"] = sum(pair in right for pair in again) / len(again)
+    return found
+
+
+def judge(folder: Path, truth: dict[str, Any], weights: Path) -> dict[str, Any]:
+    """Return how much of it is found, and what else."""
+    import sagitta
+
+    began = time.perf_counter()
+    plain = sagitta.doctor(folder)
+    seconds = time.perf_counter() - began
+    rows = sagitta.doctor(folder, model="mobilenetv2_100", weights=weights).table.to_pylist()
+    assert plain.table.num_rows
+    found: dict[str, Any] = {"seconds_without_network": round(seconds, 2)} | copies_judged(rows, truth)
     suspects = [row["path"] for row in rows if row["kind"] == "label-error"]
     first = [row["path"] for row in rows if row["kind"] in ("label-error", "label-doubt")][:SHOWN]
     hits = len(set(suspects) & truth["swapped"].keys())
@@ -205,6 +225,8 @@ def planted(name: str, seeds: int) -> dict[str, Any]:
         "exact_precision": least("exact", "precision"),
         "near_recall": least("near", "recall"),
         "near_precision": least("near", "precision"),
+        "turned_recall": least("turned", "recall"),
+        "turned_precision": least("turned", "precision"),
         "re_encoded_recall": least("near", "re_encoded_recall"),
         "swaps_among_first_40": least("labels", "among_first_40"),
         "swaps_recall_median": statistics.median(run["labels"]["recall"] for run in runs),

@@ -117,3 +117,16 @@ def test_of_a_leak_the_copy_in_train_goes_and_that_is_said(found: list[dict[str,
     assert leaks and all(row["split"] == "train" for row in leaks)
     for row in leaks:
         assert row["evidence"].endswith(f"; drop takes this one, of train; that of {row['other_split']} stays")
+
+
+def test_a_mirrored_copy_of_a_nearly_symmetric_picture_is_called_one(rows_of_files: Maker) -> None:
+    files = {f"{name}/{n}.png": saved(picture(n + 20 * (name == "b")), "PNG") for name in "ab" for n in range(6)}
+    pixels = np.hstack([half, half[:, ::-1]]).astype(np.float32)
+    own = Image.fromarray(np.uint8(0.8 * pixels + 0.2 * np.asarray(picture(91))))
+    files["a/own.png"] = saved(own, "PNG")
+    files["a/mirrored.jpg"] = saved(own.transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=70)
+    rows = rows_of_files(files)
+    copies = find_duplicates(rows, look(rows, np.arange(len(rows))), pairs=1000)
+    upright = find_duplicates(rows, look(rows, np.arange(len(rows))), pairs=1000, turned=False)
+    assert len(upright.near) == 1 and upright.near[0].score < 0.94  # it looks like its mirror image
+    assert [pair.symmetry for pair in copies.near] == [1]

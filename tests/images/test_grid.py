@@ -58,3 +58,8 @@ def test_a_long_caption_is_broken_where_lines_are_allowed_and_never_wider_than_i
     one, two = grid(tiles, 2, side=128), grid(tiles, 2, side=128, lines=2)
     assert two.height == one.height + 15 and inked(two, (8, 153, 136, 168))
     assert not inked(two, (136, 0, two.width, two.height))
+
+
+def test_a_caption_takes_no_more_lines_than_it_needs() -> None:
+    tiles = [Tile(Image.new("RGB", (64, 64), "black"), ["a.jpg", "train: a"])]
+    assert grid(tiles, 1, lines=2).size == grid(tiles, 1).size

@@ -34,6 +34,7 @@ from sagitta.errors import ImageError
 from sagitta.files import content_hash
 from sagitta.images import pixel_hash
 
+_CLEARLY = 0.05  # of likeness, by which a turned copy has to be more alike to be called one
 _SAME = 0.97  # likeness from which two images of one size may have equal pixels
 
 
@@ -123,8 +124,9 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int, turned: bool = True
     skipped = upright.more
     if turned:
         others = candidates(signatures(seen, square=True), pairs, small=small, symmetries=SYMMETRIES)
-        # What is alike as it is comes first: a picture that looks like its own mirror image needs no second finding.
+        # What looks like its own mirror image is alike both ways: as it is, unless the other is clearly more so.
         near = [*near, *_scored(others, seen, looks.rows[places])]
+        near.sort(key=lambda pair: (pair.symmetry > 0) * _CLEARLY - pair.score)
         skipped = skipped or others.more
     return Duplicates(groups.found(), tuple(_nearly(near, groups, rows)), skipped)
 
@@ -255,7 +257,7 @@ def _copy(rows: Rows, row: int, stays: int, how: str, *, near: Near | None = Non
     goes = (
         f"drop takes this one, of {rows.split[row]}; that of {rows.split[stays]} stays"
         if leaks
-        else ("drop takes this one; that stays")
+        else "drop takes this one; the other stays"
     )
     evidence = f"{how} {rows.paths[stays]} ({other}); {goes}"
     return finding(kind, evidence, **_pair(rows, row, stays), score=near.score if near else 1.0, action=action)

@@ -106,7 +106,8 @@ def _captions(texts: Sequence[str], side: int, most: int) -> list[str]:
     for text in texts:
         shown, font = lettering(printable(text), 12)
         whole = _wrapped(draw, font, shown, side)
-        found += [line.rstrip() for line in (*whole[: most - 1], "".join(whole[most - 1 :]))]
+        whole = [*whole[: most - 1], "".join(whole[most - 1 :])] if len(whole) > most else whole
+        found += [line.rstrip() for line in whole]
     return found
 
 
