@@ -113,6 +113,8 @@ def test_a_heat_map_leaves_what_is_cold_as_it_is_in_grey() -> None:
     assert words == "a.png: 50.0% cat"
     strange = Explanation("a.png", "cat", 0.5, heat, image, unfamiliar=0.995)
     assert repr(strange) == "a.png: 50.0% cat, but it looks like none of the classes"
+    named = Explanation("a.png", "other classes", 0.5, heat, image)  # what a class is called says nothing of that
+    assert named.picture().height == Explanation("a.png", "cat", 0.5, heat, image).picture().height
     assert strange.picture().height > Explanation("a.png", "cat", 0.5, heat, image).picture().height
 
 

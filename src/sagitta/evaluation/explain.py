@@ -37,6 +37,7 @@ _CHUNK = 8  # images at a time
 _SIDE = 224  # pixels of a picture
 _COLOURS = ((0, 0, 0, 60), (0.25, 80, 20, 120), (0.5, 190, 40, 80), (0.75, 250, 140, 30), (1, 255, 250, 150))
 _WEIGHT = 0.75  # of the hottest colour, beside the image
+_STRANGE = "looks like none of the classes"
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,10 +64,14 @@ class Explanation:
     unfamiliar: float | None = None
 
     @property
+    def is_strange(self) -> bool:
+        """Whether the image looks like none of the classes."""
+        return self.unfamiliar is not None and self.unfamiliar >= UNUSUAL
+
+    @property
     def said(self) -> str:
         """The class in words, or that the image looks like none of them."""
-        strange = self.unfamiliar is not None and self.unfamiliar >= UNUSUAL
-        return f"{self.probability:.1%} {self.class_name}" + ", but it looks like none of the classes" * strange
+        return f"{self.probability:.1%} {self.class_name}" + f", but it {_STRANGE}" * self.is_strange
 
     @property
     def overlay(self) -> Image.Image:
@@ -75,7 +80,7 @@ class Explanation:
 
     def picture(self) -> Image.Image:
         """Return the image beside its heat map, and below them the nearest training images."""
-        strange = ("looks like none of the classes",) * self.said.endswith("classes")
+        strange = (_STRANGE,) * self.is_strange
         said = (f"{self.probability:.1%} {self.class_name}", *strange, self.path.rpartition("/")[2])
         tiles = [Tile(self.image, said), Tile(self.overlay, (f"what speaks for {self.class_name}",))]
         columns = max(2, len(self.nearest))

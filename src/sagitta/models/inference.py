@@ -20,16 +20,20 @@ def for_inference(classifier: Classifier) -> Classifier:
     network = fast.network
     assert network is not None
     if isinstance(network, Mean):
-        network.networks = nn.ModuleList(map(prepare, network.networks))
+        network.networks = nn.ModuleList(map(_folded, network.networks))
     else:
-        fast.network = prepare(network)
+        fast.network = _folded(network)
     fast.channels_last = True
     return fast
 
 
 def prepare(body: nn.Module) -> nn.Module:
     """Return the same function, faster: BatchNorm folded into the convolutions before it, channels last in memory."""
-    body = copy.deepcopy(body)
+    return _folded(copy.deepcopy(body))
+
+
+def _folded(body: nn.Module) -> nn.Module:
+    """Do in place what :func:`prepare` says."""
     for conv_name, norm_name in _pairs(body):
         conv, norm = body.get_submodule(conv_name), body.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
