@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
 import sagitta
 from sagitta.cli import main
@@ -298,3 +302,54 @@ def test_outputs_that_are_not_finite_are_rows_with_a_reason() -> None:
     (found,) = predictor.predict(open_inputs(images(9)))
     assert list(found.errors) == [1] and "not finite" in found.errors[1] and sorted(found.classes) == [0, *range(2, 9)]
     assert found.table["class"].null_count == found.table["error"].null_count - 7 == 1 and calls == [4, 4, 1]
+
+
+@pytest.fixture
+def hastened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the images were many."""
+    monkeypatch.setattr("sagitta.models.compiled._PIXELS", 1)
+
+
+@pytest.mark.usefixtures("hastened")
+def test_openvino_says_the_same_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Asked(every=True, embed=True)
+    fast = predict(RUN, images(), asked)
+    told = capsys.readouterr().err
+    assert re.search(r"OpenVINO [\d.]+ computes the network, .*probabilities of 64 images agree within 1e-04", told)
+    monkeypatch.setattr("sagitta.evaluation.predictor.can_translate", lambda: False)
+    slow = predict(RUN, images(), asked)
+    assert "pip install 'sagitta[fast]'" in capsys.readouterr().err
+    assert fast.schema == slow.schema and fast["class"].equals(slow["class"])
+    for name in fast.schema.names:
+        if name.startswith("p:") or name in ("features", "probability", "unfamiliar"):
+            ours, plain = (np.array(table[name].to_pylist()) for table in (fast, slow))
+            np.testing.assert_allclose(ours, plain, atol=1e-4 * max(1, np.abs(plain).max()))
+
+
+@pytest.mark.usefixtures("hastened")
+def test_a_table_of_another_engine_is_another_table() -> None:
+    predictor, inputs = Predictor(RUN, Asked()), open_inputs(images())
+    plain = predictor.key(inputs)
+    predictor.hasten(inputs)
+    assert predictor.engine.startswith("OpenVINO") and predictor.key(inputs) != plain
+
+
+@pytest.mark.usefixtures("hastened")
+@pytest.mark.parametrize("wrong", [lambda *_: None, lambda body, _: nn.Sequential(body, nn.Softmax(dim=1))])
+def test_an_engine_that_answers_otherwise_is_not_used(
+    wrong: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Predictor(RUN, Asked())
+    expected = pa.Table.from_batches([found.table for found in plain.predict(open_inputs(images()))], plain.schema)
+    monkeypatch.setattr("sagitta.evaluation.predictor.translated", wrong)
+    found = predict(RUN, images(), Asked())
+    assert "PyTorch computes the network" in capsys.readouterr().err
+    assert found.equals(expected)
+
+
+@pytest.mark.usefixtures("hastened")
+def test_other_precisions_and_few_images_are_left_to_pytorch() -> None:
+    assert Predictor(RUN, Asked(precision="bf16-mixed")).hasten(open_inputs(images())) is None
+    assert Predictor(RUN, Asked()).hasten(open_inputs(images(20))) is None

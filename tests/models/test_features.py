@@ -2,6 +2,7 @@ import random
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from sagitta.conversion.options import ConvertOptions
 from sagitta.conversion.pipeline import convert
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.loading.preprocessing import Preprocessing
+from sagitta.models.compiled import Compiled, translated
 from sagitta.models.features import FeatureStore, extract, split_head
 from sagitta.models.inference import prepare
 from sagitta.models.networks import build_network
@@ -138,3 +140,25 @@ def test_features_do_not_depend_on_how_they_were_batched(
     with torch.inference_mode():
         expected = body(images).numpy()
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_features_of_many_images_come_from_another_engine_and_are_the_same(
+    store: FeatureStore, body: nn.Module, shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = shards.splits["train"].content_hashes
+    list(extract(store, body, shards, "train", HOW))
+    plain = store.read(hashes)
+    for path in store.folder.glob("*.parquet"):
+        path.unlink()
+    store = FeatureStore.named(store.folder.name)
+    monkeypatch.setattr("sagitta.models.compiled._PIXELS", 1)
+    engines: list[object] = []
+
+    def noted(*given: Any) -> Any:
+        engines.append(translated(*given))
+        return engines[-1]
+
+    monkeypatch.setattr("sagitta.models.features.translated", noted)
+    list(extract(store, body, shards, "train", HOW))
+    assert isinstance(engines[0], Compiled)
+    np.testing.assert_allclose(store.read(hashes), plain, atol=1e-4 * np.abs(plain).max())

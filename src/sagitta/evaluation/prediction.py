@@ -112,7 +112,7 @@ def predict(run: Path, paths: Sequence[str | Path], asked: Asked = _ASKED, *, sp
         ConfigError: there is no such run, or a number is below 1.
         SourceError: a path does not exist, or no image is readable.
     """
-    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+    inputs, predictor = _opened(run, paths, asked, split)
     schema = predictor.schema
     batches, tally = [], _Tally(inputs)
     with progress("predicting", len(inputs), show=True) as advance:
@@ -155,7 +155,7 @@ def predict_into(
     check_output(output)
     if sort_into is not None:
         check_apart(sort_into, paths)
-    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+    inputs, predictor = _opened(run, paths, asked, split)
     schema = predictor.schema
     sorter = None if sort_into is None else Sorter(sort_into, inputs, predictor.model.class_names, copy)
     key = predictor.key(inputs) | {"sorted": None if sort_into is None else str(sort_into)}
@@ -177,6 +177,13 @@ def predict_into(
             raise
         table.finish()
         return summary
+
+
+def _opened(run: Path, paths: Sequence[str | Path], asked: Asked, split: str | None) -> tuple[Inputs, Predictor]:
+    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+    if told := predictor.hasten(inputs):
+        show(f"sagitta: {told}", sys.stderr)
+    return inputs, predictor
 
 
 def _what_was_there(table: Table, output: Path, total: int) -> str:

@@ -4,6 +4,10 @@ from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
 from .checkpoint import save_classifier as save_classifier
 from .classifier import Classifier as Classifier
+from .compiled import can_translate as can_translate
+from .compiled import engine_name as engine_name
+from .compiled import translated as translated
+from .compiled import translation_pays as translation_pays
 from .features import FeatureStore as FeatureStore
 from .features import Floats as Floats
 from .features import Ints as Ints
