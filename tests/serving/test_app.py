@@ -3,7 +3,10 @@
 import base64
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,8 @@ def test_every_kind_of_body_is_answered_alike(served: Served) -> None:
     kinds: list[tuple[bytes, str]] = [
         (RED, "image/jpeg"),
         (RED, "application/octet-stream"),
+        (RED, "application/x-www-form-urlencoded"),  # what curl --data-binary says by itself
+        (RED, ""),
         (json.dumps({"image": coded}).encode(), "application/json"),
         (json.dumps({"images": [f"data:image/jpeg;base64,{coded}"], "top_k": 5}).encode(), "application/json"),
         (form(("a.jpg", RED)), "multipart/form-data; boundary=B"),
@@ -89,7 +94,8 @@ REFUSED: list[tuple[str, str, bytes | None, str, int, str]] = [
     ("POST", "/v1/predict", b"", "image/jpeg", 400, "no_image"),
     ("POST", "/v1/predict", b"hello", "image/jpeg", 422, "unreadable"),
     ("POST", "/v1/predict", RED[:300], "image/jpeg", 422, "unreadable"),
-    ("POST", "/v1/predict", RED, "application/x-www-form-urlencoded", 415, "unknown_type"),
+    ("POST", "/v1/predict", b"a=b", "application/x-www-form-urlencoded", 415, "unknown_type"),
+    ("POST", "/v1/predict", RED, "text/plain", 415, "unknown_type"),
     ("POST", "/v1/predict", b"{", "application/json", 400, "bad_json"),
     ("POST", "/v1/predict", b"[" * 100_000, "application/json", 400, "bad_json"),
     ("POST", "/v1/predict", b'{"images": 1}', "application/json", 400, "bad_json"),
@@ -216,3 +222,33 @@ def test_the_page_asks_for_a_token_and_says_that_it_abstains(work: Path) -> None
         script = look(ask).replace('await wait(() => at("about").textContent);', "", 1)
         (seen,), _ = browser.visit(f"http://127.0.0.1:{served.port}/", [script])
         assert seen["message"] == "No answer: too uncertain." and "less often right" in seen["notes"]
+
+
+def counted(served: Served, name: str) -> float:
+    """Return one of the metrics, 0 where nothing was counted."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", served.ask("GET", "/metrics")[1].decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_who_waits_in_vain_is_sent_away_and_what_nobody_waits_for_is_not_computed(tmp_path: Path) -> None:
+    write_export(tmp_path / "slow", work=3000)
+    body = form(*[(f"{number}.jpg", RED) for number in range(4)])
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    limits = ("--max-images", 4, "--max-queue", 4, "--batch-size", 4)
+    with serving(tmp_path, "slow", *limits) as served, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(served.predict, body, "multipart/form-data; boundary=B")
+        while not served.process.poll() and not counted(served, "sagitta_running_requests"):
+            time.sleep(0.01)
+        with socket.create_connection(("127.0.0.1", served.port), 20) as impatient:
+            impatient.sendall(whole)
+            while counted(served, 'sagitta_queued_images{model="slow"}') < 4:
+                assert not first.done(), "the model is too fast for this test"
+            status, told, headers = served.ask("POST", "/v1/predict", RED)
+            assert status == 429 and told["error"]["code"] == "busy" and int(headers["retry-after"]) >= 1
+        assert first.result()[0] == 200
+        assert served.predict(RED)[0] == 200
+        gone = [line for line in served.lines() if line.get("reason") == "gone"]
+        assert len(gone) == 1 and gone[0]["status"] == 400
+        assert counted(served, 'sagitta_images_total{model="slow",outcome="answered"}') == 5
+        assert counted(served, 'sagitta_batch_images_sum{model="slow"}') == 5

@@ -165,7 +165,7 @@ class App:
         async with self._body(request) as (images, said):
             model, top_k = _asked(request, said)
             served = self._models.get(model)  # nothing may come between this and `submit`: it may be replaced
-            found = await self._in_time(served.batcher.submit(images))
+            found = await self._in_time(request, served.batcher.submit(images))
         self._count(request, served, found)
         if unreadable(found):
             first = f"{images[0].name}: {found[0].error}"
@@ -187,7 +187,7 @@ class App:
             label = None if name is None else list(engine.names).index(name)
             async with self._heats:
                 try:
-                    picture = await self._in_time(asyncio.to_thread(engine.heat, images[0], label))
+                    picture = await self._in_time(request, asyncio.to_thread(engine.heat, images[0], label))
                 except ImageError as error:
                     raise RequestError(422, "unreadable", f"{images[0].name}: {error}") from None
                 except ConfigError as error:
@@ -214,18 +214,31 @@ class App:
             self._running -= 1
             self._budget.give(held)
 
-    async def _in_time(self, answering: Awaitable[Any]) -> Any:
+    async def _in_time(self, request: Request, answering: Awaitable[Any]) -> Any:
+        """Return an answer; what nobody waits for any more is not computed, if it has not begun."""
+        asked, gone = asyncio.ensure_future(answering), asyncio.create_task(_gone(request))
         try:
-            return await asyncio.wait_for(answering, self._limits.answer)
-        except TimeoutError:
-            message = f"no answer within {self._limits.answer:g} seconds; ask again"
-            raise RequestError(503, "too_slow", message, 1) from None
+            await asyncio.wait((asked, gone), timeout=self._limits.answer, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return asked.result()
+            if gone.done():
+                raise RequestError(400, "gone", "the client went before its answer had come")
+            raise RequestError(503, "too_slow", f"no answer within {self._limits.answer:g} seconds; ask again", 1)
+        finally:
+            asked.cancel()
+            gone.cancel()
 
     def _count(self, request: Request, served: Served, found: list[Row]) -> None:
         name, bad = served.batcher.name, sum(row.error is not None for row in found)
         self._metrics.images.labels(name, "answered").inc(len(found) - bad)
         self._metrics.images.labels(name, "unreadable").inc(bad)
         request.state.told |= {"model": name, "images": len(found)} | ({"unreadable": bad} if bad else {})
+
+
+async def _gone(request: Request) -> None:
+    """Wait until a client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _file(name: str, kind: str) -> Handler:

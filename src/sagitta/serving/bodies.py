@@ -1,7 +1,8 @@
 """What clients send -> images: a raw body, JSON with base64, or a form with files; within limits, or refused.
 
 ==============================  ==================================================================
-``image/…``                     the body is one image; likewise ``application/octet-stream``
+``image/…``                     the body is one image; likewise ``application/octet-stream``, and no type or that of
+                                a form without files, which curl says of whatever it sends, where an image follows
 ``application/json``            ``{"images": [BASE64, {"name": …, "data": BASE64}]}``, or ``image``
 ``multipart/form-data``         each file of the form is an image
 ==============================  ==================================================================
@@ -17,10 +18,13 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from sagitta.errors import ImageError
+from sagitta.images import read_header
 from sagitta.serving.engine import Named
 from sagitta.serving.refusal import Limits, RequestError
 
 _TAKEN = "send an image as image/jpeg or the like, JSON with base64, or a form with files"
+_UNSAID = (b"", b"application/x-www-form-urlencoded")  # kinds that clients say without being told to
 _LONGEST = 255  # letters of a name
 _HEADER = 4096  # bytes of a part's headers
 
@@ -118,7 +122,7 @@ def images_of(kind: str, body: bytearray, limits: Limits, name: str | None) -> t
         images, said = _of_json(body)
     elif media == b"multipart/form-data":
         images, said = _of_form(options.get(b"boundary", b""), body, limits), {}
-    elif media.startswith(b"image/") or media == b"application/octet-stream":
+    elif media.startswith(b"image/") or media == b"application/octet-stream" or (media in _UNSAID and _is_image(body)):
         images, said = [Named(_short(name or "image"), bytes(body))] if body else [], {}
     else:
         sent = media.decode("latin-1")[:80] or "no type"
@@ -130,6 +134,14 @@ def images_of(kind: str, body: bytearray, limits: Limits, name: str | None) -> t
             413, "too_many_images", f"{len(images)} images, more than the {limits.images} that are taken"
         )
     return images, said
+
+
+def _is_image(body: bytearray) -> bool:
+    try:
+        read_header(bytes(body))
+    except ImageError:
+        return False
+    return True
 
 
 def _of_json(body: bytearray) -> tuple[list[Named], dict[str, Any]]:
