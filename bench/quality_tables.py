@@ -22,6 +22,13 @@ SYSTEMS = {
     "autogluon": "AutoGluon `medium_quality`",
     "lightly": "lightly-train",
 }
+PEERS = {"timm": "timm's script", "fastai": "fastai", "autogluon": "AutoGluon", "lightly": "lightly-train"}
+SETS = {
+    "birds": "birds: 832 photos, 195 classes",
+    "butterflies": "butterflies: 440, 10",
+    "cat-breeds": "cat breeds: 1,000, 5",
+    "dogs-vs-cats": "dogs or cats: 480, 2",
+}
 POINTS, NATS, SHARE, FINETUNE_POINTS = 0.01, 0.01, 0.5, 0.005
 """Bars: our head may be a point below the best and 0.01 nats above, and take half of the features' time; fine-tuning
 may be half a point below."""
@@ -171,6 +178,35 @@ def finetune(report: dict[str, Any]) -> str:
         "run once; a plain head is fitted on train and val, and its CPU seconds contain those of the features."
     )
     return "\n\n".join([intro, "\n".join(lines), "\n".join(bars)] + ([_mean_line(pairs)] if pairs else []))
+
+
+def finetune_summary(report: dict[str, Any]) -> str:
+    """Return README's table: accuracy and processor seconds of every system, on the sets that all of them have seen."""
+    lines = [
+        f"| test accuracy, CPU s | `fit` | `probe` | {' | '.join(PEERS.values())} | best plain head |",
+        "|---" + "|---:" * (len(PEERS) + 3) + "|",
+    ]
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for key, run in report["runs"].items():
+        name, network, system, _seed = key.split("/")
+        if "error" not in run:
+            found[name, network][system].append(run)
+    for (name, _), systems in sorted(found.items()):
+        if systems.keys() < {"ours", "heads", *PEERS}:
+            continue
+        cells = [
+            f"{statistics.median(run['acc'] for run in systems[system]):.1%}, {_median(systems[system], 'cpu'):.0f}"
+            for system in ("ours", *PEERS)
+        ]
+        (run,) = systems["heads"]
+        plain = [head for name, head in run["heads"].items() if name != OURS and "acc" in head]
+        best = max(plain, key=lambda head: float(head["acc"]))
+        mine, other = (
+            f"{head['acc']:.1%}, {run['features_cpu'] + head['cpu']:.0f}" for head in (run["heads"][OURS], best)
+        )
+        cells = [cells[0], mine, *cells[1:], other]
+        lines.append(f"| {SETS.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _systems(systems: dict[str, list[dict[str, Any]]], own: float | None) -> list[Rows]:

@@ -308,6 +308,7 @@ def with_tables(text: str, results: Path) -> str:
         "heads": quality_tables.heads(_optional(results / "heads.json")),
         "head-time": quality_tables.head_time(_optional(results / "head-time.json")),
         "finetune": quality_tables.finetune(_optional(results / "finetune.json")),
+        "finetune-summary": quality_tables.finetune_summary(_optional(results / "finetune.json")),
         "loader-summary": loader_summary(loader),
         "results-summary": results_summary(recipe, probe),
     }
