@@ -49,6 +49,9 @@ def test_onnx_holds_all_that_is_needed() -> None:
 
     again = json.loads(Path("run/export/onnx.json").read_text())
     assert again["proof"]["same_decision"] == again["proof"]["images"] and again["bytes"] == found.path.stat().st_size
+    for name, text in metadata.items():
+        assert again[name] == text or again[name] == json.loads(text), name
+    assert again["class_names"] == ["b", "g", "r"] and again["preprocessing"]["convert"] == "RGB"
 
 
 @pytest.mark.parametrize("to", ["openvino", "torch"])

@@ -11,6 +11,7 @@ from sagitta.exporting import reader
 from sagitta.exporting.formats import check_format, plain_model
 from sagitta.exporting.job import Job
 from sagitta.exporting.judging import ExportError, Proof, told_gains, told_share
+from sagitta.exporting.metadata import structured
 from sagitta.exporting.precision import FLOAT32, INT8, gate_of, precision_named
 from sagitta.exporting.proof import prove
 from sagitta.exporting.subject import Subject, opened_subject
@@ -144,9 +145,8 @@ def made(subject: Subject, to: str, precision: str) -> Exported:
     proof = prove(to, work, form, subject.classifier, subject.photos, precision=precision, against=against)
     told = {"format": to, "runtime": form.runtime, "bytes": size, "gate": gate_of(precision), "proof": proof.to_dict()}
     names = sorted(path.name for path in work.iterdir())
-    (work / f"{to}.json").write_text(
-        json.dumps(told | metadata | {"files": names}, indent=2, ensure_ascii=False) + "\n"
-    )
+    told |= structured(metadata) | {"files": names}
+    (work / f"{to}.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     return Exported(work / form.file, to, form.runtime, size, proof, precision)
 
 

@@ -20,6 +20,7 @@ from sagitta.run import read_record
 
 OF_THE_KEPT = ("best_checkpoint", "result", "calibration")
 """What a record says of its run's kept checkpoint."""
+_STRUCTURED = ("class_names", "thresholds", "calibration", "abstention", "preprocessing", "dataset", "result")
 _ACCURACIES = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 _COVERAGES = (0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -48,6 +49,15 @@ def metadata_of(run: Path, folder: Path | None, classifier: Classifier) -> dict[
         "sagitta": version("sagitta"),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+def structured(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return metadata for a file of JSON, where it need not be text.
+
+    Args:
+        metadata: of :func:`metadata_of`, and more text.
+    """
+    return {name: json.loads(text) if name in _STRUCTURED else text for name, text in metadata.items()}
 
 
 def record_of(run: Path, folder: Path | None) -> dict[str, Any]:
