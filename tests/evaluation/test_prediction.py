@@ -165,8 +165,13 @@ def test_a_table_of_other_images_options_or_weights_is_begun_anew(
 
 def test_a_split_of_what_is_not_divided_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """All of its images would else pass for those that the run's own test has measured."""
-    assert main(["predict", "run", "images", "--split", "test", "-o", "no.csv"]) == 2
-    assert "images is not divided by itself" in capsys.readouterr().err and not Path("no.csv").exists()
+    first, *_ = images()
+    table = Path("undivided.csv")
+    table.write_text(f"file,label\n{first},{Path(first).parent.name}\n")
+    for source in ("images", "digits", str(table)):
+        assert main(["predict", "run", source, "--split", "test", "-o", "no.csv"]) == 2
+        assert f"{source} is not divided by itself" in capsys.readouterr().err and not Path("no.csv").exists()
+    table.unlink()
 
 
 def test_images_that_were_changed_in_place_are_not_mixed_with_what_they_were(

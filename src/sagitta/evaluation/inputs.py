@@ -273,15 +273,9 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     """
     name, place = str(path), Path(path)
     if name.startswith("hf://") or (name in BUILTIN and not os.path.lexists(place)):
-        return _rows(_data(name, open_data), split)
+        return _of_source(name, split, open_data)
     if split is not None and open_data is not None and place.exists():
-        shards = _data(name, open_data)
-        if len(shards.splits) == 1 and not (place / INFO_FILE).exists():
-            raise ConfigError(
-                f"--split {split}: {name} is not divided by itself, and what a run made of it `sagitta test RUN` "
-                "measures on; leave --split out for all of its images"
-            )
-        return _rows(shards, split)
+        return _of_source(name, split, open_data)
     if place.is_dir():
         if (place / INFO_FILE).exists() or _is_parquet(place):
             return _rows(ShardSet.open(place), split)
@@ -290,13 +284,28 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
     if not os.path.lexists(place):  # a link that leads nowhere is a row with an error
         raise SourceError(f"{path}: no such file or folder")
     if suffix(name) in TABLE_SUFFIXES and place.is_file():
-        return _rows(_data(name, open_data), split)
+        return _of_source(name, split, open_data)
     if _ARCHIVES.search(name) and place.is_file() and (tree := archive_tree(name, place, user_cache())) is not None:
         names = [each for each in tree.sizes if suffix(each) not in SIDE_SUFFIXES]
         state = place.stat()
         images = _Members(tree, names, (state.st_size, state.st_mtime_ns))
         return _Found((images,), len(tree.sizes) - len(names))
     return None
+
+
+def _of_source(name: str, split: str | None, open_data: OpenData | None) -> _Found:
+    """Return the images of a source that is converted, of one split or all.
+
+    Raises:
+        SagittaError: it cannot be, or has no splits of its own: all of it would be taken for that one.
+    """
+    shards = _data(name, open_data)
+    if split is not None and len(shards.splits) == 1 and not (Path(name) / INFO_FILE).exists():
+        raise ConfigError(
+            f"--split {split}: {name} is not divided by itself, and what a run made of it `sagitta test RUN` "
+            "measures on; leave --split out for all of its images"
+        )
+    return _rows(shards, split)
 
 
 def _stamp(path: str) -> tuple[int, int]:
