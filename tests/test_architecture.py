@@ -101,6 +101,7 @@ def test_every_test_file_mirrors_a_module() -> None:
         "architecture.py",
         "docs.py",
         "examples.py",
+        "features.py",
         "fuzz.py",
         "cli/cli.py",
     }
