@@ -4,6 +4,7 @@ import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from PIL import features
 
@@ -62,7 +63,7 @@ def _distribution() -> str:
 def _processor() -> str:
     """Return the processor's name, which Python knows on few systems."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
             return next(names, "") or platform.processor()
     except OSError:  # not Linux
