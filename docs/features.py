@@ -1,9 +1,9 @@
 """Write features.md from features.toml: what Sagitta and its peers can do, with the evidence of every cell.
 
-`python docs/features.py` writes the page. `python docs/features.py --peers FOLDER` compares every cell of a peer with the
-wheels that were unpacked in FOLDER, in any folders below it: words that a file lacks, a file that is not there, and a
-pattern of a "no" that is found nevertheless are printed, and the exit status is 1. To get them: `pip download --no-deps`
-with the versions that the page names.
+`python docs/features.py` writes the page. `python docs/features.py --peers FOLDER` compares every cell of a peer with
+the wheels that were unpacked in FOLDER, in any folders below it: words that a file lacks, a file that is not there, and
+a pattern of a "no" that is found nevertheless are printed, and the exit status is 1. To get them: `pip download
+--no-deps` with the versions that the page names.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 SOURCE = HERE / "features.toml"
 PAGE = HERE / "features.md"
-HEAD = """- **A yes of ours** leads to its test. All of these tests must pass before a change is taken (`.ci/run`, and `.ci/full` for
-  those marked slow), and none of them may be skipped.
+HEAD = """- **A yes of ours** leads to its test. All of these tests must pass before a change is taken (`.ci/run`, and `.ci/full`
+  for those marked slow), and none of them may be skipped.
 - **A yes of a peer** leads to the place in its source. It says that it is there, not how well it works.
 - **Partly**, and **with X**, a further package: explained below each table.
-- **A no**: nothing of the kind was found in that release; [how it was looked for](#how-a-no-was-found) stands at the end.
-  What can be written with a peer's parts is not counted, nor are other packages of its makers.
+- **A no**: nothing of the kind was found in that release; [how it was looked for](#how-a-no-was-found) stands at the
+  end. What can be written with a peer's parts is not counted, nor are other packages of its makers.
 
 What is wrong here, or no longer so, is a bug: please open an issue. `python docs/features.py` writes this page from
 `features.toml`; with `--peers FOLDER` it compares every cell with the unpacked releases. How fast and how good all of
@@ -134,8 +134,8 @@ def _noes(data: dict[str, Any], lines: list[Row]) -> Iterator[str]:
     )
     yield "## How a no was found"
     yield (
-        "A pattern in `/…/` is a regular expression of which the Python files of the release hold nothing, whatever the case\n"
-        "of letters; otherwise the place is named that shows what is done instead."
+        "A pattern in `/…/` is a regular expression of which the Python files of the release hold nothing, whatever\n"
+        "the case of letters; otherwise the place is named that shows what is done instead."
     )
     for name, peer in data["peers"].items():
         items = []
@@ -145,9 +145,9 @@ def _noes(data: dict[str, Any], lines: list[Row]) -> Iterator[str]:
                 continue
             evidence = cell.evidence[0]
             if evidence.startswith("/"):
-                found = f"`{evidence}`".replace("|", "\\|")
+                found = f"`{evidence}`"
             else:
-                found = f"[`{evidence.partition('#')[0].rpartition('/')[2]}`]({link(data, evidence)})"
+                found = f"[{evidence.partition('#')[0].rpartition('/')[2]}]({link(data, evidence)})"
             items.append(f"- *{row.what}*: {found}" + (f"; {cell.remark}" if cell.remark else ""))
         yield f"### {peer['name']}"
         yield "\n".join(items)

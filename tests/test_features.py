@@ -1,4 +1,4 @@
-"""The page that compares Sagitta with its peers: current, with evidence for every cell, and with tests that are there."""
+"""The page that compares Sagitta with its peers is current, has evidence for every cell, and names tests that run."""
 
 import ast
 import functools
