@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 SOURCE = HERE / "features.toml"
 PAGE = HERE / "features.md"
-HEAD = """- **A yes of ours** leads to its test. All of these tests must pass before a change is taken (`.ci/run`, and `.ci/full`
+HEAD = """\
+- **A yes of ours** leads to its test. All of these tests must pass before a change is taken (`.ci/run`, and `.ci/full`
   for those marked slow), and none of them may be skipped.
 - **A yes of a peer** leads to the place in its source. It says that it is there, not how well it works.
 - **Partly**, and **with X**, a further package: explained below each table.
