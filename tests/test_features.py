@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_docs import ROOT, script
 
-features = script(ROOT / "docs" / "features.py")
+features = script(ROOT / "docs" / "matrix.py")
 DATA = features.read()
 ROWS = features.rows(DATA)
 OURS = [(row.what, row.cells["sagitta"]) for row in ROWS]
@@ -54,7 +54,7 @@ def fault(test: str) -> str | None:
 
 
 def test_the_page_is_current() -> None:
-    assert features.PAGE.read_text() == features.page(DATA), "run: python docs/features.py"
+    assert features.PAGE.read_text() == features.page(DATA), "run: python docs/matrix.py"
 
 
 def test_there_are_enough_rows_each_once_and_enough_that_we_lack() -> None:

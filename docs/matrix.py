@@ -1,6 +1,6 @@
 """Write features.md from features.toml: what Sagitta and its peers can do, with the evidence of every cell.
 
-`python docs/features.py` writes the page. `python docs/features.py --peers FOLDER` compares every cell of a peer with
+`python docs/matrix.py` writes the page. `python docs/matrix.py --peers FOLDER` compares every cell of a peer with
 the wheels that were unpacked in FOLDER, in any folders below it: words that a file lacks, a file that is not there, and
 a pattern of a "no" that is found nevertheless are printed, and the exit status is 1. To get them: `pip download
 --no-deps` with the versions that the page names.
@@ -25,7 +25,7 @@ HEAD = """\
 - **A no**: nothing of the kind was found in that release; [how it was looked for](#how-a-no-was-found) stands at the
   end. What can be written with a peer's parts is not counted, nor are other packages of its makers.
 
-What is wrong here, or no longer so, is a bug: please open an issue. `python docs/features.py` writes this page from
+What is wrong here, or no longer so, is a bug: please open an issue. `python docs/matrix.py` writes this page from
 `features.toml`; with `--peers FOLDER` it compares every cell with the unpacked releases. How fast and how good all of
 them are: [bench/README.md](../bench/README.md)."""
 
