@@ -102,6 +102,20 @@ def test_arrays_of_numpy(open_files: Open) -> None:
     assert all(np.array_equal(pixels(read, f"train_images.npy/{i:02d}.png"), TRAIN[i]) for i in range(11))
 
 
+def test_keras_calls_them_otherwise(tmp_path: Path) -> None:
+    arrays = {
+        "x_train": TRAIN,
+        "y_train": np.arange(11, dtype=np.uint8) % 2,
+        "x_test": TEST,
+        "y_test": np.array([1, 0, 1]),
+    }
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    source = open_source(str(tmp_path / "mnist.npz"), cache=tmp_path)
+    assert source.rows["split"].to_pylist() == ["test"] * 3 + ["train"] * 11
+    assert source.rows["label"].to_pylist()[:4] == ["1", "0", "1", "0"]
+    assert np.array_equal(pixels(source, "x_train.npy/10.png"), TRAIN[10])
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1), (6, 5, 4, 3)])
 def test_an_npz_is_an_archive_of_them(shape: tuple[int, ...], order: Literal["C", "F"], tmp_path: Path) -> None:
