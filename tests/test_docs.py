@@ -18,7 +18,9 @@ DOCUMENTS = [
     README,
     ROOT / "CONTRIBUTING.md",
     ROOT / "bench" / "README.md",
+    ROOT / "SECURITY.md",
     ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "features.md",
     ROOT / "docs" / "serving.md",
 ]
 

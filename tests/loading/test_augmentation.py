@@ -134,16 +134,34 @@ def test_erasing_blanks_a_box_in_a_share_of_the_images() -> None:
     assert areas.min() >= 0.015 * 32**2 and areas.max() <= 0.36 * 32**2
 
 
+def test_a_share_of_the_images_is_mirrored_top_to_bottom() -> None:
+    images = torch.arange(400 * 3 * 4 * 2).remainder(251).to(torch.uint8).view(400, 3, 4, 2)
+    found = changed(images.clone(), np.arange(400), Augmentation(vertical=0.25))
+    mirrored = torch.tensor([torch.equal(one, image.flip(1)) for one, image in zip(found, images, strict=True)])
+    same = torch.tensor([torch.equal(one, image) for one, image in zip(found, images, strict=True)])
+    assert (mirrored ^ same).all() and 70 < mirrored.sum() < 130
+    assert torch.equal(changed(images.clone(), np.arange(400), Augmentation(vertical=1.0)), images.flip(2))
+
+
 def test_changes_depend_on_the_row_only() -> None:
     images = torch.randint(0, 256, (20, 3, 9, 9), dtype=torch.uint8)
-    augmentation = Augmentation(auto="rand", erase=0.5, cutout=0.3)
+    augmentation = Augmentation(auto="rand", erase=0.5, cutout=0.3, vertical=0.5)
     whole = changed(images, np.arange(20), augmentation)
     assert torch.equal(whole[7:12], changed(images[7:12], np.arange(7, 12), augmentation))
     assert not torch.equal(whole, images)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min_scale": 0.0}, {"max_ratio": 0.5}, {"shift": 1.0}, {"flip": 1.5}, {"erase": -0.1}, {"auto": "much"}]
+    "wrong",
+    [
+        {"min_scale": 0.0},
+        {"max_ratio": 0.5},
+        {"shift": 1.0},
+        {"flip": 1.5},
+        {"erase": -0.1},
+        {"auto": "much"},
+        {"vertical": 2},
+    ],
 )
 def test_augmentation_refuses_what_is_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="out of range"):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -76,6 +77,84 @@ def test_damaged_idx_files_are_named(open_folder: Open, files: dict[str, bytes |
     given = {name: data for name, data in {**mnist(False), **files}.items() if data is not None}
     with pytest.raises(SourceError, match=message):
         open_folder(given)
+
+
+def npy(array: np.ndarray) -> bytes:
+    written = io.BytesIO()
+    np.save(written, array)
+    return written.getvalue()
+
+
+MEDMNIST = {
+    "train_images.npy": npy(TRAIN),
+    "train_labels.npy": npy(np.arange(11)[:, None] % 3),
+    "test_images.npy": npy(TEST),
+    "test_labels.npy": npy(np.arange(3)[:, None]),
+}
+
+
+def test_arrays_of_numpy(open_files: Open) -> None:
+    source = open_files(MEDMNIST)
+    assert source.layout == "NumPy arrays" and source.class_names == ("0", "1", "2")
+    assert source.rows["split"].to_pylist() == ["test"] * 3 + ["train"] * 11
+    assert source.rows["label"].to_pylist() == [str(i) for i in range(3)] + [str(i % 3) for i in range(11)]
+    read = pickle.loads(pickle.dumps(source))
+    assert all(np.array_equal(pixels(read, f"train_images.npy/{i:02d}.png"), TRAIN[i]) for i in range(11))
+
+
+def test_keras_calls_them_otherwise(tmp_path: Path) -> None:
+    arrays = {
+        "x_train": TRAIN,
+        "y_train": np.arange(11, dtype=np.uint8) % 2,
+        "x_test": TEST,
+        "y_test": np.array([1, 0, 1]),
+    }
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    source = open_source(str(tmp_path / "mnist.npz"), cache=tmp_path)
+    assert source.rows["split"].to_pylist() == ["test"] * 3 + ["train"] * 11
+    assert source.rows["label"].to_pylist()[:4] == ["1", "0", "1", "0"]
+    assert np.array_equal(pixels(source, "x_train.npy/10.png"), TRAIN[10])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1), (6, 5, 4, 3)])
+def test_an_npz_is_an_archive_of_them(shape: tuple[int, ...], order: Literal["C", "F"], tmp_path: Path) -> None:
+    images = np.array(RNG.integers(0, 256, shape, dtype=np.uint8), order=order)
+    np.savez_compressed(tmp_path / "cells.npz", x=images, y=np.array([0, 1, 1, 0, 2, 2], np.int16))
+    source = open_source(str(tmp_path / "cells.npz"), cache=tmp_path)
+    assert source.rows["label"].to_pylist() == ["0", "1", "1", "0", "2", "2"]
+    assert source.rows["split"].null_count == 6
+    assert all(np.array_equal(pixels(source, f"x.npy/{i}.png"), images[i].squeeze()) for i in range(6))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"test_labels.npy": None}, "test_images.npy is there but test_labels.npy is not"),
+        ({"test_labels.npy": npy(np.arange(4))}, "test_images.npy has 3 images but test_labels.npy 4 labels"),
+        ({"test_labels.npy": npy(np.eye(3))}, r"one integer an image, not \(3, 3\) of float64"),
+        ({"test_labels.npy": npy(np.array(3))}, r"one integer an image, not \(\) of int64"),
+        ({"test_images.npy": npy(TEST / 255)}, r"not \(3, 5, 4\) of float64; convert"),
+        ({"test_images.npy": npy(np.zeros((3, 3, 5, 4), np.uint8))}, r"not \(3, 3, 5, 4\) of uint8"),
+        ({"test_images.npy": npy(TEST)[:-1]}, "60 bytes of data wanted, 59 there"),
+        ({"test_images.npy": npy(TEST).replace(b"(3, 5, 4)", b"(9, 9, 9)")}, "729 bytes of data wanted, 60 there"),
+        ({"test_images.npy": npy(np.array([{}], dtype=object))}, "it holds objects"),
+        ({"test_images.npy": b"\x93NUMPY\x01"}, "test_images.npy: not a NumPy array"),
+        ({"test_images.npy": b"\x93NUMPY\x07\x00" + bytes(20)}, "test_images.npy: not a NumPy array"),
+        ({"test_images.npy": b""}, "test_images.npy: not a NumPy array"),
+    ],
+)
+def test_damaged_arrays_of_numpy_are_named(open_folder: Open, files: dict[str, bytes | None], message: str) -> None:
+    given = {name: data for name, data in {**MEDMNIST, **files}.items() if data is not None}
+    with pytest.raises(SourceError, match=message):
+        open_folder(given)
+
+
+def test_arrays_beside_images_are_somebodys_features(open_folder: Open) -> None:
+    photo = io.BytesIO()
+    Image.fromarray(TRAIN[0]).save(photo, "PNG")
+    source = open_folder({"a/1.png": photo.getvalue(), "b/1.png": photo.getvalue(), "x.npy": npy(np.eye(2))})
+    assert source.class_names == ("a", "b")
 
 
 def test_mnist(data_dir: Path, tmp_path: Path) -> None:

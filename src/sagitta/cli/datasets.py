@@ -95,7 +95,7 @@ def count(name: str, text: str) -> int:
 
 
 def inspect(argv: list[str]) -> None:
-    """Print what a dataset holds, or which decoder is used."""
+    """Print what a dataset holds, which decoder is used, or what an issue about a mistake needs to know."""
     from sagitta.dataset import contact_sheet, summarise
     from sagitta.images import engine
 
@@ -105,13 +105,20 @@ def inspect(argv: list[str]) -> None:
     parser.add_argument("dataset", type=Path, nargs="?", metavar="DATASET", help="a converted dataset")
     parser.add_argument("--engine", action="store_true", help="which decoder is used, and how to get the fast one")
     parser.add_argument(
+        "--system", action="store_true", help="versions, processor, memory and GPUs, to be pasted into an issue"
+    )
+    parser.add_argument(
         "--contact-sheet", type=Path, metavar="PNG", help="also write a picture of some images of each class"
     )
     a, _ = parser.parse(argv)
     if a.engine:
         show(engine())
-        if a.dataset is None:
-            return
+    if a.system:
+        from sagitta.verbs import system
+
+        print(system(), flush=True)  # not broken into lines that fit the terminal: it is pasted
+    if a.dataset is None and (a.engine or a.system):
+        return
     if a.dataset is None:
         raise ConfigError("no DATASET given; see sagitta inspect --help")
     show(summarise(a.dataset))

@@ -36,6 +36,8 @@ class Augmentation:
         erase: probability that a random rectangle is blanked out (random erasing, Zhong et al. 2017).
         cutout: side, as a share of the image's, of a square that is blanked out in every image (cutout, DeVries &
             Taylor 2017); by default 0, and in ``sagitta fit`` what the recipe says.
+        vertical: probability that an image is mirrored top to bottom, for what has no upper side: cells, aerial photos,
+            surfaces.
     """
 
     min_scale: float = 0.35
@@ -45,9 +47,10 @@ class Augmentation:
     auto: Policy | None = None
     erase: float = 0.0
     cutout: float | None = None
+    vertical: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = (self.flip or 0.0, self.erase, self.cutout or 0.0)
+        shares = (self.flip or 0.0, self.erase, self.cutout or 0.0, self.vertical)
         in_range = 0 < self.min_scale <= 1 <= self.max_ratio < math.inf and 0 <= self.shift < 1
         in_range = in_range and all(0 <= share <= 1 for share in shares)
         if not in_range or self.auto not in (None, *get_args(Policy)):
@@ -56,7 +59,7 @@ class Augmentation:
     @property
     def changes_pixels(self) -> bool:
         """Whether :func:`change_pixels` has anything to do."""
-        return self.auto not in (None, "none") or self.erase > 0 or bool(self.cutout)
+        return self.auto not in (None, "none") or self.erase > 0 or bool(self.cutout) or self.vertical > 0
 
     def resolve(self, channels: int) -> "Augmentation":
         """Return the same with ``flip`` decided for images of so many channels, and ``auto`` decided."""
@@ -151,7 +154,9 @@ def flips(seed: int, epoch: int, rows: Ints, augmentation: Augmentation) -> npt.
 def change_pixels(
     images: Tensor, rows: Ints, *, seed: int, epoch: int, augmentation: Augmentation, preprocessing: Preprocessing
 ) -> Tensor:
-    """Return images after automatic augmentation, random erasing and cutout; what they uncover has the mean colour.
+    """Return images upside down and after automatic augmentation, random erasing and cutout.
+
+    What these uncover has the mean colour.
 
     Args:
         images: (B, C, H, W) uint8 on any device; may be changed in place.
@@ -162,6 +167,10 @@ def change_pixels(
         preprocessing: knows the mean colour.
     """
     fill = tuple(round(255 * mean) for mean in preprocessing.mean)
+    if augmentation.vertical:
+        mirrored = uniform(seed, epoch, rows, Stream.VERTICAL, 1)[:, 0] < augmentation.vertical
+        index = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
+        images[index] = images[index].flip(2)
     if augmentation.auto and augmentation.auto != "none":
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()
         changed = auto_augment(pixels, rows, seed=seed, epoch=epoch, policy=augmentation.auto, fill=fill)

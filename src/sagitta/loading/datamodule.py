@@ -251,6 +251,8 @@ class ImageData(pl.LightningDataModule):
         preprocessing = self.preprocessing.to_dict()
         normalisation = {name: preprocessing.pop(name) for name in ("mean", "std")}
         augmentation = vars(self.augmentation.resolve(self.preprocessing.channels)).copy()
+        if not augmentation["vertical"]:
+            del augmentation["vertical"]  # younger than records of earlier versions, which say the same without it
         train = augmentation if augmented else "none: images as they are evaluated"
         return {
             "splits": {name: len(split) for name, split in self.shards.splits.items()},

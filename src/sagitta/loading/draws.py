@@ -24,6 +24,7 @@ class Stream(IntEnum):
     FLIP = 2
     ERASE = 3
     CUTOUT = 4
+    VERTICAL = 5
     AUTO = 8  # automatic augmentation
     TRANSFORM = 16  # the user's own
     STEP = 32  # a training step's, of rank 0; those of the other ranks follow

@@ -12,7 +12,10 @@ from sagitta.models.weights import SAGITTA_FIELDS, read_checkpoint
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """Open a checkpoint of a :class:`Classifier`, on the CPU, in evaluation mode; nothing in it is executed.
+    """Open a checkpoint of a :class:`Classifier`, on the CPU, in evaluation mode.
+
+    No pickle in it is executed. A network of somebody's own is named in it by a class path, which is imported and
+    called: open such a checkpoint only where its module is one that you would run (SECURITY.md).
 
     Raises:
         ConfigError: there is no such file, it is damaged, or it is a checkpoint of another model.

@@ -1,4 +1,4 @@
-"""Images stored as arrays of pixels: MNIST's idx files and CIFAR's batches. Each row is encoded as a PNG when read."""
+"""Images stored as arrays of pixels: MNIST's idx files, CIFAR's batches, NumPy's. Each row is a PNG when it is read."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 
 from sagitta.dataset import Reader, Source, class_order, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import SourceOptions, make_source, rows_table
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
 from sagitta.sources.tree import Tree
 
 Pixels = npt.NDArray[np.uint8]
@@ -26,6 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 _IDX_IMAGES = re.compile(r"(?P<before>.*?)images?(?P<between>[-.])idx3(?P<after>[-.]ubyte(?:\.gz)?)$", re.IGNORECASE)
 _CIFAR10 = re.compile(r"(?:data_batch_\d+|test_batch)$")
 _CIFAR100 = ("train", "test")
+_NPY_IMAGES = re.compile(r"(?:(?P<split>[a-z]+)_)?images\.npy|x(?:_(?P<part>[a-z]+))?\.npy", re.IGNORECASE)
 _MOST_PACKED = 1032  # bytes that deflate packs into one, at best
 
 
@@ -142,6 +143,68 @@ def _parse_idx(name: str, data: bytes, dimensions: int) -> Pixels:
             f"{name}: {len(pixels)}{more} bytes of data where {shape} needs {math.prod(shape)}; get it again"
         )
     return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+def npy(tree: Tree, options: SourceOptions) -> Source | None:
+    """Return the images of NumPy's arrays, or None where there are none: those of an ``.npz``, or ``.npy`` in a folder.
+
+    They are named ``train_images`` and ``train_labels``, as MedMNIST's, or ``x_train`` and ``y_train``, as Keras's,
+    each also without the split; images are (N, H, W) or (N, H, W, 1 or 3) uint8, labels integers (N,) or (N, 1).
+
+    Raises:
+        SourceError: labels are missing, a file is damaged or of another type, or the counts differ.
+    """
+    found = [match for name in sorted(tree.sizes) if (match := _NPY_IMAGES.fullmatch(name))]
+    beside = options.layout is None and any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes)
+    if not found or beside:  # beside images, arrays are more often what somebody computed of them
+        return None
+    parts = [_npy_part(tree, match) for match in found]
+    names = class_order(label for part in parts for label in part.labels)
+    return array_source(tree.location, "NumPy arrays", parts, partial(_load_npy, tree.reader), names)
+
+
+def _npy_part(tree: Tree, found: re.Match[str]) -> Part:
+    images, word = found.string, found["split"] or found["part"] or ""
+    name = re.sub("images", "labels", images, flags=re.IGNORECASE) if "images" in images.lower() else f"y{images[1:]}"
+    if name not in tree.sizes:
+        raise SourceError(f"{tree.location}: {images} is there but {name} is not; put it beside")
+    pixels, labels = _load_npy(tree.reader, images), _parse_npy(name, tree.reader.read(name))
+    if labels.dtype.kind not in "iu" or labels.shape not in ((labels.size,), (labels.size, 1)):
+        raise SourceError(f"{name}: labels must be one integer an image, not {labels.shape} of {labels.dtype}")
+    if len(labels) != len(pixels):
+        raise SourceError(f"{tree.location}: {images} has {len(pixels)} images but {name} {len(labels)} labels")
+    given = [str(label) for label in labels.reshape(-1).tolist()]
+    return Part(images, given, pixels[0].size if len(pixels) else 0, split_of_file(word.lower()))
+
+
+def _load_npy(reader: Reader, name: str) -> Pixels:
+    pixels = _parse_npy(name, reader.read(name))
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] in (1, 3))):
+        raise SourceError(
+            f"{name}: images must be (N, height, width) or (N, height, width, 1 or 3) of uint8, not {pixels.shape} of "
+            f"{pixels.dtype}; convert them"
+        )
+    return pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
+
+
+def _parse_npy(name: str, data: bytes) -> npt.NDArray[Any]:
+    """Return the array of an ``.npy`` file, of numbers only: objects would be a pickle."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, kind = read(file)
+    except (ValueError, EOFError) as error:
+        raise SourceError(f"{name}: not a NumPy array ({' '.join(str(error).split())}); get it again") from error
+    size = math.prod(shape) * kind.itemsize
+    if kind.hasobject or len(data) - file.tell() != size:
+        why = (
+            "it holds objects"
+            if kind.hasobject
+            else f"{size:,} bytes of data wanted, {len(data) - file.tell():,} there"
+        )
+        raise SourceError(f"{name}: not a whole NumPy array of numbers ({why}); get it again")
+    return np.frombuffer(data, kind, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def cifar(tree: Tree, _options: SourceOptions) -> Source | None:

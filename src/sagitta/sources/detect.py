@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sagitta.dataset import Source, image_leaves, read_schema
 from sagitta.errors import DatasetError, SourceError
-from sagitta.sources.arrays import cifar, idx
+from sagitta.sources.arrays import cifar, idx, npy
 from sagitta.sources.base import SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
@@ -26,6 +26,7 @@ Layout = Callable[[Tree, SourceOptions], Source | None]
 LAYOUTS: Mapping[str, Layout] = {
     "cifar": cifar,
     "idx": idx,
+    "npy": npy,
     "parquet": parquet,
     "webdataset": webdataset,
     "manifest": manifest,

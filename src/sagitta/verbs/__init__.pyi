@@ -7,6 +7,7 @@ from .making import probe as probe
 from .opened import Run as Run
 from .projects import new as new
 from .serving import serve as serve
+from .system import system as system
 from .using import benchmark as benchmark
 from .using import evaluate as evaluate
 from .using import explain as explain
