@@ -103,13 +103,8 @@ def test_arrays_of_numpy(open_files: Open) -> None:
 
 
 def test_keras_calls_them_otherwise(tmp_path: Path) -> None:
-    arrays = {
-        "x_train": TRAIN,
-        "y_train": np.arange(11, dtype=np.uint8) % 2,
-        "x_test": TEST,
-        "y_test": np.array([1, 0, 1]),
-    }
-    np.savez(tmp_path / "mnist.npz", **arrays)
+    labels = np.arange(11, dtype=np.uint8) % 2
+    np.savez(tmp_path / "mnist.npz", x_train=TRAIN, y_train=labels, x_test=TEST, y_test=np.array([1, 0, 1]))
     source = open_source(str(tmp_path / "mnist.npz"), cache=tmp_path)
     assert source.rows["split"].to_pylist() == ["test"] * 3 + ["train"] * 11
     assert source.rows["label"].to_pylist()[:4] == ["1", "0", "1", "0"]

@@ -21,7 +21,7 @@ _TITLES = {
     "model": "model",
     "training": "training (in brackets what a recipe chooses by the situation; it is printed)",
     "machine": "machine and log",
-    "data": f"data (layouts: {', '.join(LAYOUT_NAMES)})",
+    "data": f"data, layout {', '.join(LAYOUT_NAMES)}",
 }
 
 

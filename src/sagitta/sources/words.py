@@ -2,8 +2,8 @@
 
 UNDERSTOOD = (
     "class folders (CLASS/x.jpg), also under train/, val/, test/; files named cat.0.jpg; a CSV, TSV, JSON or Parquet "
-    "table or a list of files and labels; a .tar or .zip of these; WebDataset; MNIST idx; CIFAR batches; NumPy's .npz "
-    "of images and labels; image Parquet"
+    "table or a list of files and labels; a .tar or .zip of these; WebDataset; MNIST idx; CIFAR batches; .npz; image "
+    "Parquet"
 )
 """The layouts that are detected, for help and for the error where none is."""
 
