@@ -1,8 +1,8 @@
-"""Builds sdist and wheel with libjpeg-turbo inside, checks them, and puts them into a folder: ``python tools/build_wheel.py``.
+"""Builds sdist and wheel with libjpeg-turbo inside, and checks them: ``python tools/build_wheel.py [--out FOLDER]``.
 
-Everything comes from PyPI (``pip install --group wheel``: the compiler is zig, which links against an old glibc whatever
-this machine's is) but for nasm and the source of libjpeg-turbo (``tools/libjpeg.py``). For Linux; on GitHub, cibuildwheel
-does it for all systems. Ends with an error, and with nothing in the folder, where the wheel
+Everything comes from PyPI (``pip install --group wheel``; the compiler is zig, which links against an old glibc) but
+for nasm and the source of libjpeg-turbo (``tools/libjpeg.py``). It is for Linux; on GitHub, cibuildwheel serves all
+systems. It ends with an error, and with nothing in the folder, where the wheel
 
 - lacks the core, or the core wants a libjpeg, or more than ``manylinux2014`` has;
 - made of the sdist holds other files than one made of the checkout, or lacks a file of the package;

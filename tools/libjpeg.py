@@ -1,7 +1,7 @@
 """Builds the static libjpeg-turbo that goes into wheels: ``python tools/libjpeg.py PREFIX``.
 
-The source is the archive of upstream's tag, and Debian's package has the same bytes where upstream cannot be reached; the
-digest says so. Wants cmake, a C compiler (``CC``) and, on x86-64, nasm. Needs no packages of Python.
+The source is the archive of upstream's tag, or, where upstream cannot be reached, that of Debian's package, which has
+the same bytes: one digest fits both. Wants cmake, a C compiler (``CC``), on x86-64 nasm, and no packages of Python.
 """
 
 import argparse
@@ -115,7 +115,16 @@ def build(prefix: Path) -> None:
         options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
         made = f"{work}/build"
         quietly = {"check": True, "stdout": subprocess.DEVNULL}
-        configure = ["cmake", "-Wno-dev", "-S", folder, "-B", made, f"-DCMAKE_INSTALL_PREFIX={prefix.resolve()}", *options]
+        configure = [
+            "cmake",
+            "-Wno-dev",
+            "-S",
+            folder,
+            "-B",
+            made,
+            f"-DCMAKE_INSTALL_PREFIX={prefix.resolve()}",
+            *options,
+        ]
         for command in (configure, ["cmake", "--build", made, "-j", str(os.cpu_count())], ["cmake", "--install", made]):
             subprocess.run(command, **quietly)
 
