@@ -61,7 +61,7 @@ def files_of_the_package() -> set[str]:
 
 def build(kind: str, tree: Path, out: Path, environment: dict[str, str]) -> Path:
     """Return the one file of ``kind``, ``sdist`` or ``wheel``, that is made of ``tree``."""
-    module = [sys.executable, "-m", "build", f"--{kind}", "--outdir", out, tree]
+    module = [sys.executable, "-m", "build", f"--{kind}", "--outdir", str(out), str(tree)]
     subprocess.run(module, check=True, env=environment, stdout=subprocess.DEVNULL)
     (made,) = out.iterdir()
     return made
@@ -112,10 +112,10 @@ def check_install(wheel: Path, folder: Path) -> None:
     binaries = folder / "bin"
     hidden = ("PYTHONPATH", "SAGITTA_NATIVE", "LD_LIBRARY_PATH")
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"PATH": str(binaries)}
-    pip = [binaries / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:"]
+    pip = [str(binaries / "python"), "-m", "pip", "install", "-q", "--only-binary", ":all:"]
     subprocess.run([*pip, *BESIDE_THE_WHEEL], check=True, env=environment)
-    subprocess.run([*pip, "--no-deps", wheel], check=True, env=environment)
-    asked = [binaries / "sagitta", "inspect", "--engine"]
+    subprocess.run([*pip, "--no-deps", str(wheel)], check=True, env=environment)
+    asked = [str(binaries / "sagitta"), "inspect", "--engine"]
     said = subprocess.run(asked, check=True, env=environment, capture_output=True, text=True, cwd=folder).stdout
     print(said.rstrip())
     if f"libjpeg-turbo {libjpeg.VERSION};" not in said:
@@ -137,10 +137,11 @@ def make(out: Path, work: Path) -> None:
     wheel = build("wheel", tree, work / "wheel", environment)
     check_files(wheel, other)
     python = [sys.executable, "-m"]
-    subprocess.run([*python, "auditwheel", "repair", "-w", work / "repaired", wheel], check=True, env=environment)
+    repair = [*python, "auditwheel", "repair", "-w", str(work / "repaired"), str(wheel)]
+    subprocess.run(repair, check=True, env=environment)
     (repaired,) = (work / "repaired").glob("*-py3-none-manylinux2014_*.whl")
-    subprocess.run([*python, "auditwheel", "show", repaired], check=True)
-    subprocess.run([*python, "twine", "check", "--strict", repaired, sdist], check=True)
+    subprocess.run([*python, "auditwheel", "show", str(repaired)], check=True)
+    subprocess.run([*python, "twine", "check", "--strict", str(repaired), str(sdist)], check=True)
     check_core(repaired, work / "core")
     check_install(repaired, work / "installed")
     out.mkdir(parents=True, exist_ok=True)
