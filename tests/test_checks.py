@@ -34,7 +34,7 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 def pinned(text: str) -> dict[str, tuple[Version, int]]:
     """Return version and number of digests of each package in a file that ``uv pip compile`` wrote."""
-    found = {}
+    found: dict[str, tuple[Version, int]] = {}
     for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
         if match := re.match(r"([\w.-]+)==([^\s;]+)", block):
             found[canonicalize_name(match[1])] = Version(match[2]), block.count("--hash=sha256:")

@@ -114,19 +114,10 @@ def build(prefix: Path) -> None:
         folder = source(Path(work))
         options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
         made = f"{work}/build"
-        quietly = {"check": True, "stdout": subprocess.DEVNULL}
-        configure = [
-            "cmake",
-            "-Wno-dev",
-            "-S",
-            folder,
-            "-B",
-            made,
-            f"-DCMAKE_INSTALL_PREFIX={prefix.resolve()}",
-            *options,
-        ]
+        options.append(f"-DCMAKE_INSTALL_PREFIX={prefix.resolve()}")
+        configure = ["cmake", "-Wno-dev", "-S", str(folder), "-B", made, *options]
         for command in (configure, ["cmake", "--build", made, "-j", str(os.cpu_count())], ["cmake", "--install", made]):
-            subprocess.run(command, **quietly)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
