@@ -1,23 +1,24 @@
 """Every command and every line of Python that README and the pages show is run, in their order, as a reader would.
 
-Each page has a folder of its own, in which lies what the pages speak of: ``photos/`` and ``other_photos/`` (class folders
-``cat``, ``dog``, ``bird``), ``new/`` with single images, ``photo.jpg``, and ``mobilenetv2_100.safetensors`` (timm's network
-with random weights). What a block makes is there for the next one. Blocks of these languages are run:
+Each page has a folder of its own, in which lies what the pages speak of: ``photos/`` and ``other_photos/`` (class
+folders ``cat``, ``dog``, ``bird``), ``new/`` with single images, ``photo.jpg``, and ``mobilenetv2_100.safetensors``
+(timm's network with random weights). What a block makes is there for the next one. Blocks of these languages are run:
 
 - ``bash``: by ``bash -euo pipefail``. `sagitta serve` is started as if in another terminal: the block goes on when it
   listens, and it ends with the next one or with the page. Port 8000 becomes a free one, in what follows too.
-- ``console``: lines that begin with ``$``, likewise; what is shown below must appear in this order among what they print,
-  where ``…`` stands for anything.
+- ``console``: lines that begin with ``$``, likewise; what is shown below must appear in this order among what they
+  print, where ``…`` stands for anything.
 - ``python``, ``pycon``: in one namespace a page.
 
 Other languages are shown, not run. An HTML comment on the line before a block marks it:
 
-- ``<!-- network: WHY -->``: not run, for it needs the internet, a GPU or a cluster. ``<!-- network 1, 4: WHY -->``: two of its
-  lines are not. `NOT_RUN` counts both, so that a mark is seen when it is added.
+- ``<!-- network: WHY -->``: not run, for it needs the internet, a GPU or a cluster. ``<!-- network 1, 4: WHY -->``: two
+  of its lines are not. `NOT_RUN` counts both, so that a mark is seen when it is added.
 - ``<!-- fails: CODE -->``: a refused command, which must end with this code.
 """
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -260,10 +261,8 @@ class Page:
             assert self._python.stdout is not None
             self._python.stdout.close()
         if self.server.exists():
-            try:
+            with contextlib.suppress(ProcessLookupError):  # a block may have ended it
                 os.kill(int(self.server.read_text()), signal.SIGTERM)
-            except ProcessLookupError:  # a block has ended it
-                pass
 
     def run(self, block: Block) -> None:
         """Run one block, and assert that it ends as the page says."""
