@@ -52,8 +52,9 @@ def gathered(source: Path, target: str) -> str:
         target: its path in the site.
     """
     text = re.sub(r"^ *<!--.*?-->$", "", source.read_text(), flags=re.MULTILINE)
-    # What GitHub takes for a block after a paragraph wants an empty line before it here.
-    return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)", lambda m: _link(m, source, target), text)
+    return re.sub(
+        r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)", lambda m: _link(m, source, target), text
+    )
 
 
 def _link(match: re.Match[str], source: Path, target: str) -> str:
@@ -164,23 +165,20 @@ def title_of(text: str) -> str:
     return match[1].replace("`", "") if match else "Untitled"
 
 
-def gather() -> Path:
-    """Write pages, pictures and configuration into ``build/docs``; return the configuration."""
-    import tomllib
-
-    shutil.rmtree(BUILD, ignore_errors=True)
+def gather(folder: Path) -> Path:
+    """Write pages, pictures and configuration into a folder, which is replaced; return the configuration."""
+    shutil.rmtree(folder, ignore_errors=True)
     found = pages()
     for name, text in found.items():
-        (BUILD / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
-        (BUILD / "docs" / name).write_text(text)
+        (folder / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "docs" / name).write_text(text)
     for path in HERE.rglob("*"):
         if path.suffix in SHOWN:
-            (BUILD / "docs" / path.relative_to(HERE)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, BUILD / "docs" / path.relative_to(HERE))
+            (folder / "docs" / path.relative_to(HERE)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / "docs" / path.relative_to(HERE))
     text = (ROOT / "zensical.toml").read_text()
-    tomllib.loads(text)
     nav = f"nav = {_toml(navigation(found))}\n"
-    configuration = BUILD / "zensical.toml"
+    configuration = folder / "zensical.toml"
     configuration.write_text(text.replace("[project]\n", f"[project]\n{nav}", 1).replace("ROOT", ROOT.as_posix()))
     return configuration
 
@@ -261,19 +259,20 @@ def problems(site: Path) -> Iterator[str]:
         )
 
 
-def build(target: Path) -> None:
+def build(target: Path, folder: Path = BUILD) -> None:
     """Build the site.
 
     Args:
         target: a folder that is replaced.
+        folder: likewise, for what the site is made of.
 
     Raises:
         SystemExit: a warning, or a problem that the built pages have.
     """
-    configuration = gather()
-    built = BUILD / "site"
+    configuration = gather(folder)
+    built = folder / "site"
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(configuration)]
-    result = subprocess.run(command, cwd=BUILD, check=False)
+    result = subprocess.run(command, cwd=folder, check=False)
     if result.returncode:
         raise SystemExit(result.returncode)
     if found := list(problems(built)):

@@ -35,7 +35,9 @@ def script(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted({*DOCUMENTS, *(ROOT / "docs").rglob("*.md")}), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
