@@ -97,8 +97,8 @@ def command_line() -> str:
     """Return the page of all commands: what each says of itself."""
     parts = [
         "# Command line",
-        "What each command says of itself. It prints an error that you can mend in one line and ends with 2; `--strict` "
-        "ends with 1 where it finds something; Ctrl-C ends with 130, SIGTERM with 143.",
+        "What each command says of itself. An error that you can mend is one line, and the command ends with 2; where "
+        "`--strict` finds something it ends with 1; after Ctrl-C with 130, after SIGTERM with 143.",
         _shown("sagitta --help", said_by("--help")),
         *(f"## {name}\n\n{_shown(f'sagitta {name} --help', said_by(name, '--help'))}" for name in commands()),
         "## Every setting\n\nBeside the short options, by their full names: arguments of `ImageData`, `Classifier` and "
@@ -135,7 +135,7 @@ def navigation(found: dict[str, str]) -> list[object]:
     wanted: list[tuple[str, str | list[str]]] = [
         ("Home", "index.md"),
         ("Tutorial", "tutorial.md"),
-        ("Guides", folder("guides") + ["serving.md", "resume.md", "report.md", "trainer.md"]),
+        ("Guides", [*folder("guides"), "serving.md", "resume.md", "report.md", "trainer.md"]),
         ("Coming from …", folder("coming-from")),
         ("Reference", folder("reference")),
         ("Architecture", ["architecture.md", "contributing.md"]),

@@ -139,6 +139,14 @@ def test_pages_that_are_counted_exist() -> None:
     assert set(NOT_RUN) <= {name_of(page) for page in PAGES}
 
 
+def test_the_installation_is_what_the_gate_does() -> None:
+    first = re.search(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    gate = (ROOT / ".ci" / "run").read_text()
+    assert first is not None
+    for words in ("python3 -m venv", "pip install", "'.[dev]'", "sagitta fit digits", "pytest"):
+        assert words in first[1] and words in gate
+
+
 EXAMPLE = """
 <!-- network 2: far away -->
 ```bash
