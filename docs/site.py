@@ -28,7 +28,7 @@ BUILD = ROOT / "build" / "docs"
 GATHERED = {"README.md": "index.md", "bench/README.md": "benchmarks.md", "CONTRIBUTING.md": "contributing.md"}
 # The order of what is in a folder; what is not named here follows by name.
 ORDER = {
-    "guides": "convert doctor train transfer probe time folds test predict explain report export serve project resume",
+    "guides": "convert doctor train transfer probe time folds test predict explain report export serve new-project resume devices",
     "coming-from": "timm fastai ultralytics imagefolder wandb",
     "reference": "cli verbs run data model options results errors examples",
 }
@@ -52,9 +52,22 @@ def gathered(source: Path, target: str) -> str:
         target: its path in the site.
     """
     text = re.sub(r"^ *<!--.*?-->$", "", source.read_text(), flags=re.MULTILINE)
-    return re.sub(
-        r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)", lambda m: _link(m, source, target), text
-    )
+    link = r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)"
+    return spaced(re.sub(link, lambda match: _link(match, source, target), text))
+
+
+def spaced(text: str) -> str:
+    """Return a page with an empty line before each list and table, which GitHub does not need and Zensical does."""
+    lines: list[str] = []
+    fenced = False
+    for line in text.split("\n"):
+        before = lines[-1] if lines else ""
+        fenced ^= line.lstrip().startswith("```")
+        begins = next((start for start in (r"- ", r"\d+\. ", r"\|") if re.match(start, line)), None)
+        if begins and before and not fenced and not re.match(rf"{begins}|\s|#", before):
+            lines.append("")
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _link(match: re.Match[str], source: Path, target: str) -> str:
