@@ -28,7 +28,7 @@ BUILD = ROOT / "build" / "docs"
 GATHERED = {"README.md": "index.md", "bench/README.md": "benchmarks.md", "CONTRIBUTING.md": "contributing.md"}
 # The order of what is in a folder; what is not named here follows by name.
 ORDER = {
-    "guides": "convert doctor train transfer probe time folds test predict explain report export serve new-project resume devices",
+    "guides": "convert doctor train transfer probe time folds test predict explain report export serve resume devices",
     "coming-from": "timm fastai ultralytics imagefolder wandb",
     "reference": "cli verbs run data model options results errors examples",
 }

@@ -58,10 +58,11 @@ def test_links_lead_where_files_are_in_the_site_and_lose_those_that_are_not(tmp_
 
 def test_lists_and_tables_begin_after_an_empty_line() -> None:
     site = script(ROOT / "docs" / "site.py")
-    text = "one\n- two\n  three\n- four\n\n## five\n- six\n```bash\na\n- b\n```\nseven:\n1. eight\n2. nine\nten\n|a|\n|-|\n|b|"
-    assert site.spaced(text) == text.replace("one\n", "one\n\n").replace("seven:\n", "seven:\n\n").replace(
-        "ten\n", "ten\n\n"
+    text = (
+        "one\n- two\n  three\n- four\n\n## five\n- six\n```bash\na\n- b\n```\nseven:\n1. eight\n2. nine\nten\n|a|\n|-|"
     )
+    spaced = "one\n\n- two\n  three\n- four\n\n## five\n- six\n```bash\na\n- b\n```\nseven:\n\n1. eight\n2. nine\nten\n\n|a|\n|-|"
+    assert site.spaced(text) == spaced
 
 
 def test_problems_of_a_built_site_are_seen(tmp_path: Path) -> None:
