@@ -58,11 +58,12 @@ def test_links_lead_where_files_are_in_the_site_and_lose_those_that_are_not(tmp_
 
 def test_lists_and_tables_begin_after_an_empty_line() -> None:
     site = script(ROOT / "docs" / "site.py")
-    text = (
-        "one\n- two\n  three\n- four\n\n## five\n- six\n```bash\na\n- b\n```\nseven:\n1. eight\n2. nine\nten\n|a|\n|-|"
+    assert site.spaced("one\n- two\n  three\n- four\n\n## five\n- six") == (
+        "one\n\n- two\n  three\n- four\n\n## five\n- six"
     )
-    spaced = "one\n\n- two\n  three\n- four\n\n## five\n- six\n```bash\na\n- b\n```\nseven:\n\n1. eight\n2. nine\nten\n\n|a|\n|-|"
-    assert site.spaced(text) == spaced
+    assert site.spaced("one:\n1. two\n2. three\nfour\n|a|\n|-|") == "one:\n\n1. two\n2. three\nfour\n\n|a|\n|-|"
+    code = "```bash\na\n- b\n```"
+    assert site.spaced(code) == code
 
 
 def test_problems_of_a_built_site_are_seen(tmp_path: Path) -> None:
