@@ -3,7 +3,7 @@
 pip install '.[docs]' && python docs/site.py      # site/index.html; `python docs/site.py FOLDER` writes it there
 
 What stands in the repository is gathered in ``build/docs``: README is the home page, links to files that are no pages
-lose the link and keep their words, marks for the tests go. Zensical makes pages of it; every link of what it made is
+lead to copies of them, marks for the tests go. Zensical makes pages of it; every link of what it made is
 followed, every anchor is looked for, and nothing may be loaded from elsewhere.
 """
 
@@ -28,11 +28,13 @@ BUILD = ROOT / "build" / "docs"
 GATHERED = {"README.md": "index.md", "bench/README.md": "benchmarks.md", "CONTRIBUTING.md": "contributing.md"}
 # The order of what is in a folder; what is not named here follows by name.
 ORDER = {
-    "guides": "convert doctor train transfer probe time folds test predict explain report export serve resume devices",
+    "guides": "convert doctor train transfer probe time folds test predict explain report export serve "
+    "new-project resume devices",
     "coming-from": "timm fastai ultralytics imagefolder wandb",
     "reference": "cli verbs run data model options results errors examples",
 }
 SHOWN = {".svg", ".png", ".jpg", ".css"}
+SOURCE = re.compile(r"\]\((?:\.\./)*source/([^)#]+)\.txt\)")
 
 
 def pages() -> dict[str, str]:
@@ -85,6 +87,8 @@ def _link(match: re.Match[str], source: Path, target: str) -> str:
         page = GATHERED[inside]
     elif file.is_relative_to(HERE) and (file.suffix == ".md" or file.suffix in SHOWN):
         page = file.relative_to(HERE).as_posix()
+    elif file.is_file():
+        page, anchor = f"source/{inside}.txt", ""  # which a browser shows, and does not download
     else:
         return match[1]
     address = os.path.relpath(page, Path(target).parent) + (f"#{anchor}" if anchor and inside != "examples" else "")
@@ -148,9 +152,9 @@ def navigation(found: dict[str, str]) -> list[object]:
     wanted: list[tuple[str, str | list[str]]] = [
         ("Home", "index.md"),
         ("Tutorial", "tutorial.md"),
-        ("Guides", [*folder("guides"), "serving.md", "resume.md", "report.md", "trainer.md"]),
+        ("Guides", folder("guides")),
         ("Coming from …", folder("coming-from")),
-        ("Reference", folder("reference")),
+        ("Reference", [*folder("reference"), "serving.md", "resume.md", "report.md", "trainer.md"]),
         ("Architecture", ["architecture.md", "contributing.md"]),
         ("Scale", "scale.md"),
         ("Troubleshooting", "troubleshooting.md"),
@@ -185,10 +189,11 @@ def gather(folder: Path) -> Path:
     for name, text in found.items():
         (folder / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "docs" / name).write_text(text)
-    for path in HERE.rglob("*"):
-        if path.suffix in SHOWN:
-            (folder / "docs" / path.relative_to(HERE)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, folder / "docs" / path.relative_to(HERE))
+    copies = {f"source/{name}.txt": ROOT / name for text in found.values() for name in SOURCE.findall(text)}
+    copies |= {path.relative_to(HERE).as_posix(): path for path in HERE.rglob("*") if path.suffix in SHOWN}
+    for name, path in copies.items():
+        (folder / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / "docs" / name)
     text = (ROOT / "zensical.toml").read_text()
     nav = f"nav = {_toml(navigation(found))}\n"
     configuration = folder / "zensical.toml"

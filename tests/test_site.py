@@ -51,7 +51,7 @@ def test_links_lead_where_files_are_in_the_site_and_lose_those_that_are_not(tmp_
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
         assert site.gathered(page, "guides/page.md") == (
-            "\n[a](../serving.md#logs) b [c](../benchmarks.md) "
+            "\n[a](../serving.md#logs) [b](../source/src/sagitta/errors.py.txt) [c](../benchmarks.md) "
             "[`d`](../reference/examples.md#mnistpy) ![e](../fit.svg) [f](https://example.org) [g](#h) [i](missing.md)"
         )
 
