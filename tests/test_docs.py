@@ -93,6 +93,12 @@ def test_the_packages_are_drawn_as_they_are() -> None:
     assert packages.draw() == drawn, "run: python docs/packages.py"
 
 
+def test_every_box_is_inside_of_the_picture() -> None:
+    drawn = (ROOT / "docs" / "packages.svg").read_text()
+    boxes = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)
+    assert len(boxes) > 10 and [box for box in boxes if float(box[0]) + float(box[1]) > 1000] == []
+
+
 def test_arrows_that_follow_from_others_are_left_out_and_rows_are_as_low_as_they_can_be() -> None:
     packages = script(ROOT / "docs" / "packages.py")
     edges: dict[str, set[str]] = {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a"}, "e": {"a", "c", "d"}}
