@@ -174,9 +174,10 @@ def _placed(row_packages: list[Package], y: float, row: int) -> dict[str, Box]:
     """Return the boxes of a row: one package in the middle with modules at its right, or packages side by side."""
     wide = [package for package in row_packages if not package.single] or row_packages[:1]
     narrow = [package for package in row_packages if package not in wide]
-    room = WIDTH - 2 * (MARGIN + LANE)
+    beside = len(narrow) * (NARROW + 12) + 6 if len(wide) > 1 else 0  # one package leaves room enough for modules
+    room = WIDTH - 2 * (MARGIN + LANE) - beside
     width = min(WIDE, (room - GAP * (len(wide) - 1)) / len(wide))
-    left = (WIDTH - len(wide) * width - GAP * (len(wide) - 1)) / 2
+    left = (WIDTH - beside - len(wide) * width - GAP * (len(wide) - 1)) / 2
     boxes = {package.name: Box(left + index * (width + GAP), y, width, 0, row) for index, package in enumerate(wide)}
     right = left + len(wide) * (width + GAP) - GAP
     boxes |= {

@@ -35,7 +35,9 @@ def script(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted({*DOCUMENTS, *(ROOT / "docs").rglob("*.md")}), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
@@ -89,6 +91,12 @@ def test_the_packages_are_drawn_as_they_are() -> None:
     drawn = (ROOT / "docs" / "packages.svg").read_text()
     assert [name for name in PACKAGES if not re.search(rf">{name}(\.py|/)<", drawn)] == []
     assert packages.draw() == drawn, "run: python docs/packages.py"
+
+
+def test_every_box_is_inside_of_the_picture() -> None:
+    drawn = (ROOT / "docs" / "packages.svg").read_text()
+    boxes = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)
+    assert len(boxes) > 10 and [box for box in boxes if float(box[0]) + float(box[1]) > 1000] == []
 
 
 def test_arrows_that_follow_from_others_are_left_out_and_rows_are_as_low_as_they_can_be() -> None:
