@@ -8,6 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES = [
+    *GUIDES,
+    *sorted((ROOT / "docs" / "coming-from").glob("*.md")),
+    ROOT / "docs" / "scale.md",
+    ROOT / "docs" / "troubleshooting.md",
+]
 HEADINGS = ["Command", "What you see", "In Python", "How it works", "Limits", "Reproduce"]
 
 
@@ -41,6 +47,23 @@ def test_headings_of_blocks_are_not_taken(tmp_path: Path) -> None:
     assert {name: text.strip() for name, text in parts(page).items()} == {
         "": "# Title\nGoal.", "Command": "words", "Limits": "none",
     }  # fmt: skip
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name behind ``#`` in a page: its headings, as GitHub writes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    links = re.findall(
+        r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    )
+    assert [path for path, _ in links if path and not (page.parent / path).exists()] == []
+    lost = [(path, name) for path, name in links if name and name not in anchors(page.parent / path if path else page)]
+    assert lost == []
 
 
 def messages() -> list[str]:
