@@ -1,4 +1,4 @@
-"""The benchmarks' JSON as Markdown: every table between the markers of bench/README.md, two short ones in README.md.
+"""The benchmarks' JSON as Markdown: every table between the markers of bench/README.md, three short ones in README.md.
 
 python bench/table.py [--results bench/results]
 """
@@ -276,18 +276,13 @@ def loader_summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def results_summary(recipe: dict[str, Any], probe: dict[str, Any]) -> str:
-    """Return README's table of what a command ends with, and how soon."""
+def results_summary(recipe: dict[str, Any]) -> str:
+    """Return README's table of what a command without weights ends with, and how soon."""
     lines = ["| command | images: train / val / test | test accuracy | seconds |", "|---|---:|---:|---:|"]
-
-    def line(command: str, name: str, found: dict[str, Any]) -> None:
-        accuracy, seconds = (found[key]["median"] for key in ("test_acc", "seconds"))
-        lines.append(f"| `{command}` | {SPLITS[name]} | {accuracy:.1%} | {seconds:.0f} |")
-
     for name, found in recipe["data"].items():
-        line(found["command"].removesuffix(" --seed SEED"), name, found)
-    for name, found in probe["data"].items():
-        line(f"sagitta probe {name} --model mobilenetv2_100 --weights WEIGHTS", name, found["probe"])
+        if "--weights" not in (command := found["command"].removesuffix(" --seed SEED")):
+            accuracy, seconds = (found[key]["median"] for key in ("test_acc", "seconds"))
+            lines.append(f"| `{command}` | {SPLITS[name]} | {accuracy:.1%} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
@@ -310,7 +305,7 @@ def with_tables(text: str, results: Path) -> str:
         "finetune": quality_tables.finetune(_optional(results / "finetune.json")),
         "finetune-summary": quality_tables.finetune_summary(_optional(results / "finetune.json")),
         "loader-summary": loader_summary(loader),
-        "results-summary": results_summary(recipe, probe),
+        "results-summary": results_summary(recipe),
     }
     for name, table in tables.items():
         begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
