@@ -60,7 +60,7 @@ from sagitta.settings import Settings
 from sagitta.terminal import show, table
 from sagitta.training.checks import Look
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
-from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
+from sagitta.training.trust import BANK, KNOWN, all_of_val, calibrate, divided, note_familiar, out_of_fold, unable
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -282,7 +282,7 @@ def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> t
     if best.out_of_fold:
         unseen = out_of_fold(data, best.solved)
     else:
-        unseen = Unseen(best.judged, ["val"] * best.judged.predictions.num_rows, "val")
+        unseen = all_of_val(best.judged, data)
     judged = calibrate(run, checkpoint, best.classifier, unseen)
     return read_record(run)["calibration"]["temperature"], replace(judged, tested=best.judged.tested)
 

@@ -28,6 +28,8 @@ from sagitta.evaluation import (
     figures,
     find_temperature,
     judge,
+    lacking_beyond_chance,
+    lacking_text,
     tempered,
     tempered_thresholds,
     write_familiar,
@@ -40,6 +42,7 @@ from sagitta.models import (
     Ints,
     can_fold,
     fold_temperature,
+    task_of,
     vectors_of,
 )
 from sagitta.ranks import is_first_process
@@ -68,12 +71,14 @@ class Unseen:
         splits: that the rows are from (N,).
         fitted_on: ``val``; or ``out-of-fold``, each row by a model that has not seen it.
         reason: why there is to be no temperature; else empty.
+        lacking: classes of which there is no row, where that is no chance: nothing is found out about them.
     """
 
     evaluation: Evaluation
     splits: Sequence[str]
     fitted_on: Literal["val", "out-of-fold"]
     reason: str = ""
+    lacking: Sequence[str] = ()
 
 
 def out_of_fold(data: ImageData, solved: Solved) -> Unseen:
@@ -101,7 +106,14 @@ def silently(trainer: Any) -> Iterator[None]:
 def of_val(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> Unseen:
     """Return what a model said of ``val`` in its last validation outside of a fit."""
     evaluation = evaluate_validation(trainer, classifier, data)
-    return Unseen(evaluation, ["val"] * evaluation.predictions.num_rows, "val")
+    return all_of_val(evaluation, data)
+
+
+def all_of_val(evaluation: Evaluation, data: ImageData) -> Unseen:
+    """Return what a model said of ``val``, with the classes that it says nothing of."""
+    labels = arrays_of(evaluation.predictions, task_of(data.multilabel), data.class_names)[1]
+    lacking = lacking_beyond_chance(data.class_counts / max(data.rows, 1), labels, data.class_names)
+    return Unseen(evaluation, ["val"] * len(labels), "val", lacking=lacking)
 
 
 def validate_kept(trainer: pl.Trainer, classifier: Classifier, data: ImageData, checkpoint: Path) -> Unseen:
@@ -151,6 +163,7 @@ def keep_unseen(run: Path, unseen: Unseen, after: Evaluation, found: Tempered) -
         "rows": found.rows,
         "fitted_on": unseen.fitted_on,
         "reason": found.reason,
+        "lacking": list(unseen.lacking),
         "before": figures(unseen.evaluation),
         "after": figures(after),
     }
@@ -162,6 +175,8 @@ def _temperature(classifier: Classifier, unseen: Unseen) -> Tempered:
     rows = unseen.evaluation.predictions.num_rows
     if unseen.reason:
         return Tempered(1.0, rows, unseen.reason)
+    if unseen.lacking:
+        return Tempered(1.0, rows, f"{unseen.fitted_on} has {lacking_text(unseen.lacking)}")
     if not can_fold(classifier):
         return Tempered(1.0, rows, f"model {classifier.name!r} does not end in one linear layer, which would hold it")
     probabilities, labels = arrays_of(unseen.evaluation.predictions, classifier.task, classifier.class_names)
