@@ -1,8 +1,8 @@
 """Classes of which rows hold no image, where that is no chance: what is found on the rows says nothing of them.
 
-A temperature, a probability from which on answers are right and a set that holds the class are true of images like those
-they were found on. Rows that were drawn from all classes may lack rare ones by chance, and are a sample of them all the
-same. Rows from which a class was kept are none, however many they are.
+A temperature, a probability from which on answers are right and a set that holds the class are true of images like
+those they were found on. Rows that were drawn from all classes may lack rare ones by chance, and are a sample of them
+all the same. Rows from which a class was kept are none, however many they are.
 """
 
 from collections.abc import Sequence

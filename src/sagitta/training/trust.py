@@ -42,7 +42,6 @@ from sagitta.models import (
     Ints,
     can_fold,
     fold_temperature,
-    task_of,
     vectors_of,
 )
 from sagitta.ranks import is_first_process
@@ -111,9 +110,17 @@ def of_val(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> Unse
 
 def all_of_val(evaluation: Evaluation, data: ImageData) -> Unseen:
     """Return what a model said of ``val``, with the classes that it says nothing of."""
-    labels = arrays_of(evaluation.predictions, task_of(data.multilabel), data.class_names)[1]
-    lacking = lacking_beyond_chance(data.class_counts / max(data.rows, 1), labels, data.class_names)
-    return Unseen(evaluation, ["val"] * len(labels), "val", lacking=lacking)
+    return Unseen(evaluation, ["val"] * evaluation.predictions.num_rows, "val", lacking=lacking_in_val(data))
+
+
+def lacking_in_val(data: ImageData) -> tuple[str, ...]:
+    """Return the classes of which ``val`` has no image, where that is no chance; none where there is no val."""
+    if not {"train", "val"} <= data.shards.splits.keys():
+        return ()
+    train, val = (data.shards.splits[name].labels for name in ("train", "val"))
+    names = data.info.class_names
+    counts = np.bincount(train, minlength=len(names)) if train.ndim == 1 else train.sum(axis=0)
+    return lacking_beyond_chance(counts / max(len(train), 1), val, names)
 
 
 def validate_kept(trainer: pl.Trainer, classifier: Classifier, data: ImageData, checkpoint: Path) -> Unseen:
@@ -199,7 +206,7 @@ def remember(
     shown = epochs * len(data.shards.splits["train"]) // _SHARE
     most = min(BANK, max(FEW_BANK, shown)), min(KNOWN, max(FEW_KNOWN, shown // 4))
     bank, known = divided(data, *most, frozen=frozen)
-    if (reason := unable(classifier, known)) is not None:
+    if (reason := unable(data, classifier, known)) is not None:
         say(f"predictions come without `unfamiliar`: {reason}")
         return
     vectors = [
@@ -212,9 +219,10 @@ def remember(
 def divided(data: ImageData, bank: int, known: int, *, frozen: bool) -> tuple[dict[str, Ints], dict[str, Ints]]:
     """Return rows by split of which the features are kept, and others that are compared with them, at most so many.
 
-    Where the features know no image, a fifth of those of ``train`` stand in for what ``val`` lacks.
+    Where the features know no image, a fifth of those of ``train`` stand in for what ``val`` lacks. A val that lacks
+    classes is none to compare with: all images of these would look unusual.
     """
-    train, val = sample(data, "train", bank), sample(data, "val", known)
+    train, val = sample(data, "train", bank), sample(data, "val", 0 if lacking_in_val(data) else known)
     lacking = min(known - len(val), len(train) // 5) if frozen else 0
     held = np.zeros(len(train), np.bool_)
     held[np.linspace(0, len(train), lacking, endpoint=False).astype(np.int64)] = True
@@ -227,9 +235,11 @@ def note_familiar(run: Path, checkpoint: Path, bank: Floats, known: Floats) -> N
         write_familiar(run, familiar_with(bank, known), checkpoint.name)
 
 
-def unable(classifier: Classifier, known: Mapping[str, Ints]) -> str | None:
+def unable(data: ImageData, classifier: Classifier, known: Mapping[str, Ints]) -> str | None:
     """Return why it cannot be told what a model knows, by such images to compare with; else None."""
     if (count := sum(map(len, known.values()))) < FEWEST_KNOWN:
+        if lacking := lacking_in_val(data):
+            return f"val has {lacking_text(lacking)}, so all images of these would look unusual"
         return f"{plural(count, 'image')} to compare with, and {FEWEST_KNOWN} are needed"
     if not can_fold(classifier):
         return (
