@@ -88,6 +88,10 @@ def test_predictions_say_when_to_abstain_and_what_is_unfamiliar(capsys: pytest.C
     own, other = (np.mean([float(row["unfamiliar"]) for row in some]) for some in (rows[:12], rows[12:24]))
     assert own < 0.75 < other
     assert f"abstained from {sum(row['abstain'] == 'true' for row in rows)} of 24 images" in printed.err
+    for precision, told in (("bf16-mixed", True), ("32-true", False)):
+        assert main(["predict", "run", "digit", "--coverage", "0.9", "--precision", precision]) == 0
+        said = "promised was found in 32-true: --precision bf16-mixed rounds otherwise" in capsys.readouterr().err
+        assert said == told
     assert main(["predict", "run", "digit", "--accuracy", "0.999"]) == 2
     assert "takes 2995 images that the model has not learned from" in capsys.readouterr().err
     familiar = read_familiar(Path("run"), find_checkpoint(Path("run")).name)
