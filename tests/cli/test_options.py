@@ -186,3 +186,47 @@ def test_errors_name_options_that_the_command_has(capsys: pytest.CaptureFixture[
                 assert any(option in has[command] for command in commands), f"{inside}: {text}"
                 checked += 1
     assert checked > 60
+
+
+ADVISED = re.compile(r"--(?:range|bands|layout|(?:path|label|split)-column|label-separator|group|min-images)\b")
+
+
+@pytest.mark.parametrize(
+    ("command", "lacks"),
+    [
+        (("predict", "run"), True),
+        (("test", "run"), True),
+        (("validate", "run"), True),
+        (("export", "run", "--data"), True),
+        (("benchmark", "run", "--data"), True),
+        (("fit",), False),
+        (("convert",), False),
+        (("doctor",), False),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_complaint_advises_only_what_the_command_has(
+    work: Path,
+    command: tuple[str, ...],
+    lacks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Or says where to go with it: whoever reads a source does not know for whom."""
+    monkeypatch.chdir(work)
+    if not Path("deep").is_dir():
+        Path("deep/a").mkdir(parents=True)
+        Image.fromarray(np.linspace(-1, 1, 81, dtype=np.float32).reshape(9, 9)).save("deep/a/1.tif")
+        Path("table.csv").write_text("what,kind,sort\nphotos/a/0.png,x,y\n")
+    with pytest.raises(SystemExit):
+        main([command[0], "--help"])
+    own = set(NAMED.findall(capsys.readouterr().out))
+    advised = False
+    for data in ("deep", "table.csv"):
+        assert main([*command, data, *(("out",) if command == ("convert",) else ())]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        options = set(ADVISED.findall(line))
+        assert options, line
+        advised |= not options <= own
+        assert options <= own or "of sagitta convert, so make a dataset with that, and give it here" in line, line
+    assert advised == lacks

@@ -150,3 +150,9 @@ def test_the_digest_tells_lists_apart() -> None:
     assert digests[0] == digests[2] and len(set(digests)) == 3
     with pytest.raises(SagittaError):
         open_inputs([os.fsdecode(b"caf\xe9.png")])
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.jpg")
+    with pytest.raises(SourceError, match=r"1\.jpg: a pipe or a device, and no file"):
+        open_inputs([tmp_path / "1.jpg"])

@@ -1,5 +1,8 @@
 """Images in folders of their classes: safe names, nothing replaced, nothing twice."""
 
+import os
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -48,6 +51,23 @@ def test_nothing_is_replaced_and_a_second_time_changes_nothing(tmp_path: Path, c
             "cat/1-3.jpg": "four", "dog_wolf/1.jpg": "two",
         }  # fmt: skip
     assert (out / "1.jpg").samefile(tmp_path / "a" / "1.jpg") is not copy
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_text("one")
+    (folder := tmp_path / "out" / "cat").mkdir(parents=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        for name in (f".{gone.pid}.tmp", f".{os.getpid()}.tmp", f".{other.pid}.tmp", ".mine.tmp"):
+            (folder / name).write_text("half")
+        Sorter(tmp_path / "out", open_inputs([tmp_path / "1.jpg"]), ["cat"], copy=True).put(found({0: [0]}))
+        assert tree(tmp_path / "out") == {
+            f"cat/.{other.pid}.tmp": "half",  # which is still at it
+            "cat/.mine.tmp": "half",
+            "cat/1.jpg": "one",
+        }
+        other.communicate(b"\n")
 
 
 def test_several_labels_and_none(tmp_path: Path) -> None:

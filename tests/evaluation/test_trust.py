@@ -81,6 +81,11 @@ def test_what_cannot_be_promised_is_refused_in_a_line(run: Path) -> None:
         open_trust(run, model(), accuracy=0.9, flip=True)
     with pytest.raises(ConfigError, match=r"is of another checkpoint than other.ckpt; give the run"):
         open_trust(run / "checkpoints" / "other.ckpt", model(), accuracy=0.9)
+    write_record(run, calibration={"lacking": ["c"]})
+    for asked in ({"accuracy": 0.5}, {"coverage": 0.5}):
+        with pytest.raises(ConfigError, match=r"promise it have no image of 1 class \(c\), and that is no chance"):
+            open_trust(run, model(), **asked)
+    write_record(run, calibration={"lacking": []})
     (run / VALIDATION_FILE).unlink()
     with pytest.raises(ConfigError, match=r"has no validation.parquet"):
         open_trust(run, model(), accuracy=0.9)

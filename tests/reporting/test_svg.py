@@ -28,6 +28,9 @@ def test_points_lie_between_the_axes() -> None:
     logarithmic = Axes((0, 10), (0.01, 1), logarithmic=True)
     assert logarithmic.at(0, 0.1)[1] == pytest.approx((top + bottom) / 2)
     assert spread([1.0, math.nan, 3.0])[0] < 1 < 3 < spread([1.0, 3.0])[1] and spread([]) == (0, 1)
+    assert (
+        spread([1e-9, 1e-3])[0] == 0 and spread([0.0])[0] == 0 and spread([-1.0, 1.0])[0] < -1
+    )  # a rate is never below
 
 
 def test_letters_of_a_figure_stand_out_as_wcag_asks() -> None:

@@ -88,6 +88,10 @@ def test_predictions_say_when_to_abstain_and_what_is_unfamiliar(capsys: pytest.C
     own, other = (np.mean([float(row["unfamiliar"]) for row in some]) for some in (rows[:12], rows[12:24]))
     assert own < 0.75 < other
     assert f"abstained from {sum(row['abstain'] == 'true' for row in rows)} of 24 images" in printed.err
+    for precision, told in (("bf16-mixed", True), ("32-true", False)):
+        assert main(["predict", "run", "digit", "--coverage", "0.9", "--precision", precision]) == 0
+        said = "promised was found in 32-true: --precision bf16-mixed rounds otherwise" in capsys.readouterr().err
+        assert said == told
     assert main(["predict", "run", "digit", "--accuracy", "0.999"]) == 2
     assert "takes 2995 images that the model has not learned from" in capsys.readouterr().err
     familiar = read_familiar(Path("run"), find_checkpoint(Path("run")).name)
@@ -154,3 +158,24 @@ def test_a_probe_is_judged_out_of_fold(weights_folder: Path, capsys: pytest.Capt
     assert '"unfamiliar"' in capsys.readouterr().out
     familiar = read_familiar(Path("run"), find_checkpoint(Path("run")).name)
     assert familiar is not None and (len(familiar.bank), len(familiar.known)) == (77, 12 + 19)  # 96 of train, 12 of val
+
+
+def test_nothing_is_promised_by_a_val_that_lacks_classes(
+    weights_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows of one class would make the model surer of all, and promise of the others what nobody measured."""
+    random = np.random.default_rng(0)
+    for split, kinds, count in (("train", "abc", 40), ("val", "a", 60), ("test", "abc", 5)):
+        for kind in kinds:
+            (weights_folder / "some" / split / kind).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.normal(60 + 60 * "abc".index(kind), 60, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(weights_folder / "some" / split / kind / f"{number}.png")
+    assert main(["probe", "some", "--model", "resnet20", "--weights", "weights.pth", "--out", "lacking"]) == 0
+    assert "val has no image of 2 classes (b, c), and that is no chance; 60 rows of val" in capsys.readouterr().out
+    about = read_record(Path("lacking"))["calibration"]
+    assert about["temperature"] == 1 and about["lacking"] == ["b", "c"]
+    assert main(["predict", "lacking", "some/test", "--coverage", "0.9"]) == 2
+    assert (
+        "--coverage: the images by which lacking could promise it have no image of 2 classes" in capsys.readouterr().err
+    )

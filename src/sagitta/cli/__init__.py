@@ -11,6 +11,7 @@ from importlib.metadata import version
 from sagitta.cli import datasets, doctor, export, projects, report, runs
 from sagitta.cli import fit as fitting
 from sagitta.cli import serve as serving
+from sagitta.cli.options import with_a_way
 from sagitta.errors import SagittaError
 from sagitta.files import remedy
 from sagitta.pool import spin_little
@@ -96,7 +97,7 @@ def _run(arguments: list[str]) -> int:
         with raised():
             code = command(rest + arguments[1:])
     except SagittaError as error:
-        return _complain(str(error))
+        return _complain(with_a_way(str(error)))
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -1,7 +1,9 @@
 """The one way in which every command reads its options: short ones from ``OPTIONS``, all others by dotted names."""
 
 import argparse
+import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from sagitta.errors import ConfigError
@@ -27,6 +29,31 @@ _TITLES = {
 
 DIVIDING = ("val", "test", "group", "allow-group-overlap", "min-images", "range", "bands")
 """Options of data that only a training has: what is tested is never divided, and its pixels are the model's matter."""
+
+
+_OWN: ContextVar[tuple[str, frozenset[str]] | None] = ContextVar("_OWN", default=None)  # of the command that runs
+
+
+def with_a_way(message: str) -> str:
+    """Return a complaint, with the way to follow it where it advises options of data that the command lacks.
+
+    Who reads a source does not know for whom. What lacks an option takes a dataset that was made with it.
+    """
+    own = _OWN.get()
+    if own is None or "sagitta convert" in message:
+        return message
+    name, options = own
+    of_data = {f"--{option.name}" for option in OPTIONS if option.group == "data"}
+    advised = dict.fromkeys(re.findall(r"--[a-z]+(?:-[a-z]+)*", message))
+    lacking = [option for option in advised if option in of_data - options]
+    if not lacking:
+        return message
+    which = "it" if len(lacking) == 1 else "they"
+    are = "an option" if len(lacking) == 1 else "options"
+    return (
+        f"{message}; {name} has no {' and no '.join(lacking)}: {which} {'is' if which == 'it' else 'are'} {are} of "
+        "sagitta convert, so make a dataset with that, and give it here"
+    )
 
 
 class Command(argparse.ArgumentParser):
@@ -69,6 +96,8 @@ class Command(argparse.ArgumentParser):
         Raises:
             ConfigError: an option is unknown (names the nearest), lacks its value or has one too many.
         """
+        if not dotted:  # else all can be said
+            _OWN.set((self.prog, frozenset(self._option_string_actions)))
         argv = _joined(argv)
         for word in argv:
             if word.startswith("--") and word.endswith("=--"):  # for which argparse gives an empty list

@@ -17,6 +17,8 @@ from .explain import heated as heated
 from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
 from .inputs import Inputs as Inputs
+from .lacking import lacking_beyond_chance as lacking_beyond_chance
+from .lacking import lacking_text as lacking_text
 from .members import Model as Model
 from .members import checkpoints_of as checkpoints_of
 from .members import one_classifier as one_classifier

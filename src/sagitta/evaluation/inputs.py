@@ -290,6 +290,8 @@ def _open(path: str | Path, split: str | None, open_data: OpenData | None) -> _F
         state = place.stat()
         images = _Members(tree, names, (state.st_size, state.st_mtime_ns))
         return _Found((images,), len(tree.sizes) - len(names))
+    if place.exists() and not place.is_file():  # reading it would wait for whoever writes, maybe for ever
+        raise SourceError(f"{path}: a pipe or a device, and no file; save the image as a file, and give that")
     return None
 
 

@@ -211,13 +211,25 @@ class Predictor:
             inputs: that were predicted.
             striking: sum of all chunks.
         """
-        told, template = self._trust.lines(striking), self._answers.template or ()
+        told, template = self._trust.lines(striking) + self._rounded_otherwise(), self._answers.template or ()
         if all(what != "id" for _, what in template):
             return told
         twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)
         return [f"{twice:,} images share their id with another one; take path or file to tell them apart"] * bool(
             twice
         ) + told
+
+    def _rounded_otherwise(self) -> list[str]:
+        """Say that what is promised was found with more digits than a person asks for."""
+        asked = self._asked
+        cpu = self.device.type == "cpu"
+        usual = {judged_in(part.precision, cpu=cpu) for part in self.model.parts}
+        if (asked.accuracy is None and asked.coverage is None) or asked.precision is None or {asked.precision} == usual:
+            return []
+        return [
+            f"what is promised was found in {' and '.join(sorted(usual))}: --precision {asked.precision} rounds "
+            "otherwise, and near a threshold it decides otherwise"
+        ]
 
     def predict(self, inputs: Inputs, start: int = 0) -> Iterator[Predicted]:
         """Yield what is known of the images from number ``start`` on, chunk by chunk."""

@@ -21,6 +21,7 @@ from sagitta.evaluation.predictor import Predicted
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')  # also what other systems' disks do not take
 _LONGEST = 200  # bytes of a name; disks take 255, and a number may follow
 _NONE = "none"
+_PARTIAL = ".tmp"
 
 
 def folder_names(class_names: Sequence[str]) -> list[str]:
@@ -61,6 +62,10 @@ class Sorter:
     def __post_init__(self) -> None:
         self._folders = folder_names(self.class_names)
         self.root.mkdir(parents=True, exist_ok=True)
+        for left in self.root.glob(f"*/.*{_PARTIAL}"):  # of runs that were killed, named by their processes
+            number = left.name.removeprefix(".").removesuffix(_PARTIAL)
+            if number.isdigit() and not _runs(int(number)):
+                left.unlink(missing_ok=True)
 
     def put(self, found: Predicted) -> None:
         """Put the images of a chunk where they belong; those that are there already stay.
@@ -105,7 +110,7 @@ class Sorter:
                 raise
             except OSError:  # another disk, or one without links
                 pass
-        temporary = target.with_name(f".{os.getpid()}.tmp")
+        temporary = target.with_name(f".{os.getpid()}{_PARTIAL}")
         try:
             if file is not None:
                 shutil.copyfile(file, temporary)
@@ -114,6 +119,16 @@ class Sorter:
             temporary.rename(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def check_apart(root: Path, paths: Sequence[str | Path]) -> None:

@@ -16,6 +16,7 @@ from sagitta.dataset import plural, read_table
 from sagitta.errors import ConfigError
 from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.conformal import Abstention, abstain_below, set_level, sets_of
+from sagitta.evaluation.lacking import lacking_text
 from sagitta.evaluation.members import Model
 from sagitta.evaluation.novelty import UNUSUAL, Familiar, read_familiar
 from sagitta.evaluation.result import arrays_of
@@ -153,6 +154,11 @@ def _rows(
     if run.is_file() and Path(record.get("best_checkpoint", "")).name != run.name:
         raise ConfigError(
             f"{option}: {folder / VALIDATION_FILE} is of another checkpoint than {run.name}; give the run"
+        )
+    if lacking := record.get("calibration", {}).get("lacking"):
+        raise ConfigError(
+            f"{option}: the images by which {run} could promise it have {lacking_text(lacking)}; give a val that has "
+            "some of every class, or none, so that one is divided off"
         )
     probabilities, labels = arrays_of(read_table(folder / VALIDATION_FILE), model.task, model.class_names)
     return probabilities, labels

@@ -235,7 +235,7 @@ class Axes:
 
 
 def spread(values: Sequence[float], *, zero: bool = False) -> tuple[float, float]:
-    """Return the ends of an axis that holds all finite values, with some room."""
+    """Return the ends of an axis that holds all finite values, with some room; below 0 only where a value is."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 1.0
@@ -243,7 +243,9 @@ def spread(values: Sequence[float], *, zero: bool = False) -> tuple[float, float
     if zero:
         low = min(low, 0.0)
     room = (high - low) * 0.05 or abs(high) * 0.1 or 0.5
-    return (low if zero and low == 0 else low - room), high + room
+    if low >= 0:  # of what is never below 0, no axis is
+        return (0.0 if zero else max(0.0, low - room)), high + room
+    return low - room, high + room
 
 
 def line_plot(

@@ -153,6 +153,13 @@ def _solve_first(made: Made, clock: Clock) -> Judged:
     return _solve(made, rate, began)
 
 
+def _too_long(cost: float, left: float) -> str:
+    """Return why a candidate is left out, by the seconds that it takes and those that are left."""
+    if left <= 0:
+        return "no time is left"
+    return f"it takes about {cost:.1f} s, more than the {_SHARE * left:.1f} s, a third of what is left, that it may"
+
+
 def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> Judged | None:
     """Return the head of another network or size; None where it would take too much of the time, or cannot be.
 
@@ -164,7 +171,7 @@ def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> Judged |
     began = time.monotonic()
     what = f"{settings.model['name']} on images of {settings.data['image_size'] or 'its own'} pixels"
     if clock.left <= 0 or cost > _SHARE * clock.left:
-        say(f"time:  {what}: not tried, about {cost:.1f} of {max(0, clock.left):.1f} s")
+        say(f"time:  {what}: not tried, {_too_long(cost, clock.left)}")
         return None
     try:
         made = make(settings)
@@ -175,7 +182,7 @@ def _solve_if_it_fits(settings: Settings, cost: float, clock: Clock) -> Judged |
         return None
     rate, cost = _forecast(made, clock)
     if cost > _SHARE * clock.left:
-        say(f"time:  {what}: not tried, about {cost:.1f} of {max(0, clock.left):.1f} s")
+        say(f"time:  {what}: not tried, {_too_long(cost, clock.left)}")
         return None
     return _solve(made, rate, began)
 

@@ -95,7 +95,7 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
                 result={},
             )
             if common is not None:
-                _keep_unseen(run, models, common, weighed.weights)
+                _keep_unseen(run, runs, models, common, weighed.weights)
             evaluation = _tested(run)
             result = evaluation.metrics if evaluation else {}
             write_record(run, result=result)
@@ -262,7 +262,9 @@ def _scores(models: Sequence[Model], common: Common, weights: Sequence[float]) -
     return found
 
 
-def _keep_unseen(run: Path, models: Sequence[Model], common: Common, weights: Sequence[float]) -> None:
+def _keep_unseen(
+    run: Path, runs: Sequence[Path], models: Sequence[Model], common: Common, weights: Sequence[float]
+) -> None:
     """Keep what the mean says of the rows that no run was trained on."""
     names, task = _names(models, weights), models[0].task
     columns = [models[0].class_names.index(name) for name in names]
@@ -272,7 +274,10 @@ def _keep_unseen(run: Path, models: Sequence[Model], common: Common, weights: Se
     thresholds = [] if own is None else [own[name] for name in names]
     judged = judge(task, mean, labels, common.paths, names, {}, "val_", thresholds)
     found = Tempered(1.0, len(labels), f"each of the runs has its own; {MEAN_IS_CAREFUL}")
-    keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val"), judged, found)
+    noted = {name for each in runs for name in read_record(each).get("calibration", {}).get("lacking", ())}
+    there = labels.any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(names)) > 0
+    lacking = [name for name, has in zip(names, there.tolist(), strict=True) if name in noted and not has]
+    keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val", lacking=lacking), judged, found)
 
 
 def _tested(run: Path) -> Evaluation | None:

@@ -60,7 +60,7 @@ from sagitta.settings import Settings
 from sagitta.terminal import show, table
 from sagitta.training.checks import Look
 from sagitta.training.solving import Solved, check_labelled, rows_to_fit, solve, write_checkpoint
-from sagitta.training.trust import BANK, KNOWN, Unseen, calibrate, divided, note_familiar, out_of_fold, unable
+from sagitta.training.trust import BANK, KNOWN, all_of_val, calibrate, divided, note_familiar, out_of_fold, unable
 
 _CHUNK = 16_384  # rows that an export holds at a time
 
@@ -279,10 +279,7 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
 
 def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> tuple[float, Evaluation]:
     """Calibrate the checkpoint; returns the temperature, and what is said with it of the rows that are judged."""
-    if best.out_of_fold:
-        unseen = out_of_fold(data, best.solved)
-    else:
-        unseen = Unseen(best.judged, ["val"] * best.judged.predictions.num_rows, "val")
+    unseen = out_of_fold(data, best.solved) if best.out_of_fold else all_of_val(best.judged, data)
     judged = calibrate(run, checkpoint, best.classifier, unseen)
     return read_record(run)["calibration"]["temperature"], replace(judged, tested=best.judged.tested)
 
@@ -290,7 +287,7 @@ def _calibrated(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> t
 def _note_known(run: Path, checkpoint: Path, best: Probed, data: ImageData) -> None:
     """Note what the network knows: its features do not depend on the head."""
     bank, known = divided(data, BANK, KNOWN, frozen=True)
-    if (reason := unable(best.classifier, known)) is not None:
+    if (reason := unable(data, best.classifier, known)) is not None:
         show(f"predictions come without `unfamiliar`: {reason}")
         return
     hashes = {name: split.content_hashes for name, split in data.shards.splits.items()}

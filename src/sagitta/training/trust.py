@@ -28,6 +28,8 @@ from sagitta.evaluation import (
     figures,
     find_temperature,
     judge,
+    lacking_beyond_chance,
+    lacking_text,
     tempered,
     tempered_thresholds,
     write_familiar,
@@ -68,12 +70,14 @@ class Unseen:
         splits: that the rows are from (N,).
         fitted_on: ``val``; or ``out-of-fold``, each row by a model that has not seen it.
         reason: why there is to be no temperature; else empty.
+        lacking: classes of which there is no row, where that is no chance: nothing is found out about them.
     """
 
     evaluation: Evaluation
     splits: Sequence[str]
     fitted_on: Literal["val", "out-of-fold"]
     reason: str = ""
+    lacking: Sequence[str] = ()
 
 
 def out_of_fold(data: ImageData, solved: Solved) -> Unseen:
@@ -101,7 +105,22 @@ def silently(trainer: Any) -> Iterator[None]:
 def of_val(trainer: pl.Trainer, classifier: Classifier, data: ImageData) -> Unseen:
     """Return what a model said of ``val`` in its last validation outside of a fit."""
     evaluation = evaluate_validation(trainer, classifier, data)
-    return Unseen(evaluation, ["val"] * evaluation.predictions.num_rows, "val")
+    return all_of_val(evaluation, data)
+
+
+def all_of_val(evaluation: Evaluation, data: ImageData) -> Unseen:
+    """Return what a model said of ``val``, with the classes that it says nothing of."""
+    return Unseen(evaluation, ["val"] * evaluation.predictions.num_rows, "val", lacking=lacking_in_val(data))
+
+
+def lacking_in_val(data: ImageData) -> tuple[str, ...]:
+    """Return the classes of which ``val`` has no image, where that is no chance; none where there is no val."""
+    if not {"train", "val"} <= data.shards.splits.keys():
+        return ()
+    train, val = (data.shards.splits[name].labels for name in ("train", "val"))
+    names = data.info.class_names
+    counts = np.bincount(train, minlength=len(names)) if train.ndim == 1 else train.sum(axis=0)
+    return lacking_beyond_chance(counts / max(len(train), 1), val, names)
 
 
 def validate_kept(trainer: pl.Trainer, classifier: Classifier, data: ImageData, checkpoint: Path) -> Unseen:
@@ -151,6 +170,7 @@ def keep_unseen(run: Path, unseen: Unseen, after: Evaluation, found: Tempered) -
         "rows": found.rows,
         "fitted_on": unseen.fitted_on,
         "reason": found.reason,
+        "lacking": list(unseen.lacking),
         "before": figures(unseen.evaluation),
         "after": figures(after),
     }
@@ -162,6 +182,8 @@ def _temperature(classifier: Classifier, unseen: Unseen) -> Tempered:
     rows = unseen.evaluation.predictions.num_rows
     if unseen.reason:
         return Tempered(1.0, rows, unseen.reason)
+    if unseen.lacking:
+        return Tempered(1.0, rows, f"{unseen.fitted_on} has {lacking_text(unseen.lacking)}")
     if not can_fold(classifier):
         return Tempered(1.0, rows, f"model {classifier.name!r} does not end in one linear layer, which would hold it")
     probabilities, labels = arrays_of(unseen.evaluation.predictions, classifier.task, classifier.class_names)
@@ -184,7 +206,7 @@ def remember(
     shown = epochs * len(data.shards.splits["train"]) // _SHARE
     most = min(BANK, max(FEW_BANK, shown)), min(KNOWN, max(FEW_KNOWN, shown // 4))
     bank, known = divided(data, *most, frozen=frozen)
-    if (reason := unable(classifier, known)) is not None:
+    if (reason := unable(data, classifier, known)) is not None:
         say(f"predictions come without `unfamiliar`: {reason}")
         return
     vectors = [
@@ -197,9 +219,10 @@ def remember(
 def divided(data: ImageData, bank: int, known: int, *, frozen: bool) -> tuple[dict[str, Ints], dict[str, Ints]]:
     """Return rows by split of which the features are kept, and others that are compared with them, at most so many.
 
-    Where the features know no image, a fifth of those of ``train`` stand in for what ``val`` lacks.
+    Where the features know no image, a fifth of those of ``train`` stand in for what ``val`` lacks. A val that lacks
+    classes is none to compare with: all images of these would look unusual.
     """
-    train, val = sample(data, "train", bank), sample(data, "val", known)
+    train, val = sample(data, "train", bank), sample(data, "val", 0 if lacking_in_val(data) else known)
     lacking = min(known - len(val), len(train) // 5) if frozen else 0
     held = np.zeros(len(train), np.bool_)
     held[np.linspace(0, len(train), lacking, endpoint=False).astype(np.int64)] = True
@@ -212,9 +235,11 @@ def note_familiar(run: Path, checkpoint: Path, bank: Floats, known: Floats) -> N
         write_familiar(run, familiar_with(bank, known), checkpoint.name)
 
 
-def unable(classifier: Classifier, known: Mapping[str, Ints]) -> str | None:
+def unable(data: ImageData, classifier: Classifier, known: Mapping[str, Ints]) -> str | None:
     """Return why it cannot be told what a model knows, by such images to compare with; else None."""
     if (count := sum(map(len, known.values()))) < FEWEST_KNOWN:
+        if lacking := lacking_in_val(data):
+            return f"val has {lacking_text(lacking)}, so all images of these would look unusual"
         return f"{plural(count, 'image')} to compare with, and {FEWEST_KNOWN} are needed"
     if not can_fold(classifier):
         return (
