@@ -99,11 +99,15 @@ def test_every_test_file_mirrors_a_module() -> None:
     packages = {path.with_suffix(".py").relative_to(SOURCE) for path in SOURCE.rglob("*") if path.is_dir()}
     assert {str(path) for path in mirrored - packages if not (SOURCE / path).exists()} == {
         "architecture.py",
+        "checks.py",
         "community.py",
         "docs.py",
         "examples.py",
         "features.py",
         "fuzz.py",
+        "guides.py",
+        "site.py",
+        "snippets.py",
         "cli/cli.py",
     }
 
