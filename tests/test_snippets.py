@@ -43,7 +43,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Blocks, or lines of blocks, that are not run; a page that is not named has none.
 NOT_RUN = {
     "README.md": 3,  # the installation, which .ci/run does; published weights
-    "docs/coming-from/wandb.md": 1,  # the other tutorial
+    "docs/coming-from/wandb.md": 1,  # CIFAR-10 is downloaded
     "docs/guides/devices.md": 1,  # GPUs, clusters
     "docs/guides/probe.md": 1,  # published weights
     "docs/guides/time.md": 1,  # likewise
