@@ -1,6 +1,7 @@
 """The columns beside a prediction: a pure function of a batch, and what a run can promise."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,8 @@ def test_what_cannot_be_promised_is_refused_in_a_line(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"is of another checkpoint than other.ckpt; give the run"):
         open_trust(run / "checkpoints" / "other.ckpt", model(), accuracy=0.9)
     write_record(run, calibration={"lacking": ["c"]})
-    for asked in ({"accuracy": 0.5}, {"coverage": 0.5}):
+    for what in ("accuracy", "coverage"):
+        asked: dict[str, Any] = {what: 0.5}
         with pytest.raises(ConfigError, match=r"promise it have no image of 1 class \(c\), and that is no chance"):
             open_trust(run, model(), **asked)
     write_record(run, calibration={"lacking": []})

@@ -275,8 +275,8 @@ def _keep_unseen(
     judged = judge(task, mean, labels, common.paths, names, {}, "val_", thresholds)
     found = Tempered(1.0, len(labels), f"each of the runs has its own; {MEAN_IS_CAREFUL}")
     noted = {name for each in runs for name in read_record(each).get("calibration", {}).get("lacking", ())}
-    there = labels.any(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(names)) > 0
-    lacking = [name for name, has in zip(names, there.tolist(), strict=True) if name in noted and not has]
+    there = set(np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else labels)
+    lacking = [name for number, name in enumerate(names) if name in noted and number not in there]
     keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val", lacking=lacking), judged, found)
 
 
