@@ -18,7 +18,7 @@ class Roles(griffe.Extension):
 
 
 def _code(match: re.Match[str]) -> str:
-    from sagitta import __all__ as public
+    import sagitta
 
     name = match[1].removeprefix("sagitta.")
-    return f"[`{name}`][sagitta.{name}]" if name in public else f"`{match[1]}`"
+    return f"[`{name}`][sagitta.{name}]" if name in dir(sagitta) else f"`{match[1]}`"
