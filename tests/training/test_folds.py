@@ -167,8 +167,11 @@ def test_a_solved_head_is_not_fitted_to_the_fold_that_judges_it(refit: bool) -> 
     assert judged["digest"].null_count == 0
     folds, digests = judged["fold"].to_numpy(), judged["digest"].to_numpy()
     for fold in (1, 2):
-        seen = read_seen(Path(out) / "members" / str(fold))
+        member = Path(out) / "members" / str(fold)
+        seen = read_seen(member)
         assert seen is not None and set(seen.trained) == set(digests[folds != fold])
+        whole, own = record(Path(out))["dataset"], record(member)["dataset"]
+        assert (whole["transforms"], whole["normalisation"]) == (own["transforms"], own["normalisation"])
 
 
 @pytest.mark.usefixtures("run")

@@ -164,7 +164,9 @@ def _finish(settings: Settings, run: Path, places: Sequence[Path]) -> Fitted:
         for place, path in zip(places, checkpoints, strict=True)
     ]
     save_config(run / CONFIG_FILE, settings.to_yaml())
-    write_record(run, dataset=data.answers(), members=members, result=judged.metrics, **about)
+    own = read_record(places[0])["dataset"]  # the data here has not met a model, which decides these
+    answers = data.answers() | {name: own[name] for name in ("transforms", "normalisation")}
+    write_record(run, dataset=answers, members=members, result=judged.metrics, **about)
     given = {split.path(row): name for name, split in data.shards.splits.items() for row in range(len(split))}
     splits = [given[path] for path in judged.predictions["path"].to_pylist()]
     keep_unseen(run, Unseen(judged, splits, "out-of-fold"), judged, _of_members(judged))
