@@ -22,7 +22,6 @@ def test_epochs_are_what_fits_with_what_follows() -> None:
     assert plan_epochs(-5, pace, **ROWS, checks=5, most=30) == 0
     assert plan_epochs(18, pace, **ROWS, checks=0, most=30) == 1
     assert plan_epochs(119, Pace(50.0, 200.0), **ROWS, checks=5, most=30) == 4
-    assert pace.slower(2.0) == Pace(50.0, 100.0) and pace.slower(0.5) == pace  # none is faster than it was measured
 
 
 @pytest.fixture

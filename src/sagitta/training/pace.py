@@ -33,10 +33,6 @@ class Pace:
     training: float
     evaluation: float
 
-    def slower(self, times: float) -> "Pace":
-        """Return it of a machine that takes so many times as long, at least once."""
-        return Pace(self.training / max(1.0, times), self.evaluation / max(1.0, times))
-
 
 def plan_epochs(left: float, pace: Pace, *, train: int, val: int, test: int, checks: int, most: int) -> int:
     """Return how many epochs fit into ``left`` seconds, with what follows them; 0 where not a single one does.

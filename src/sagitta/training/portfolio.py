@@ -6,10 +6,11 @@ With pretrained weights, from the cheapest on, each only where what was measured
    networks, of each, and the one of the lowest log loss of rows that the heads have not seen goes on;
 2. its head for larger images, one size after the other until one is not surely better: by this loss, and more than one
    standard error of the paired difference;
-3. all weights, fine-tuned for a few epochs from each of the two best heads, where one is not surely worse than the
-   other, see :mod:`sagitta.training.halving`;
-4. all weights, from the best of them for as many epochs as fit, see :mod:`sagitta.training.headfirst`: the head is kept
+3. all weights, from the best of them for as many epochs as fit, see :mod:`sagitta.training.headfirst`: the head is kept
    where that gained nothing.
+
+That is successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) of one rung. A second one, a few epochs from
+each of two heads, chose what the heads had chosen, in seven of seven comparisons, for a quarter of the time (LOG.md).
 
 From scratch there is the recipe, with as many epochs as fit. What becomes the run is an ordinary one, whose
 ``config.yaml`` repeats it without a clock; ``tried`` of ``run.json`` says what was tried, and what it was worth.
@@ -31,12 +32,12 @@ from sagitta.training.candidates import Judged, Made, make, solve_heads
 from sagitta.training.checks import Look
 from sagitta.training.divergence import DivergenceError
 from sagitta.training.fitting import Fitted, check_before_conversion, fit, trial_of, validated
-from sagitta.training.halving import TRIAL, Short, tune_shortly
 from sagitta.training.headfirst import VALIDATIONS
 from sagitta.training.pace import CAREFUL, Deadline, Pace, measure, plan_epochs, seconds_after
 from sagitta.training.trust import FEW_BANK, FEW_KNOWN
 from sagitta.training.watch import say, say_core
 
+_TRIAL = 0.05  # of the time, for the measuring of a pace
 _LONG, _LONGER = 2, 4  # times the epochs of the recipe, at most: of pretrained weights, and from scratch
 
 _NO_EPOCH: dict[str, Any] = {"trainer.max_epochs": 0}
@@ -80,14 +81,11 @@ def fit_in_time(settings: Settings, began: float, out: Path | None = None, *, lo
         say_core()
         made = make(networks[0], verbose=True)
         heads, best = solve_heads(made, networks[1:], clock)
-        shorts = [] if best is None else tune_shortly(heads, best, clock)
-        first = min(shorts, key=lambda short: short.val_loss, default=None)
-        best = best if first is None else first.head
         chosen = made if best is None else best.made
-        changes, deadline = _plan(chosen, best, clock, None if first is None else first.pace)
+        changes, deadline = _plan(chosen, best, clock)
         before = clock.left
         fitted = _fit(chosen.settings, changes, out, deadline, look, solved=best is not None)
-    tried = _tried(fitted.run, heads, shorts, best, chosen, deadline.epochs, before - clock.left)
+    tried = _tried(fitted.run, heads, best, chosen, deadline.epochs, before - clock.left)
     write_record(fitted.run, time=given, tried=tried)
     if clock.left < 0:
         say(f"time:  {-clock.left:.0f} s more than the {given} that were given")
@@ -143,14 +141,13 @@ def _networks(settings: Settings) -> list[Settings]:
     ]
 
 
-def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> tuple[dict[str, Any], Deadline]:
+def _plan(made: Made, head: Judged | None, clock: Clock) -> tuple[dict[str, Any], Deadline]:
     """Return the settings that say how long to train, and what ends the training in time.
 
     Args:
         made: what is trained.
         head: solved in it.
         clock: see there.
-        pace: where it is known.
     """
     if head is not None and made.settings.model["tune"] == "head":
         return _NO_EPOCH, Deadline(clock.ends)
@@ -164,11 +161,8 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
         return plan_epochs(clock.left - again, pace, **rows, checks=checks, most=most)
 
     # Training takes about three times as long as features do: where those leave no room, nothing is measured.
-    hopeless = (
-        pace is None and head is not None and head.rate is not None and not epochs(Pace(head.rate / 2, head.rate))
-    )
-    if pace is None and not hopeless:
-        pace = measure(made.resolved, made.data, made.classifier, TRIAL * clock.seconds)
+    hopeless = head is not None and head.rate is not None and not epochs(Pace(head.rate / 2, head.rate))
+    pace = None if hopeless else measure(made.resolved, made.data, made.classifier, _TRIAL * clock.seconds)
     wanted = 0 if pace is None else epochs(pace)
     left = f"{max(0, clock.left):.0f} s left"
     if head is not None and not wanted:
@@ -192,7 +186,6 @@ def _plan(made: Made, head: Judged | None, clock: Clock, pace: Pace | None) -> t
 def _tried(
     run: Path,
     heads: Sequence[Judged],
-    shorts: Sequence[Short],
     best: Judged | None,
     chosen: Made,
     epochs: int,
@@ -206,10 +199,6 @@ def _tried(
         judged = {"val_loss": head.val_loss, "val_acc": head.val_acc}
         kept = head is best and not tuned
         tried.append(_row(f"head of {head.made.classifier.name}", head.made, 0, head.seconds, judged, kept=kept))
-    for short in shorts:
-        made, judged = short.head.made, {"val_loss": short.val_loss, "val_acc": short.val_acc}
-        what = f"short fine-tuning of {made.classifier.name}"
-        tried.append(_row(what, made, short.epochs, short.seconds, judged, kept=False))
     if "val_loss" in result:
         what = f"{'fine-tuning' if chosen.begun else 'training'} of {chosen.classifier.name}"
         tried.append(_row(what, chosen, epochs, seconds, record["result"] if tuned else result, kept=tuned))
