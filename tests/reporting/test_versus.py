@@ -55,12 +55,16 @@ def test_rows_of_one_run_alone_are_left_out_and_said(data: Path, tmp_path: Path)
     pq.write_table(pq.read_table(file).slice(20), file)
     values, html = page(one, two)
     assert values["common"] == 70 and values["left"] == [("one", 20)]
+    assert {figure.title.partition(", ")[2] for figure in values["overview"]} == {
+        "with 95 % intervals, each run on its own images"
+    }
     assert "The runs were not tested on the same images: one was tested on 20 others." in html
     assert "comparison is of the 70 that all were tested on" in html and "20 of <bdi>one</bdi>" in html
     (paired,) = values["paired"]
     assert sum(int(paired[name]) for name in ("both", "only_first", "only_second", "neither")) == 70
     whole, _ = page(one, runs.run_of(tmp_path / "three", data, seed=3))
     assert whole["common"] == 90 and not whole["left"] and not whole["notices"]
+    assert {figure.title.partition(", ")[2] for figure in whole["overview"]} == {"with 95 % intervals"}
 
 
 def test_a_run_without_predictions_is_shown_and_pairs_nothing(data: Path, tmp_path: Path) -> None:

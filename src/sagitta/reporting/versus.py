@@ -95,6 +95,8 @@ class Versus:
     def figures(self) -> list[Figure]:
         """Return the plots of scores that all runs have."""
         found = []
+        rows = {(each.fingerprint, tuple(sorted(each.paths))) for each in self.judged if each is not None}
+        which = "" if len(rows) == 1 else ", each run on its own images"
         for name in ("acc", "map", "log_loss"):
             scores = {
                 run: (each.scores[name].value, each.scores[name].low, each.scores[name].high)
@@ -102,11 +104,8 @@ class Versus:
                 if each is not None and name in each.scores
             }
             if len(scores) > 1:
-                found.append(
-                    scores_plot(
-                        scores, f"{LABELS[name]}, with 95 % intervals", f"compare_{name}", share=name != "log_loss"
-                    )
-                )
+                title = f"{LABELS[name]}, with 95 % intervals{which}"
+                found.append(scores_plot(scores, title, f"compare_{name}", share=name != "log_loss"))
         return found
 
     def _curves(self) -> list[Figure]:
