@@ -35,7 +35,8 @@ def test_given_splits_are_kept_and_the_missing_ones_made() -> None:
     assert for_training(listing([None] * 3), None, None, 0) == SplitRule((), {"test": 0.1, "val": 0.1}, 0)
     assert for_training(listing(["train", "test"]), None, None, 0) == SplitRule(("train", "test"), {"val": 0.1}, 0)
     assert for_training(listing(["train", "val"]), None, None, 0) == SplitRule(("train", "val"), {}, 0)
-    assert for_training(listing(["train", "val"]), 0.5, 0.2, 0).made == {"test": 0.2}
+    assert for_training(listing(["train", "val"]), None, 0.2, 0).made == {"test": 0.2}
+    assert for_training(listing(["train", "val"]), 0.0, 0.2, 0).given == ("train", "val")
     assert for_training(listing([None] * 3), 0.0, 0.3, 0).made == {"test": 0.3}
     assert for_training(listing(["train", "test"]), 0.0, None, 0).made == {}
 
@@ -50,6 +51,15 @@ def test_the_rule_says_itself_in_words() -> None:
 def test_shares_that_do_not_fit_are_refused(val: float | None, test: float | None) -> None:
     with pytest.raises(ConfigError, match=r"val|test"):
         for_training(listing([None] * 3), val, test, 0)
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "words"), [(0.5, 0.2, "val 0.5: the source has a val"), (None, 0.2, "test 0.2")]
+)
+def test_a_share_of_what_is_given_is_refused(val: float | None, test: float | None, words: str) -> None:
+    """It would change nothing, in silence."""
+    with pytest.raises(ConfigError, match=f"{words}.*kept; leave it out"):
+        for_training(listing(["train", "val", "test"]), val, test, 0)
 
 
 def test_splits_for_some_rows_or_without_train_are_refused() -> None:

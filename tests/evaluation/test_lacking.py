@@ -25,6 +25,17 @@ def test_rare_classes_and_few_rows_lack_some_by_chance() -> None:
     assert lacking_beyond_chance(never, np.arange(63) % 9, NAMES) == ()
 
 
+def test_a_frequent_class_is_missed_however_many_rare_ones_lack_too() -> None:
+    generator, names = np.random.default_rng(0), [str(label) for label in range(101)]
+    shares = np.array([0.3, *[0.007] * 100])
+    for rows in (60, 100, 500, 1000):
+        assert lacking_beyond_chance(shares, generator.choice(np.arange(1, 101), rows), names) == ("0",)
+    zipf = 1 / np.arange(1, 1001)
+    zipf /= zipf.sum()
+    drawn = generator.choice(np.arange(1, 1000), 2000, p=zipf[1:] / zipf[1:].sum())
+    assert "0" in lacking_beyond_chance(zipf, drawn, [str(label) for label in range(1000)])
+
+
 @pytest.mark.parametrize(("classes", "rows"), [(10, 30), (195, 80), (1000, 5000)])
 def test_rows_that_are_drawn_are_seldom_taken_for_others(classes: int, rows: int) -> None:
     generator, names = np.random.default_rng(0), [str(label) for label in range(classes)]

@@ -322,7 +322,7 @@ def test_openvino_says_the_same_and_is_named(
     asked = Asked(every=True, embed=True)
     fast = predict(RUN, images(), asked)
     told = capsys.readouterr().err
-    assert re.search(r"OpenVINO [\d.]+ computes the network, .*probabilities of 64 images agree within 1e-04", told)
+    assert re.search(r"OpenVINO [\d.]+ computes the network, .*probabilities of 60 images agree within 1e-04", told)
     monkeypatch.setattr("sagitta.evaluation.predictor.can_translate", lambda: False)
     slow = predict(RUN, images(), asked)
     assert "pip install 'sagitta[fast]'" in capsys.readouterr().err
@@ -355,6 +355,18 @@ def test_an_engine_that_answers_otherwise_is_not_used(
 
 
 @pytest.mark.usefixtures("hastened")
+def test_images_of_all_parts_are_compared(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"a{number}.jpg").write_text("no image")
+    unreadable = sorted(map(str, tmp_path.iterdir()))
+    told = Predictor(RUN, Asked()).hasten(open_inputs([*unreadable, *images()]))
+    assert told is not None and "probabilities of 40 images agree" in told
+    told = Predictor(RUN, Asked()).hasten(open_inputs([*unreadable, *images(20)]))
+    assert told is not None and re.search(r"PyTorch computes the network: only \d+ of 64 images", told)
+
+
+@pytest.mark.usefixtures("hastened")
 def test_other_precisions_and_few_images_are_left_to_pytorch() -> None:
     assert Predictor(RUN, Asked(precision="bf16-mixed")).hasten(open_inputs(images())) is None
-    assert Predictor(RUN, Asked()).hasten(open_inputs(images(20))) is None
+    told = Predictor(RUN, Asked()).hasten(open_inputs(images(20)))
+    assert told is not None and told.endswith("only 20 of 20 images to compare by can be read")

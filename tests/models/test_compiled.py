@@ -85,8 +85,20 @@ class Unknown(nn.Module):
 
 
 @pytest.mark.parametrize("body", [Deciding(), Random(), Maps(), Unknown()], ids=lambda body: type(body).__name__)
-def test_what_is_not_the_same_is_left_out(body: nn.Module) -> None:
+def test_what_is_not_the_same_is_left_out(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagitta.models.compiled._KNOWN", ("tests",))
     assert translated(body, IMAGES) is None
+
+
+def test_a_network_of_ones_own_is_left_alone() -> None:
+    """A branch that the compared images do not take would be lost."""
+
+    class Own(Maps):
+        def forward(self, images: Tensor) -> Tensor:
+            """Return (B, 3)."""
+            return images.mean((2, 3))
+
+    assert translated(Own(), IMAGES) is None
 
 
 def test_it_pays_for_many_photos_on_a_processor() -> None:

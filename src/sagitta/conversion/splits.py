@@ -66,7 +66,7 @@ def for_training(rows: pa.Table, val: float | None, test: float | None, seed: in
         seed: of the hash that orders rows.
 
     Raises:
-        ConfigError: a share is outside [0, 1), or nothing is left to train on.
+        ConfigError: a share is outside [0, 1) or of a split that the source gives, or nothing is left to train on.
         SourceError: the source gives splits, but not for every row, or none for training.
     """
     given, warning = _given(rows), None
@@ -79,6 +79,9 @@ def for_training(rows: pa.Table, val: float | None, test: float | None, seed: in
         given = ()
     if given and "train" not in given:
         raise SourceError(f"there is no split to train on, only {' and '.join(given)}; add train, or remove the splits")
+    for name, share in (("val", val), ("test", test)):
+        if share and name in given:
+            raise ConfigError(f"{name} {share:g}: the source has a {name} of its own, which is kept; leave it out")
     test = test if test is not None or given else DEFAULT_FRACTION
     wanted = {"test": test or 0.0, "val": DEFAULT_FRACTION if val is None else val}
     made = {name: share for name, share in wanted.items() if name not in given and share}

@@ -22,8 +22,9 @@ def lacking_beyond_chance(
 ) -> tuple[str, ...]:
     """Return the classes that were learned and that no row has; none where as many may lack by chance.
 
-    Of N rows that are drawn like the training rows, a class of the share p lacks with the probability (1 - p)^N; how
-    many classes do is at most as spread as a Poisson distribution of the sum of these.
+    Of N rows that are drawn like the training rows, a class of the share p lacks with the probability (1 - p)^N. How
+    many classes do is at most as spread as a Poisson distribution of the sum of these; and a single one is no chance
+    where its own probability, times the number of classes (Bonferroni), is small, however many rare ones lack, too.
 
     Args:
         shares: (classes,) of the training rows that have each.
@@ -31,11 +32,11 @@ def lacking_beyond_chance(
         names: of the classes.
     """
     there = np.bincount(labels, minlength=len(names)) if labels.ndim == 1 else (labels > 0).sum(axis=0)
-    lacking = np.flatnonzero((shares > 0) & (there == 0))
-    expected = float(((1 - shares[shares > 0]) ** len(labels)).sum())
-    if not lacking.size or float(pdtrc(len(lacking) - 1, expected)) >= _CHANCE:
-        return ()
-    return tuple(names[label] for label in lacking.tolist())
+    lacking = (shares > 0) & (there == 0)
+    chances = (1 - shares) ** len(labels)
+    many = float(pdtrc(int(lacking.sum()) - 1, float(chances[shares > 0].sum()))) < _CHANCE
+    found = lacking if lacking.any() and many else lacking & (chances * int((shares > 0).sum()) < _CHANCE)
+    return tuple(names[label] for label in np.flatnonzero(found).tolist())
 
 
 def lacking_text(names: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ class Sorter:
         self.root.mkdir(parents=True, exist_ok=True)
         for left in self.root.glob(f"*/.*{_PARTIAL}"):  # of runs that were killed, named by their processes
             number = left.name.removeprefix(".").removesuffix(_PARTIAL)
-            if number.isdigit() and not _runs(int(number)):
+            if number.isascii() and number.isdigit() and left.is_file() and not _runs(int(number)):
                 left.unlink(missing_ok=True)
 
     def put(self, found: Predicted) -> None:

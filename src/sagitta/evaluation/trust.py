@@ -157,8 +157,8 @@ def _rows(
         )
     if lacking := record.get("calibration", {}).get("lacking"):
         raise ConfigError(
-            f"{option}: the images by which {run} could promise it have {lacking_text(lacking)}; give a val that has "
-            "some of every class, or none, so that one is divided off"
+            f"{option}: the images by which {run} could promise it have {lacking_text(lacking)}; train with a val "
+            "that has some of every class"
         )
     probabilities, labels = arrays_of(read_table(folder / VALIDATION_FILE), model.task, model.class_names)
     return probabilities, labels
