@@ -193,6 +193,9 @@ def test_what_was_changed_lately(tmp_path: Path) -> None:
     assert [changed(origin, name) for name in "abc"] == ["no", "no", "yes"]  # no origin: against a day before
     (origin / "a").write_text("not committed\n")
     assert changed(origin, "b", "a") == "yes" and changed(origin, "b") == "no"
+    (origin / "d").write_text("new, and not added yet")
+    assert changed(origin, "d") == "yes"
+    (origin / "d").unlink()
     git(origin, "checkout", "a")
     git(tmp_path, "clone", str(origin), "clone")
     clone = tmp_path / "clone"

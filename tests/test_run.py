@@ -49,6 +49,10 @@ def test_record_keeps_what_was_there(tmp_path: Path) -> None:
 
 
 def test_checkpoint_is_the_best_then_the_last(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "preprocessing.json").write_text("{}")
+    with pytest.raises(ConfigError, match="export: an export, and no run; sagitta serve answers by it"):
+        find_checkpoint(tmp_path / "export")
     with pytest.raises(ConfigError, match="no such run"):
         find_checkpoint(tmp_path / "missing")
     with pytest.raises(ConfigError, match="no checkpoint in it"):

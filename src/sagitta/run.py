@@ -52,6 +52,7 @@ PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
 HANDED_ON = "model.safetensors"
 """The checkpoint of a run that was handed on, see ``sagitta export --to safetensors``."""
+_EXPORTED = "preprocessing.json"  # of an export in another format
 PACE_FILE = "pace.csv"
 REPORT_FILE = "report.html"
 TESTS = "tests"
@@ -165,6 +166,8 @@ def find_checkpoint(run: Path) -> Path:
             return candidate
     if (run / RUN_FILE).is_file() or (run / CONFIG_FILE).is_file():
         raise ConfigError(f"{run}: no checkpoint in it; the run ended before its first was written, so fit once more")
+    if (run / _EXPORTED).is_file():
+        raise ConfigError(f"{run}: an export, and no run; sagitta serve answers by it, its run does everything else")
     raise ConfigError(
         f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "
         "before the data"

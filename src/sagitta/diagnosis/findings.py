@@ -56,7 +56,7 @@ class Kind(NamedTuple):
     advice: str
 
 
-_REVIEW = "look at them, say drop or relabel in the file of --out, and convert with --fix FILE"
+_REVIEW = "look at them, say drop or relabel in the FILE.csv of sagitta doctor --out, and convert with --fix FILE.csv"
 _DROP = "convert the source with --drop-duplicates, which keeps what is there under two labels"
 _LEAKED = "; the copy in train goes, not that in val or test, so that their figures stay comparable"
 

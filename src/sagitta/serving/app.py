@@ -185,14 +185,22 @@ class App:
             if name is not None and name not in engine.names:
                 raise RequestError(400, "no_such_class", "the model has no class of this name")
             label = None if name is None else list(engine.names).index(name)
-            async with self._heats:
-                try:
-                    picture = await self._in_time(request, asyncio.to_thread(engine.heat, images[0], label))
-                except ImageError as error:
-                    raise RequestError(422, "unreadable", f"{images[0].name}: {error}") from None
-                except ConfigError as error:
-                    raise RequestError(501, "no_heat_maps", str(error)) from None
+            await self._in_time(request, self._heats.acquire())
+            heat = asyncio.create_task(asyncio.to_thread(engine.heat, images[0], label))
+            heat.add_done_callback(self._heated)
+            try:
+                picture = await self._in_time(request, asyncio.shield(heat))
+            except ImageError as error:
+                raise RequestError(422, "unreadable", f"{images[0].name}: {error}") from None
+            except ConfigError as error:
+                raise RequestError(501, "no_heat_maps", str(error)) from None
         return Response(picture, media_type="image/png")
+
+    def _heated(self, heat: "asyncio.Task[bytes]") -> None:
+        """Let the next one begin: a thread goes on when its client has gone, so only its end is one."""
+        self._heats.release()
+        if not heat.cancelled():
+            heat.exception()  # asked for, so that none is called forgotten
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[tuple[list[Named], dict[str, Any]]]:
