@@ -174,8 +174,8 @@ def finetune(report: dict[str, Any]) -> str:
     peers = ", ".join(f"{name} {value}" for name, value in report.get("environments", {}).items())
     intro = (
         f"Medians over the seeds on {_machine(report)}, with {peers}; all start from the same weights file and see the "
-        "same rows. The others may use three times our processor time. AutoGluon, lightly-train and the plain heads "
-        "run once; a plain head is fitted on train and val, and its CPU seconds contain those of the features."
+        "same rows. The others had three times our processor time as it was when first measured. AutoGluon, "
+        "lightly-train and the plain heads run once; a plain head is fitted on train and val, and its CPU seconds contain those of the features."
     )
     return "\n\n".join([intro, "\n".join(lines), "\n".join(bars)] + ([_mean_line(pairs)] if pairs else []))
 
