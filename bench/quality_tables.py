@@ -175,7 +175,8 @@ def finetune(report: dict[str, Any]) -> str:
     intro = (
         f"Medians over the seeds on {_machine(report)}, with {peers}; all start from the same weights file and see the "
         "same rows. The others had three times our processor time as it was when first measured. AutoGluon, "
-        "lightly-train and the plain heads run once; a plain head is fitted on train and val, and its CPU seconds contain those of the features."
+        "lightly-train and the plain heads run once; a plain head is fitted on train and val, and its CPU "
+        "seconds contain those of the features."
     )
     return "\n\n".join([intro, "\n".join(lines), "\n".join(bars)] + ([_mean_line(pairs)] if pairs else []))
 
