@@ -68,3 +68,30 @@ def test_help_names_every_layout() -> None:
 def test_an_empty_location_is_not_the_working_directory(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no DATA given"):
         open_source("", cache=tmp_path)
+
+
+def test_the_folder_of_one_class_points_to_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, {"photos/cat/IMG_1.jpg": None, "photos/cat/b.jpg": None, "photos/dog/IMG_2.jpg": None})
+    write_files(tmp_path, {"alone/new/a.jpg": None, "alone/.hidden/b.jpg": None, "alone/notes/c.txt": "x"})
+    write_files(tmp_path, {"deep/new/a.jpg": None, "deep/photos/cat/b.jpg": None, "deep/c.jpg": None})
+    monkeypatch.chdir(tmp_path)
+    advice = r"among 2 \.jpg; give the folder above, {}, if its folders are the classes; understood are"
+    for given, above in {
+        "photos/cat": "photos",
+        "photos/cat/": "photos",
+        f"{tmp_path}/photos/cat": ".*/photos",
+    }.items():
+        with pytest.raises(SourceError, match=advice.format(above)):
+            open_source(given, cache=tmp_path)
+    for given in ("alone/new", "deep/new"):
+        with pytest.raises(SourceError, match=r"no images with labels found among 1 \.jpg; understood are"):
+            open_source(given, cache=tmp_path)
+    monkeypatch.chdir(tmp_path / "photos" / "cat")
+    with pytest.raises(SourceError, match=advice.format(r"\.\.")):
+        open_source(".", cache=tmp_path)
+
+
+def test_no_folder_above_is_named_where_no_image_lies_in_the_one_given(tmp_path: Path) -> None:
+    write_files(tmp_path, {"photos/cat/a.jpg": None, "photos/dog/b.jpg": None, "photos/notes/c.txt": "x"})
+    with pytest.raises(SourceError, match=r"notes: no images with labels found among 1 \.txt; understood are"):
+        open_source(str(tmp_path / "photos" / "notes"), cache=tmp_path)

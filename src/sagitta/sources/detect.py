@@ -1,15 +1,17 @@
 """From what the user names to a source: a built-in, a Hub repository, a table, an archive or a folder."""
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from sagitta.dataset import Source, image_leaves, read_schema
 from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx, npy
-from sagitta.sources.base import SourceOptions, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
 from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
@@ -90,7 +92,9 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
             f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
         )
     refuse_unlabelled(tree)
-    raise SourceError(f"{tree.location}: no images with labels found{_among(tree)}; understood are {UNDERSTOOD}")
+    raise SourceError(
+        f"{tree.location}: no images with labels found{_among(tree)}{_above(tree)}; understood are {UNDERSTOOD}"
+    )
 
 
 def _among(tree: Tree) -> str:
@@ -99,6 +103,26 @@ def _among(tree: Tree) -> str:
     packed = any(suffix(name) in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") for name in tree.sizes)
     among = f" among {', '.join(f'{count:,} {kind}' for kind, count in counts.most_common(4))}"
     return f"{among}; unpack the archives in it, or give one by itself" if packed else among
+
+
+def _above(tree: Tree) -> str:
+    """Return the advice to give the folder above where images lie in this one and in folders beside it, else ``""``."""
+    if tree.root is None or not any("/" not in name and suffix(name) in IMAGE_SUFFIXES for name in tree.sizes):
+        return ""
+    above = os.path.normpath(f"{tree.root}/..")  # also of . and of a link, which is a folder where it lies
+    with suppress(OSError), os.scandir(above) as entries:
+        if any(_has_images(entry) for entry in entries if entry.is_dir() and not Path(entry).samefile(tree.root)):
+            return f"; give the folder above, {above}, if its folders are the classes"
+    return ""
+
+
+def _has_images(folder: os.DirEntry[str]) -> bool:
+    """Return whether an image lies in a folder, by the names of the files; one that is hidden or closed has none."""
+    if folder.name.startswith("."):
+        return False
+    with suppress(OSError), os.scandir(folder) as entries:
+        return any(suffix(entry.name) in IMAGE_SUFFIXES and entry.is_file() for entry in entries)
+    return False
 
 
 def _first(tree: Tree, options: SourceOptions) -> Source | None:
