@@ -44,8 +44,9 @@ def convert(argv: list[str]) -> None:
     parser.add_argument(
         "--fix",
         metavar="FINDINGS",
-        help="act on reviewed findings of sagitta doctor: rows of action drop are left out, those of action relabel "
-        "get the class in column proposed_label",
+        help="act on reviewed findings of sagitta doctor: rows of action drop are left out and listed beside bad files in "
+        "quarantine.parquet (exact copies of one label have it already; empty the cell to keep one); those of action "
+        "relabel get the class in column proposed_label",
     )
     a, _ = parser.parse(argv)
     if not a.restart_markers:  # which are refused without it
