@@ -25,10 +25,18 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 BUILD = ROOT / "build" / "docs"
 # Pages that stand elsewhere in the repository.
-GATHERED = {"README.md": "index.md", "bench/README.md": "benchmarks.md", "CONTRIBUTING.md": "contributing.md"}
+GATHERED = {
+    "README.md": "index.md",
+    "bench/README.md": "benchmarks.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+}
+# The page that a link to this folder leads to; it lists the pages in it.
+GUIDES = "guides/index.md"
 # The order of what is in a folder; what is not named here follows by name.
 ORDER = {
-    "guides": "convert doctor train transfer probe time folds test predict explain report export serve "
+    "guides": "index convert doctor train transfer probe time folds test predict explain report export serve "
     "new-project resume devices",
     "coming-from": "timm fastai ultralytics imagefolder wandb",
     "reference": "cli verbs run data model options results errors examples",
@@ -43,7 +51,7 @@ def pages() -> dict[str, str]:
     for path in sorted(HERE.rglob("*.md")):
         target = path.relative_to(HERE).as_posix()
         found[target] = gathered(path, target)
-    return found | {"reference/cli.md": command_line(), "reference/examples.md": examples()}
+    return found | {GUIDES: guides(found), "reference/cli.md": command_line(), "reference/examples.md": examples()}
 
 
 def gathered(source: Path, target: str) -> str:
@@ -85,6 +93,8 @@ def _link(match: re.Match[str], source: Path, target: str) -> str:
         page, anchor = "reference/examples.md", file.name.replace(".", "")
     elif inside in GATHERED:
         page = GATHERED[inside]
+    elif file == HERE / "guides":
+        page = GUIDES
     elif file.is_relative_to(HERE) and (file.suffix == ".md" or file.suffix in SHOWN):
         page = file.relative_to(HERE).as_posix()
     elif file.is_file():
@@ -93,6 +103,22 @@ def _link(match: re.Match[str], source: Path, target: str) -> str:
         return match[1]
     address = os.path.relpath(page, Path(target).parent) + (f"#{anchor}" if anchor and inside != "examples" else "")
     return f"[{match[1]}]({address})" if match[2] else f"![{match[3]}]({address})"
+
+
+def guides(found: dict[str, str]) -> str:
+    """Return the page of all guides: the title of each, and its goal, which is the line below."""
+    lines = ["# All guides", "A task each: command, what you see, the same in Python, how it works, limits.", ""]
+    for page in in_folder("guides", found):
+        title, goal, *_ = found[page].splitlines()
+        lines.append(f"- [{title.removeprefix('# ')}]({Path(page).name}): {goal}")
+    return "\n".join(lines) + "\n"
+
+
+def in_folder(name: str, found: dict[str, str]) -> list[str]:
+    """Return the pages of a folder in the order of `ORDER`, and then those that it does not name."""
+    order = [f"{name}/{stem}.md" for stem in ORDER[name].split()]
+    here = {page for page in found if page.startswith(f"{name}/")}
+    return [page for page in order if page in here] + sorted(here - set(order))
 
 
 def said_by(*arguments: str) -> str:
@@ -143,23 +169,14 @@ def navigation(found: dict[str, str]) -> list[object]:
     Raises:
         SystemExit: a page is not in it.
     """
-
-    def folder(name: str) -> list[str]:
-        order = [f"{name}/{stem}.md" for stem in ORDER[name].split()]
-        here = {page for page in found if page.startswith(f"{name}/")}
-        return [page for page in order if page in here] + sorted(here - set(order))
-
     wanted: list[tuple[str, str | list[str]]] = [
         ("Home", "index.md"),
         ("Tutorial", "tutorial.md"),
-        ("Guides", folder("guides")),
-        ("Coming from …", folder("coming-from")),
-        ("Reference", [*folder("reference"), "serving.md", "resume.md", "report.md", "trainer.md"]),
-        ("Architecture", ["architecture.md", "contributing.md"]),
-        ("Scale", "scale.md"),
-        ("Troubleshooting", "troubleshooting.md"),
-        ("Feature matrix", "features.md"),
-        ("Benchmarks", "benchmarks.md"),
+        ("Guides", in_folder("guides", found)),
+        ("Coming from …", in_folder("coming-from", found)),
+        ("Help and facts", ["troubleshooting.md", "features.md", "scale.md", "benchmarks.md"]),
+        ("Reference", [*in_folder("reference", found), "serving.md", "resume.md", "report.md", "trainer.md"]),
+        ("Project", ["architecture.md", "contributing.md", "security.md", "changelog.md"]),
     ]
     nav: list[object] = []
     placed: set[str] = set()
@@ -209,6 +226,18 @@ def _toml(value: object) -> str:
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def kept_whole(page: str) -> str:
+    """Return a built page in whose tables no word of code breaks behind a hyphen: not ``--`` and, below it, ``ema``."""
+
+    def words(code: re.Match[str]) -> str:
+        return "<code>" + re.sub(r"[^\s<>]*-[^\s<>]*", r'<span class="whole">\g<0></span>', code[1]) + "</code>"
+
+    def cell(found: re.Match[str]) -> str:
+        return re.sub(r"<code>([^<]*)</code>", words, found[0])
+
+    return re.sub(r"<td.*?</td>", cell, page, flags=re.DOTALL)
 
 
 @dataclass
@@ -293,6 +322,8 @@ def build(target: Path, folder: Path = BUILD) -> None:
     result = subprocess.run(command, cwd=folder, check=False)
     if result.returncode:
         raise SystemExit(result.returncode)
+    for path in built.rglob("*.html"):
+        path.write_text(kept_whole(path.read_text()))
     if found := list(problems(built)):
         raise SystemExit("\n".join(found))
     shutil.rmtree(target, ignore_errors=True)

@@ -66,6 +66,26 @@ def test_lists_and_tables_begin_after_an_empty_line() -> None:
     assert site.spaced(code) == code
 
 
+def test_what_helps_is_in_sight_and_the_folder_of_guides_is_a_list_of_them() -> None:
+    site = script(ROOT / "docs" / "site.py")
+    found = site.pages()
+    nav = {title: place for part in site.navigation(found) for title, place in part.items()}
+    assert list(nav) == ["Home", "Tutorial", "Guides", "Coming from …", "Help and facts", "Reference", "Project"]
+    help_pages = [page for part in nav["Help and facts"] for page in part.values()]
+    assert help_pages == ["troubleshooting.md", "features.md", "scale.md", "benchmarks.md"]
+    project = [page for part in nav["Project"] for page in part.values()]
+    assert project == ["architecture.md", "contributing.md", "security.md", "changelog.md"]
+    assert "(guides/index.md)" in found["index.md"]
+    listed = re.findall(r"^- \[.+\]\((\w[\w-]*)\.md\): .+\.$", found["guides/index.md"], re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs" / "guides").glob("*.md"))
+
+
+def test_an_option_in_a_table_is_one_word() -> None:
+    site = script(ROOT / "docs" / "site.py")
+    kept = '<td><code>fit <span class="whole">--ema</span> 0.9</code> a-b</td><p><code>--ema</code></p>'
+    assert site.kept_whole("<td><code>fit --ema 0.9</code> a-b</td><p><code>--ema</code></p>") == kept
+
+
 def test_problems_of_a_built_site_are_seen(tmp_path: Path) -> None:
     site = script(ROOT / "docs" / "site.py")
     (tmp_path / "b.html").write_text("<h1 id=there>b</h1>")

@@ -44,8 +44,8 @@ def convert(argv: list[str]) -> None:
     parser.add_argument(
         "--fix",
         metavar="FINDINGS",
-        help="act on reviewed findings of sagitta doctor: rows of action drop are left out and listed beside bad files in "
-        "quarantine.parquet (exact copies of one label have it already; empty the cell to keep one); those of action "
+        help="act on reviewed findings of sagitta doctor: rows of action drop, which exact copies of one label have "
+        "already (empty the cell to keep one), are left out and listed in quarantine.parquet; those of action "
         "relabel get the class in column proposed_label",
     )
     a, _ = parser.parse(argv)
