@@ -10,7 +10,8 @@ folders ``cat``, ``dog``, ``bird``), ``new/`` with single images, ``photo.jpg``,
   print, where ``…`` stands for anything.
 - ``python``, ``pycon``: in one namespace a page.
 
-Other languages are shown, not run. An HTML comment on the line before a block marks it:
+Other languages are shown, not run. Code that stands in a page in another manner (``~~~``, indented, in a quotation) is
+refused. An HTML comment on the line before a block marks it:
 
 - ``<!-- network: WHY -->``: not run, for it needs the internet, a GPU or a cluster. ``<!-- network 1, 4: WHY -->``: two
   of its lines are not. `NOT_RUN` counts both, so that a mark is seen when it is added.
@@ -60,6 +61,7 @@ _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=indent)(?P=fence) *$",
     re.MULTILINE | re.DOTALL,
 )
+_UNSEEN = re.compile(r" {4}|\t| *~~~|[ >*+\d.)-]*[>*+.)-] *(?:```|~~~)| *> {5}|[ >]*<(?:pre|code)\b", re.IGNORECASE)
 _SERVING = """#!/usr/bin/env bash
 # `sagitta`, but that a server is left alone once it listens, as if it ran in another terminal.
 case "${1-} $*" in serve*--help*) ;; serve*)
@@ -115,6 +117,11 @@ def blocks(page: Path, text: str | None = None) -> list[Block]:
     return found
 
 
+def unseen(text: str) -> list[str]:
+    """Return the lines at which code begins that is in no block: ~~~, indented, in a quotation, after a list's mark."""
+    return [line for line in _FENCE.sub("", text).splitlines() if _UNSEEN.match(line)]
+
+
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -133,6 +140,29 @@ def test_blocks_are_of_a_known_language_and_well_formed(page: Path) -> None:
         elif block.language == "bash":
             said = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
             assert said.returncode == 0, f"{block}: {said.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_code_stands_where_no_block_is_seen(page: Path) -> None:
+    assert unseen(page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "~~~bash\nls\n~~~", "  ~~~\nls\n  ~~~", "> ```bash\n> ls\n> ```", "> > ~~~\n> > ls\n> > ~~~",
+        "- ```bash\n  ls\n  ```", "1. ```bash\n   ls\n   ```", "- > ```\n  > ls\n  > ```",
+        "    ls", "\tls", ">     ls", "<pre>\nls\n</pre>",
+    ],
+)  # fmt: skip
+def test_code_that_would_not_be_run_is_found(code: str) -> None:
+    assert unseen(f"words\n\n{code}\n\nwords\n")[:1] == code.splitlines()[:1]
+
+
+def test_blocks_lists_quotations_and_long_lines_are_no_code_that_is_not_seen() -> None:
+    assert unseen(EXAMPLE) == []
+    assert unseen("- a `b`\n  - c ``` d\n\n> `e`\n\n1. f\n   g\n\n---\n") == []
+    assert unseen("```text\n    indented\n~~~\n```\n") == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
