@@ -56,6 +56,15 @@ def test_what_is_said_of_security_names_tests_that_are_there() -> None:
     assert "private vulnerability reporting" in text and not re.search(r"[\w.]+@[\w.]+", text)
 
 
+def test_filters_of_the_report_that_are_named_are_there() -> None:
+    said = re.search(r"\*\*A section of the report\*\*.*?3\.", CONTRIBUTING, re.DOTALL)
+    code = (ROOT / "src" / "sagitta" / "reporting" / "page.py").read_text()
+    assert said is not None
+    words = re.findall(r"`(\w+)`", said[0].partition("Text of data")[2])
+    assert {"autoescape", "finalize", "named", "safe"} <= set(words)
+    assert [word for word in words if word != "safe" and f'"{word}"' not in code and f"{word}=" not in code] == []
+
+
 def test_additions_to_learn_from_are_in_the_history() -> None:
     """Each commit is there and has as many files as is said; without the whole history nothing can be looked up."""
     assert len(SHOWN) == 4

@@ -28,6 +28,9 @@ def test_the_command_line_page_is_what_the_commands_say(
         with pytest.raises(SystemExit):
             main([name, "--help"])
         assert f"{capsys.readouterr().out.rstrip()}\n```" in page
+    parts = dict(zip(names, re.split(r"^## \w+$", page, flags=re.MULTILINE)[1:], strict=True))
+    assert {name for name, text in parts.items() if "  --device " in text} == {"predict", "serve"}  # troubleshooting.md
+    assert {"fit", "test"} <= {name for name, text in parts.items() if "  --devices " in text}
 
 
 def test_links_lead_where_files_are_in_the_site_and_lose_those_that_are_not(tmp_path: Path) -> None:

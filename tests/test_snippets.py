@@ -38,6 +38,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from sagitta.sources import open_source
+
 ROOT = Path(__file__).parent.parent
 # CONTRIBUTING's commands are the gate itself, which runs these tests; those of bench/README.md take days.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -388,6 +390,17 @@ def test_what_a_page_shows_runs(page: Path, folder_of_page: Page) -> None:
         pytest.skip("shows no commands")
     for block in found:
         folder_of_page.run(block)
+
+
+def test_the_tutorial_copies_photos_of_any_name_to_names_of_their_class(folder_of_page: Page) -> None:
+    copying = next(block for block in blocks(ROOT / "docs" / "tutorial.md") if "data/train" in block.code)
+    photos = folder_of_page.folder / "photos"
+    for old, new in {"cat/01": "cat.cat.123", "cat/02": "IMG_0001", "dog/03": "photo (1)", "dog/04": "bird.7"}.items():
+        (photos / f"{old}.jpg").rename(photos / old.partition("/")[0] / f"{new}.jpg")
+    folder_of_page.run(copying)
+    for split in ("train", "test"):
+        source = open_source(str(folder_of_page.folder / "data" / split), cache=folder_of_page.folder)
+        assert source.class_names == ("cat", "dog") and source.rows.num_rows == 32
 
 
 def a_block(language: str, code: str, fails: int = 0) -> Block:

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import sagitta
 from sagitta.conversion import ConvertOptions
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError, SourceError
@@ -92,6 +93,23 @@ def test_reviewed_findings_are_done_and_recorded(tmp_path: Path, faulty: Path, p
     assert quarantine(shards) == {"train/b/dark.jpg": "dropped by f.csv: dark"}
     assert "1 image dropped and 1 relabelled by f.csv" in shards.info.provenance["notes"]
     assert shards.info.provenance["options"]["fix"].startswith("f.csv ")
+
+
+def test_exact_copies_are_proposed_to_be_dropped_and_stay_where_the_cell_is_emptied(
+    tmp_path: Path, faulty: Path, plain: ShardSet
+) -> None:
+    images = faulty.parent / "images"
+    findings = sagitta.doctor(str(images), out=tmp_path / "findings.csv").table.to_pylist()
+    copies = {row["path"] for row in findings if row["kind"].startswith("exact") and row["action"] == "drop"}
+    assert "train/a/00.jpg" in copies
+    assert copies == {row["path"] for row in findings if row["action"] == "drop"}
+    reviewed = [{**about(plain, path), "kind": "exact-duplicate", "action": "drop"} for path in sorted(copies)]
+    reviewed[0]["action"] = ""
+    path = fix(tmp_path / "emptied.csv", *reviewed)
+    left_out = quarantine(converted(images, tmp_path / "emptied", ConvertOptions(fix=path)))
+    assert left_out.keys() == copies - {reviewed[0]["path"]} and len(copies) > 1
+    as_found = ConvertOptions(fix=str(tmp_path / "findings.csv"))
+    assert quarantine(converted(images, tmp_path / "dropped", as_found)).keys() == copies
 
 
 def test_a_converted_dataset_is_mended_too(tmp_path: Path, faulty: Path, plain: ShardSet) -> None:
