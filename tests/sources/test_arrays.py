@@ -284,7 +284,8 @@ def test_a_damaged_npz_names_the_array(tmp_path: Path) -> None:
     np.savez(file, x=TEST, y=np.array([0, 1, 0]))
     file.write_bytes(file.read_bytes().replace(TEST[1].tobytes(), TEST[2].tobytes()))
     with pytest.raises(
-        SourceError, match=r"^x\.npy: .*cells\.npz does not give this file: Bad CRC-32.*; get it again, or pack it anew$"
+        SourceError,
+        match=r"^x\.npy: .*cells\.npz does not give this file: Bad CRC-32.*; get it again, or pack it anew$",
     ):
         open_source(str(file), cache=tmp_path).reader.read("x.npy/0.png")
 
