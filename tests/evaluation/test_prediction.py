@@ -171,6 +171,10 @@ def test_a_split_of_what_is_not_divided_is_refused(capsys: pytest.CaptureFixture
     for source in ("images", "digits", str(table)):
         assert main(["predict", "run", source, "--split", "test", "-o", "no.csv"]) == 2
         assert f"{source} is not divided by itself" in capsys.readouterr().err and not Path("no.csv").exists()
+    table.write_text(f"file,label,split\n{first},{Path(first).parent.name},train\n")
+    for split in ("test", "train"):  # of a train that it names itself, a run makes its own
+        assert main(["predict", "run", str(table), "--split", split, "-o", "no.csv"]) == 2
+        assert f"--split {split}: {table} has train only, which counts as undivided" in capsys.readouterr().err
     table.unlink()
 
 

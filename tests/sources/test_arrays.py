@@ -137,12 +137,157 @@ def test_an_npz_is_an_archive_of_them(shape: tuple[int, ...], order: Literal["C"
         ({"test_images.npy": b"\x93NUMPY\x01"}, "test_images.npy: not a NumPy array"),
         ({"test_images.npy": b"\x93NUMPY\x07\x00" + bytes(20)}, "test_images.npy: not a NumPy array"),
         ({"test_images.npy": b""}, "test_images.npy: not a NumPy array"),
+        ({"test_labels.npy": npy(np.array(["a", "b", "c"]))}, "test_labels.npy: .*it holds '<U1'"),
+        ({"test_images.npy": npy(np.zeros((3, 0, 4), np.uint8))}, "test_images.npy: images of 4x0 pixels"),
+        ({"x_test.npy": npy(TEST), "y_test.npy": npy(np.arange(3))}, "test_images.npy and x_test.npy are both test; k"),
+        ({"images.npy": npy(TEST), "x.npy": npy(TEST)}, "images.npy and x.npy are both images without a split; keep"),
     ],
 )
 def test_damaged_arrays_of_numpy_are_named(open_folder: Open, files: dict[str, bytes | None], message: str) -> None:
     given = {name: data for name, data in {**MEDMNIST, **files}.items() if data is not None}
     with pytest.raises(SourceError, match=message):
         open_folder(given)
+
+
+def headed(header: str, data: bytes = b"") -> bytes:
+    """Return an array's file of this header."""
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+def described(descr: str = "'|u1'", shape: str = "(3, 5, 4)") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{'descr': (\n", "header is damaged"),
+        ("{[]: 1}", "header is damaged"),
+        ("-" * 4000, "header is damaged"),
+        ("-" * 9000, "header is damaged"),
+        (described("('|u1',)"), "header is damaged"),
+        (described("('|u1', (8,))"), "header is damaged"),
+        (described("[('a', '|u1')]"), "header is damaged or of records"),
+        (described("'|V0'"), r"it holds '\|V0'"),
+        (described("'<U0'"), "it holds '<U0'"),
+        (described("'|u3'"), r"it holds '\|u3'"),
+        (described("'|O'"), "it holds objects"),
+        (described(shape="(True, 8, 8)"), "header is damaged"),
+        (described(shape="(-1, -6, 10)"), "header is damaged"),
+        (described(shape="(3, 5, 4), 'shape': (3, 5, 4)"), "header is damaged"),
+        (described(shape=f"({'9' * 5000},)"), "header is damaged"),
+        (described(shape="(0, 99999999999, 99999999999)"), "60 there"),
+        (described(shape="(60" + ", 1" * 70 + ")"), "images must be"),
+    ],
+)
+def test_a_damaged_header_of_numpy_is_named(open_folder: Open, header: str, message: str) -> None:
+    with pytest.raises(SourceError, match=rf"^test_images\.npy: .*{message}.*; (get|convert) [^\n]*$"):
+        open_folder({**MEDMNIST, "test_images.npy": headed(header, TEST.tobytes())})
+
+
+def test_no_images_of_impossible_sides(open_folder: Open) -> None:
+    with pytest.raises(SourceError, match=r"x\.npy: images of 99999999999x99999999999 pixels, not 1 to 89,478,485"):
+        open_folder({"x.npy": headed(described(shape="(0, 99999999999, 99999999999)")), "y.npy": npy(np.arange(0))})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'shape':(3,5,4),'fortran_order':False,'descr':'|u1'}",
+        '{"descr": "<u1", "fortran_order": False, "shape": (3L, 5L, 4L)}',
+        "  { 'descr' : 'u1' , 'shape' : ( 3 , 5 , 4 , ) , 'fortran_order' : False , }  \n",
+    ],
+)
+def test_headers_as_others_than_numpy_write_them(open_folder: Open, header: str) -> None:
+    source = open_folder({"x.npy": headed(header, TEST.tobytes()), "y.npy": npy(np.array([0, 1, 0]))})
+    assert all(np.array_equal(pixels(source, f"x.npy/{i}.png"), TEST[i]) for i in range(3))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    header=st.one_of(
+        st.builds(
+            described,
+            st.sampled_from(["'|u1'", "'<i8'", "'|V0'", "'|O'", "('|u1',)", "None", "'u1"]),
+            st.lists(st.integers(-9, 9) | st.sampled_from([True, 10**11, 10**30, "", "L", ()]), max_size=5).map(
+                lambda sides: f"({', '.join(map(str, sides))})"
+            ),
+        ),
+        st.text(st.sampled_from("{}()[]',:-\\\n #0u|dTrue"), max_size=60),
+        st.tuples(st.integers(0, 60), st.text(min_size=1, max_size=4)).map(
+            lambda at: described()[: at[0]] + at[1] + described()[at[0] + len(at[1]) :]
+        ),
+    ),
+    name=st.sampled_from(["x.npy", "y.npy"]),
+)
+def test_any_header_gives_images_or_our_error(tmp_path_factory: pytest.TempPathFactory, header: str, name: str) -> None:
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "x.npy").write_bytes(npy(TEST))
+    (folder / "y.npy").write_bytes(npy(np.arange(3)))
+    (folder / name).write_bytes(headed(header, TEST.tobytes()))
+    with suppress(SourceError):
+        source = open_source(str(folder), cache=folder)
+        assert source.rows.num_rows == 3 and pixels(source, "x.npy/2.png").nbytes == 20
+
+
+_PACKED_ARRAYS = """
+import resource, zipfile
+from pathlib import Path
+from sagitta.errors import SourceError
+from sagitta.sources import open_source
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**28, 3 * 2**28))
+HUGE = 2**29
+
+def member(archive, name, kind, shape, size):
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    with archive.open(name, "w", force_zip64=True) as file:
+        file.write(b"\\x93NUMPY\\1\\0" + len(header).to_bytes(2, "little") + header)
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+
+for name, images, size, labels, most, method in (
+    ("size", (5, 8, 8), HUGE, 5, 5, zipfile.ZIP_DEFLATED),
+    ("few", (HUGE // 64, 8, 8), HUGE, 5, 5, zipfile.ZIP_DEFLATED),
+    ("many", (5, 8, 8), 320, HUGE, HUGE, zipfile.ZIP_DEFLATED),
+    ("side", (2, 2**14, 2**14), HUGE, 2, 2, zipfile.ZIP_DEFLATED),
+    ("whole", (8, 2**13, 2**13), HUGE, 8, 8, zipfile.ZIP_DEFLATED),
+    ("method", (5, 8, 8), 320, 5, 5, zipfile.ZIP_BZIP2),
+):
+    with zipfile.ZipFile(name + ".npz", "w", method, compresslevel=1) as archive:
+        member(archive, "x.npy", "|u1", images, size)
+        member(archive, "y.npy", "|u1", (labels,), most)
+    try:
+        source = open_source(name + ".npz", cache=Path())
+        source.reader.read("x.npy/0.png")
+    except SourceError as error:
+        print(str(error))
+"""
+
+
+def test_what_an_npz_claims_is_compared_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Zeros, packed to a thousandth, are more than the process may take; the fifth file is all that it claims to be."""
+    command = [sys.executable, "-c", _PACKED_ARRAYS]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert told.splitlines() == [
+        "x.npy: not a whole NumPy array of numbers (320 bytes of data wanted, 536,870,912 there); get it again",
+        "few.npz: x.npy has 8388608 images but y.npy 5 labels; make them agree",
+        "many.npz: x.npy has 5 images but y.npy 536870912 labels; make them agree",
+        "x.npy: images of 16384x16384 pixels, not 1 to 89,478,485; convert them anew",
+        "x.npy: more than the memory that is free, and each worker takes all of it; give fewer workers, or save its "
+        "images as files",
+        "x.npy: method.npz packs this file by another method than deflate; get it again, or pack it anew",
+    ]
+
+
+def test_a_damaged_npz_names_the_array(tmp_path: Path) -> None:
+    file = tmp_path / "cells.npz"
+    np.savez(file, x=TEST, y=np.array([0, 1, 0]))
+    file.write_bytes(file.read_bytes().replace(TEST[1].tobytes(), TEST[2].tobytes()))
+    with pytest.raises(
+        SourceError,
+        match=r"^x\.npy: .*cells\.npz does not give this file: Bad CRC-32.*; get it again, or pack it anew$",
+    ):
+        open_source(str(file), cache=tmp_path).reader.read("x.npy/0.png")
 
 
 def test_arrays_beside_images_are_somebodys_features(open_folder: Open) -> None:

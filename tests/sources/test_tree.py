@@ -33,6 +33,17 @@ def test_a_reader_works_in_threads_and_other_processes(tmp_path: Path, kind: str
             assert list(processes.map(source.reader.read, paths[:6])) == expected[:6]
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz", "zip"])
+def test_the_start_of_a_file_is_read_by_itself(tmp_path: Path, kind: str) -> None:
+    location = pack(write_files(tmp_path / "given", FILES), kind)
+    root = folder_tree("given", location) if kind == "folder" else archive_tree("given", location, tmp_path / "cache")
+    assert root is not None
+    for tree in (root, root.below("given")) if kind == "zip" else (root,):
+        name = next(name for name in tree.sizes if name.endswith("cat/2.png"))
+        assert tree.reader.start(name, 9) == image(1)[:9]
+        assert tree.reader.start(name, 10_000) == image(1) == tree.reader.read(name)
+
+
 def test_a_forked_process_does_not_share_a_zip_position(tmp_path: Path) -> None:
     location = pack(write_files(tmp_path / "given", FILES), "zip")
     source = open_source(str(location), cache=tmp_path / "cache")

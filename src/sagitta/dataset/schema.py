@@ -178,6 +178,12 @@ class DatasetInfo:
         found = re.search(r"\bmade from [^:]+: (.+?) of each class", str(self.provenance.get("splits", "")))
         return frozenset(share.split()[0] for share in found[1].split(", ")) if found else frozenset()
 
+    @property
+    def given_splits(self) -> frozenset[str]:
+        """The splits that the source names itself, by the rule in ``provenance``."""
+        found = re.match(r"([a-z, ]+) as the source gives them", str(self.provenance.get("splits", "")))
+        return frozenset(found[1].split(", ")) if found else frozenset()
+
     def to_json(self) -> str:
         """Return the text of ``sagitta.json``: indented, sorted, without times or machine names."""
         values = asdict(self)

@@ -302,10 +302,12 @@ def _of_source(name: str, split: str | None, open_data: OpenData | None) -> _Fou
         SagittaError: it cannot be, or has no splits of its own: all of it would be taken for that one.
     """
     shards = _data(name, open_data)
-    if split is not None and len(shards.splits) == 1 and not (Path(name) / INFO_FILE).exists():
+    given = sorted(shards.info.given_splits)
+    if split is not None and len(shards.splits) == 1 and len(given) < 2 and not (Path(name) / INFO_FILE).exists():
+        one = f"{name} has {given[0]} only, which counts as undivided" if given else f"{name} is not divided by itself"
         raise ConfigError(
-            f"--split {split}: {name} is not divided by itself, and what a run made of it `sagitta test RUN` "
-            "measures on; leave --split out for all of its images"
+            f"--split {split}: {one}, and what a run made of it `sagitta test RUN` measures on; leave --split out for "
+            "all of its images"
         )
     return _rows(shards, split)
 

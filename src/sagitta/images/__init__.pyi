@@ -1,6 +1,7 @@
 from . import native as native
 from .decoding import JOB as JOB
 from .decoding import MAX_BYTES as MAX_BYTES
+from .decoding import MAX_PIXELS as MAX_PIXELS
 from .decoding import BatchError as BatchError
 from .decoding import Filter as Filter
 from .decoding import ImageHeader as ImageHeader

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import pyarrow as pa
 from PIL import Image
 
 from sagitta.dataset import Reader, Source, class_order, split_of_file
-from sagitta.errors import SourceError
+from sagitta.errors import ImageError, SourceError
+from sagitta.images import MAX_PIXELS
 from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, make_source, rows_table, suffix
 from sagitta.sources.tree import Tree
 
@@ -28,6 +29,17 @@ _CIFAR10 = re.compile(r"(?:data_batch_\d+|test_batch)$")
 _CIFAR100 = ("train", "test")
 _NPY_IMAGES = re.compile(r"(?:(?P<split>[a-z]+)_)?images\.npy|x(?:_(?P<part>[a-z]+))?\.npy", re.IGNORECASE)
 _MOST_PACKED = 1032  # bytes that deflate packs into one, at best
+_NPY_START = 4096  # bytes that hold an array's header, which is of 128 or a little more
+_NPY_WIDTHS = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4, b"\x93NUMPY\3\0": 4}  # of the header's length, in bytes
+_NPY_HEADER = re.compile(  # {'descr': '|u1', 'fortran_order': False, 'shape': (11, 5, 4), }, in any order
+    rb"""\s*\{(?:\s*['"](?:
+        descr['"]\s*:\s*['"](?P<kind>[^'"]*)['"]
+        |fortran_order['"]\s*:\s*(?P<fortran>True|False)
+        |shape['"]\s*:\s*\((?P<shape>(?:\s*\d{1,15}L?\s*(?:,|(?=\))))*)\s*\)
+    )\s*(?:,|(?=\}))){3}\s*\}\s*""",
+    re.VERBOSE,
+)
+_NPY_NUMBER = re.compile(rb"[<>|=]?(?:b1|[iu][1248]|f[248]|c8|c16)")
 
 
 class ArrayReader:
@@ -151,60 +163,141 @@ def npy(tree: Tree, options: SourceOptions) -> Source | None:
     They are named ``train_images`` and ``train_labels``, as MedMNIST's, or ``x_train`` and ``y_train``, as Keras's,
     each also without the split; images are (N, H, W) or (N, H, W, 1 or 3) uint8, labels integers (N,) or (N, 1).
 
+    Of images only the header is read, which has to agree with the file's size and with the labels before anything is
+    unpacked: 4 MB of an ``.npz`` can be 4 GB.
+
     Raises:
-        SourceError: labels are missing, a file is damaged or of another type, or the counts differ.
+        SourceError: labels are missing, a header is damaged or of another type, the counts differ, or two arrays are
+            of one split.
     """
     found = [match for name in sorted(tree.sizes) if (match := _NPY_IMAGES.fullmatch(name))]
     beside = options.layout is None and any(suffix(name) in IMAGE_SUFFIXES for name in tree.sizes)
     if not found or beside:  # beside images, arrays are more often what somebody computed of them
         return None
+    files: dict[str, str] = {}
+    for images in found:
+        word = _npy_word(images)
+        name = split_of_file(word) or word or "images without a split"
+        if name in files:
+            raise SourceError(f"{tree.location}: {files[name]} and {images.string} are both {name}; keep one of them")
+        files[name] = images.string
     parts = [_npy_part(tree, match) for match in found]
     names = class_order(label for part in parts for label in part.labels)
     return array_source(tree.location, "NumPy arrays", parts, partial(_load_npy, tree.reader), names)
 
 
+def _npy_word(images: re.Match[str]) -> str:
+    return (images["split"] or images["part"] or "").lower()
+
+
 def _npy_part(tree: Tree, found: re.Match[str]) -> Part:
-    images, word = found.string, found["split"] or found["part"] or ""
+    images = found.string
     name = re.sub("images", "labels", images, flags=re.IGNORECASE) if "images" in images.lower() else f"y{images[1:]}"
     if name not in tree.sizes:
         raise SourceError(f"{tree.location}: {images} is there but {name} is not; put it beside")
-    pixels, labels = _load_npy(tree.reader, images), _parse_npy(name, tree.reader.read(name))
-    if labels.dtype.kind not in "iu" or labels.shape not in ((labels.size,), (labels.size, 1)):
-        raise SourceError(f"{name}: labels must be one integer an image, not {labels.shape} of {labels.dtype}")
-    if len(labels) != len(pixels):
-        raise SourceError(f"{tree.location}: {images} has {len(pixels)} images but {name} {len(labels)} labels")
-    given = [str(label) for label in labels.reshape(-1).tolist()]
-    return Part(images, given, pixels[0].size if len(pixels) else 0, split_of_file(word.lower()))
+    head, labels = _npy_head(tree, images), _npy_head(tree, name)
+    _check_npy_images(images, head)
+    if labels.kind.kind not in "iu" or not labels.shape or labels.shape[1:] not in ((), (1,)):
+        raise SourceError(
+            f"{name}: labels must be one integer an image, not {labels.shape} of {labels.kind.name}; convert them"
+        )
+    if labels.shape[0] != head.shape[0]:
+        raise SourceError(
+            f"{tree.location}: {images} has {head.shape[0]} images but {name} {labels.shape[0]} labels; make them agree"
+        )
+    given = [str(label) for label in _parse_npy(name, _whole(tree.reader, name)).reshape(-1).tolist()]
+    return Part(images, given, math.prod(head.shape[1:]), split_of_file(_npy_word(found)))
 
 
 def _load_npy(reader: Reader, name: str) -> Pixels:
-    pixels = _parse_npy(name, reader.read(name))
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] in (1, 3))):
-        raise SourceError(
-            f"{name}: images must be (N, height, width) or (N, height, width, 1 or 3) of uint8, not {pixels.shape} of "
-            f"{pixels.dtype}; convert them"
-        )
+    pixels = _parse_npy(name, _whole(reader, name), _check_npy_images)
     return pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
 
 
-def _parse_npy(name: str, data: bytes) -> npt.NDArray[Any]:
-    """Return the array of an ``.npy`` file, of numbers only: objects would be a pickle."""
-    file = io.BytesIO(data)
+def _whole(reader: Reader, name: str) -> bytes:
+    """Return all bytes of an array; one that cannot be had is an error of the source, not of each image in it."""
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, kind = read(file)
-    except (ValueError, EOFError) as error:
-        raise SourceError(f"{name}: not a NumPy array ({' '.join(str(error).split())}); get it again") from error
-    size = math.prod(shape) * kind.itemsize
-    if kind.hasobject or len(data) - file.tell() != size:
-        why = (
-            "it holds objects"
-            if kind.hasobject
-            else f"{size:,} bytes of data wanted, {len(data) - file.tell():,} there"
+        return reader.read(name)
+    except ImageError as error:
+        raise SourceError(f"{name}: {error}; get it again, or pack it anew") from error
+    except MemoryError:
+        raise SourceError(
+            f"{name}: more than the memory that is free, and each worker takes all of it; give fewer workers, or save "
+            "its images as files"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _NpyHead:
+    """What an ``.npy`` file says that it holds: an array of numbers, and where in the file they begin."""
+
+    shape: tuple[int, ...]
+    kind: np.dtype[Any]
+    order: Literal["C", "F"]
+    offset: int
+
+
+def _npy_head(tree: Tree, name: str) -> _NpyHead:
+    """Return what an array is, from its beginning; raises as :func:`_parse_npy_head`."""
+    try:
+        start = tree.reader.start(name, _NPY_START)
+    except ImageError as error:
+        raise SourceError(f"{name}: {error}; get it again, or pack it anew") from error
+    return _parse_npy_head(name, start, tree.sizes[name])
+
+
+def _parse_npy_head(name: str, start: bytes, size: int) -> _NpyHead:
+    """Return what the first bytes of an ``.npy`` file of ``size`` bytes say.
+
+    NumPy's own reader evaluates the header as Python, and raises nearly anything for a damaged one.
+
+    Raises:
+        SourceError: it is no array, or not one of numbers, or the size is another than the array's.
+    """
+    width = _NPY_WIDTHS.get(start[:8])
+    if width is None:
+        raise SourceError(f"{name}: not a NumPy array, from its first bytes; get it again")
+    offset = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
+    found = _NPY_HEADER.fullmatch(start, 8 + width, offset) if offset <= len(start) else None
+    if found is None or None in found.groups():
+        raise SourceError(f"{name}: not a NumPy array of numbers (its header is damaged or of records); get it again")
+    if not _NPY_NUMBER.fullmatch(found["kind"]):
+        what = "objects" if b"O" in found["kind"] else ascii(found["kind"].decode("latin1"))
+        raise SourceError(f"{name}: not a NumPy array of numbers (it holds {what}); convert it to integers")
+    kind = np.dtype(found["kind"].decode())
+    shape = tuple(map(int, re.findall(rb"\d+", found["shape"])))
+    wanted = math.prod(shape) * kind.itemsize
+    if wanted != size - offset:
+        raise SourceError(
+            f"{name}: not a whole NumPy array of numbers ({wanted:,} bytes of data wanted, {size - offset:,} there); "
+            "get it again"
         )
-        raise SourceError(f"{name}: not a whole NumPy array of numbers ({why}); get it again")
-    return np.frombuffer(data, kind, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+    return _NpyHead(shape, kind, "F" if found["fortran"] == b"True" else "C", offset)
+
+
+def _check_npy_images(name: str, head: _NpyHead) -> None:
+    """Check that an array may be images, as :func:`npy` says.
+
+    Raises:
+        SourceError: it may not, or a side of its images is nothing or too long.
+    """
+    if head.kind != np.uint8 or not (len(head.shape) == 3 or (len(head.shape) == 4 and head.shape[3] in (1, 3))):
+        raise SourceError(
+            f"{name}: images must be (N, height, width) or (N, height, width, 1 or 3) of uint8, not {head.shape} of "
+            f"{head.kind.name}; convert them"
+        )
+    height, width = head.shape[1:3]
+    if not 1 <= height * width <= MAX_PIXELS:
+        raise SourceError(f"{name}: images of {width}x{height} pixels, not 1 to {MAX_PIXELS:,}; convert them anew")
+
+
+def _parse_npy(
+    name: str, data: bytes, check: Callable[[str, _NpyHead], None] = lambda _name, _head: None
+) -> npt.NDArray[Any]:
+    """Return the array of an ``.npy`` file whose header passes ``check``; raises as :func:`_parse_npy_head`."""
+    head = _parse_npy_head(name, data[:_NPY_START], len(data))
+    check(name, head)
+    return np.frombuffer(data, head.kind, offset=head.offset).reshape(head.shape, order=head.order)
 
 
 def cifar(tree: Tree, _options: SourceOptions) -> Source | None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from sagitta.dataset import Reader
 from sagitta.errors import ImageError, SourceError
@@ -41,6 +42,15 @@ _DAMAGE = (
     RuntimeError, ValueError, OverflowError,  # an unknown method or version, a name of another encoding, a wild offset
 )  # fmt: skip
 """What reading a damaged archive raises, beside OSError."""
+_READ_IN_PART = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Methods of a zip that unpack no more than is asked for; a few bytes of the others can be gigabytes."""
+
+
+class FileReader(Reader, Protocol):
+    """Reads files, whole or their beginning; raises as :class:`sagitta.dataset.Reader` does."""
+
+    def start(self, path: str, most: int) -> bytes:
+        """Return the first bytes, at most ``most``, without reading or unpacking more than a little behind them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,11 @@ class FolderReader:
             OSError: the file cannot be read.
         """
         return Path(self.root, path).read_bytes()
+
+    def start(self, path: str, most: int) -> bytes:
+        """Return the file's first bytes; raises as :meth:`read`."""
+        with Path(self.root, path).open("rb") as file:
+            return file.read(most)
 
 
 @dataclass(frozen=True)
@@ -79,9 +94,17 @@ class TarReader:
             ImageError: the archive ends within the member, or has no bytes of it.
             OSError: the archive cannot be read.
         """
+        return self._read(path, None)
+
+    def start(self, path: str, most: int) -> bytes:
+        """Return the member's first bytes; raises as :meth:`read`."""
+        return self._read(path, most)
+
+    def _read(self, path: str, most: int | None) -> bytes:
         if path in self.unreadable:
             raise ImageError(self.unreadable[path])
         offset, size = self.members[path]
+        size = size if most is None else min(size, most)
         with Path(self.file).open("rb") as file:
             file.seek(offset)
             data = file.read(size)
@@ -109,6 +132,18 @@ class ZipReader:
         except _DAMAGE as error:
             raise ImageError(f"{self.file} does not give this file: {error}") from error
 
+    def start(self, path: str, most: int) -> bytes:
+        """Return the member's first bytes; raises as :meth:`read`, and for one that can only be unpacked whole."""
+        try:
+            opened = _opened_zip(self.file, os.getpid())
+            member = opened.getinfo(self.members[path])
+            if member.compress_type not in _READ_IN_PART:
+                raise ImageError(f"{self.file} packs this file by another method than deflate")
+            with opened.open(member) as file:
+                return file.read(most)
+        except _DAMAGE as error:
+            raise ImageError(f"{self.file} does not give this file: {error}") from error
+
 
 @lru_cache(maxsize=4)
 def _opened_zip(file: str, _process: int) -> zipfile.ZipFile:
@@ -120,12 +155,16 @@ def _opened_zip(file: str, _process: int) -> zipfile.ZipFile:
 class BelowReader:
     """Reads the names below ``prefix``."""
 
-    reader: Reader
+    reader: FileReader
     prefix: str
 
     def read(self, path: str) -> bytes:
         """Return the bytes of ``prefix`` + ``path``; raises what the reader raises."""
         return self.reader.read(self.prefix + path)
+
+    def start(self, path: str, most: int) -> bytes:
+        """Return the first bytes of ``prefix`` + ``path``; raises what the reader raises."""
+        return self.reader.start(self.prefix + path, most)
 
 
 class Tree:
@@ -142,7 +181,7 @@ class Tree:
         self,
         location: str,
         listing: Callable[[], dict[str, int]],  # of files, and of empty folders as ``name/``
-        reader: Reader,
+        reader: FileReader,
         root: str | None = None,
         within: str = "",
     ):
