@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sagitta.errors import ImageError, SourceError
 from sagitta.sources.detect import open_source
-from sagitta.sources.tree import archive_tree, folder_tree
+from sagitta.sources.tree import ZipReader, archive_tree, folder_tree
 
 from .conftest import image, pack, write_files
 
@@ -42,6 +42,16 @@ def test_the_start_of_a_file_is_read_by_itself(tmp_path: Path, kind: str) -> Non
         name = next(name for name in tree.sizes if name.endswith("cat/2.png"))
         assert tree.reader.start(name, 9) == image(1)[:9]
         assert tree.reader.start(name, 10_000) == image(1) == tree.reader.read(name)
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    found = []
+    for text in (b"first", b"another"):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as packed:
+            packed.writestr("a.txt", text)
+        (tmp_path / "new.zip").replace(tmp_path / "data.zip")
+        found.append(ZipReader(str(tmp_path / "data.zip"), {"a.txt": "a.txt"}).read("a.txt"))
+    assert found == [b"first", b"another"]
 
 
 def test_a_forked_process_does_not_share_a_zip_position(tmp_path: Path) -> None:

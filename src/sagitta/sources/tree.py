@@ -128,14 +128,14 @@ class ZipReader:
             OSError: the zip cannot be read.
         """
         try:
-            return _opened_zip(self.file, os.getpid()).read(self.members[path])
+            return _open_zip(self.file).read(self.members[path])
         except _DAMAGE as error:
             raise ImageError(f"{self.file} does not give this file: {error}") from error
 
     def start(self, path: str, most: int) -> bytes:
         """Return the member's first bytes; raises as :meth:`read`, and for one that can only be unpacked whole."""
         try:
-            opened = _opened_zip(self.file, os.getpid())
+            opened = _open_zip(self.file)
             member = opened.getinfo(self.members[path])
             if member.compress_type not in _READ_IN_PART:
                 raise ImageError(f"{self.file} packs this file by another method than deflate")
@@ -145,9 +145,14 @@ class ZipReader:
             raise ImageError(f"{self.file} does not give this file: {error}") from error
 
 
+def _open_zip(file: str) -> zipfile.ZipFile:
+    state = os.stat(file)  # noqa: PTH116  # of every member that is read
+    return _opened_zip(file, state.st_size, state.st_mtime_ns, os.getpid())
+
+
 @lru_cache(maxsize=4)
-def _opened_zip(file: str, _process: int) -> zipfile.ZipFile:
-    """Return the opened zip; the process's number is in the key because a forked child must not share the position."""
+def _opened_zip(file: str, _size: int, _time: int, _process: int) -> zipfile.ZipFile:
+    """Return the opened zip: anew when it was replaced, and in a forked child, which must not share the position."""
     return zipfile.ZipFile(file)
 
 
