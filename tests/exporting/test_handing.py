@@ -1,6 +1,8 @@
 """A run as a folder of safetensors and JSON does what the run does, and nothing of its machine is told."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +53,23 @@ def test_another_checkpoint_than_the_kept_one_claims_nothing_of_it(to: str, tmp_
     assert not (last / "validation.parquet").exists()
 
 
-@pytest.mark.parametrize("how", [["--ema", "0.9"], ["--model.compile", "false", "--precision", "bf16-mixed"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--ema", "0.9"],
+        ["--precision", "bf16-mixed"],
+        pytest.param(["--model.compile", "true"], marks=pytest.mark.slow),
+        pytest.param(["--devices", "2", "--trainer.accelerator", "cpu"], marks=pytest.mark.slow),
+    ],
+    ids=["mean of weights", "bfloat16", "compiled", "two devices"],
+)
 def test_whatever_trained_it(how: list[str], tmp_path: Path) -> None:
     small = ["--model", "simple-cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "8"]
-    assert main(["fit", "photos", *small, *how, "--out", str(tmp_path / "run")]) == 0
+    command = ["fit", "photos", *small, *how, "--out", str(tmp_path / "run")]
+    if "--devices" in how or "--model.compile" in how:
+        subprocess.run([sys.executable, "-m", "sagitta", *command], check=True)
+    else:
+        assert main(command) == 0
     export(tmp_path / "run", "safetensors", tmp_path / "out")
     one, other = Run(tmp_path / "run").classifier().state_dict(), load_classifier(tmp_path / "out/model.safetensors")
     assert all(torch.equal(value, one[name]) for name, value in other.state_dict().items())
