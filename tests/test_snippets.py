@@ -124,6 +124,11 @@ def unseen(text: str) -> list[str]:
     return [line for line in _FENCE.sub("", text).splitlines() if _UNSEEN.match(line)]
 
 
+def commands_of(page: Path) -> list[Block]:
+    """Return the blocks of a page that are run."""
+    return [block for block in blocks(page) if block.code.strip() and block.language in (*SHELL, *PYTHON)]
+
+
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
@@ -383,12 +388,9 @@ def folder_of_page(what_pages_speak_of: Path, tmp_path: Path) -> Iterator[Page]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=name_of)
 def test_what_a_page_shows_runs(page: Path, folder_of_page: Page) -> None:
-    found = [block for block in blocks(page) if block.code.strip() and block.language in (*SHELL, *PYTHON)]
-    if not found:
-        pytest.skip("shows no commands")
-    for block in found:
+    for block in commands_of(page):
         folder_of_page.run(block)
 
 

@@ -52,7 +52,8 @@ PREVIOUS_CHECKPOINT = "previous.ckpt"
 TEST_LOG = "test_logs.csv"
 HANDED_ON = "model.safetensors"
 """The checkpoint of a run that was handed on, see ``sagitta export --to safetensors``."""
-_EXPORTED = "preprocessing.json"  # of an export in another format
+PREPROCESSING_FILE = "preprocessing.json"
+"""What an export in another format has beside its model."""
 PACE_FILE = "pace.csv"
 REPORT_FILE = "report.html"
 TESTS = "tests"
@@ -166,7 +167,7 @@ def find_checkpoint(run: Path) -> Path:
             return candidate
     if (run / RUN_FILE).is_file() or (run / CONFIG_FILE).is_file():
         raise ConfigError(f"{run}: no checkpoint in it; the run ended before its first was written, so fit once more")
-    if (run / _EXPORTED).is_file():
+    if (run / PREPROCESSING_FILE).is_file():
         raise ConfigError(f"{run}: an export, and no run; sagitta serve answers by it, its run does everything else")
     raise ConfigError(
         f"{run}: no run, and no checkpoint in it; a run directory holds {RUN_FILE} and checkpoints/*.ckpt, and stands "

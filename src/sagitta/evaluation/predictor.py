@@ -35,6 +35,7 @@ from sagitta.evaluation.testing import other_settings, quiet
 from sagitta.evaluation.trust import Trust, open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import (
+    COMPARED,
     Classifier,
     Floats,
     Mean,
@@ -52,7 +53,6 @@ from sagitta.models import (
 from sagitta.run import run_of
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
-_COMPARED = 32  # images on which two engines have to agree, at least
 _SAME = 1e-4  # difference between probabilities of two engines, at most
 
 
@@ -172,7 +172,7 @@ class Predictor:
             return "pip install 'sagitta[fast]' brings OpenVINO, by which processors predict 1.1 to 3 times as fast"
         some = range(0, len(inputs), -(-len(inputs) // _CHUNK))
         decoded = DecodedAhead(inputs, hows, self.chunk).decode(some)
-        if (count := len(decoded.readable)) < _COMPARED:
+        if (count := len(decoded.readable)) < COMPARED:
             return f"PyTorch computes the network: only {count} of {len(some)} images to compare by can be read"
         if not all(member.translate(pixels) for member, pixels in zip(self.members, decoded.pixels, strict=True)):
             for member in self.members:

@@ -16,9 +16,9 @@ from sagitta.exporting.precision import FLOAT32, INT8, gate_of, precision_named
 from sagitta.exporting.proof import prove
 from sagitta.exporting.subject import Subject, opened_subject
 from sagitta.files import check_place
-from sagitta.run import run_of
+from sagitta.run import PREPROCESSING_FILE, run_of
 
-PREPROCESSING_FILE, READER_FILE = "preprocessing.json", "reader.py"
+READER_FILE = "reader.py"
 _SPECIFIED = f"beside it: {PREPROCESSING_FILE}, what has to be done to a file before; {READER_FILE} does it"
 _BESIDE = {
     "safetensors": "the folder is a run that nobody has to trust: predict, test, explain and --weights take it",

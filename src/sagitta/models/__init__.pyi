@@ -4,6 +4,7 @@ from .checkpoint import is_intact as is_intact
 from .checkpoint import load_classifier as load_classifier
 from .checkpoint import save_classifier as save_classifier
 from .classifier import Classifier as Classifier
+from .compiled import COMPARED as COMPARED
 from .compiled import can_translate as can_translate
 from .compiled import engine_name as engine_name
 from .compiled import translated as translated

@@ -14,6 +14,8 @@ from sagitta.loading import Preprocessing
 _PIXELS = 2_000 * 224 * 224
 """From so many on a translation pays: it takes as long as some 1,000 photos for a small mobile network."""
 _KNOWN = ("timm", "torchvision", "sagitta")  # whose networks are functions of the kinds that a trace shows whole
+COMPARED = 32
+"""Images that two engines have to agree on, at least."""
 _WITHIN = 1e-4
 """Of the largest feature, what two engines may differ by; they do by some 1e-6."""
 

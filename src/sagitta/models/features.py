@@ -32,7 +32,7 @@ from sagitta.errors import ConfigError, DatasetError
 from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.classifier import Classifier
-from sagitta.models.compiled import can_translate, translated, translation_pays
+from sagitta.models.compiled import COMPARED, can_translate, translated, translation_pays
 from sagitta.models.inference import prepare
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
 from sagitta.models.networks import head_names, linear_head
@@ -43,7 +43,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _PART = 4096  # rows; what a run that is killed may lose
-_COMPARED = 32  # images whose features two engines have to agree on
 
 
 def split_head(network: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -251,7 +250,7 @@ def _computed(
     saved = count = 0
     how = loader.preprocessing
     if can_translate() and translation_pays(len(rows), how, device):
-        some, _ = loader.take(rows[:_COMPARED])
+        some, _ = loader.take(rows[:COMPARED])
         with torch.inference_mode():
             body = translated(body, how.normalize(some).contiguous(memory_format=torch.channels_last)) or body
     try:
