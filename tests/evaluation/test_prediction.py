@@ -352,7 +352,7 @@ def test_an_engine_that_answers_otherwise_is_not_used(
 ) -> None:
     plain = Predictor(RUN, Asked())
     expected = pa.Table.from_batches([found.table for found in plain.predict(open_inputs(images()))], plain.schema)
-    monkeypatch.setattr("sagitta.evaluation.predictor.translated", wrong)
+    monkeypatch.setattr("sagitta.models.compiled.translated", wrong)
     found = predict(RUN, images(), Asked())
     assert "PyTorch computes the network" in capsys.readouterr().err
     assert found.equals(expected)

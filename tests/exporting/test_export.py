@@ -134,7 +134,7 @@ def served_as_predicted(folder: Path, close: float) -> None:
 def test_bfloat16_is_torchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is near enough is the network's matter, so here everything is."""
     monkeypatch.setattr("sagitta.exporting.judging.CLOSE", dict.fromkeys(PRECISIONS, 1.0))
-    monkeypatch.setattr("sagitta.exporting.judging.TIE", 1.0)
+    monkeypatch.setattr("sagitta.models.task.ROUNDING", 1.0)
     found = export(Path("run"), "torch", tmp_path / "out", precision="bf16-true")
     assert found.precision == "bf16" and 1e-6 < found.proof.difference < 0.1
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sagitta.loading import Preprocessing
 from sagitta.models.compiled import can_translate, engine_name, translated, translation_pays
-from sagitta.models.features import split_head
+from sagitta.models.heads import split_head
 from sagitta.models.inference import prepare
 from sagitta.models.networks import build_network
 from sagitta.models.stages import see_stages, stage_widths

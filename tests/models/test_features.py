@@ -13,10 +13,11 @@ from torch import nn
 from sagitta import Loader, ShardSet
 from sagitta.conversion.options import ConvertOptions
 from sagitta.conversion.pipeline import convert
-from sagitta.errors import ConfigError, DatasetError
+from sagitta.errors import DatasetError
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.compiled import Compiled, translated
-from sagitta.models.features import FeatureStore, extract, split_head
+from sagitta.models.features import FeatureStore, extract
+from sagitta.models.heads import split_head
 from sagitta.models.inference import prepare
 from sagitta.models.networks import build_network
 from sagitta.sources.detect import open_source
@@ -40,34 +41,6 @@ def body() -> nn.Module:
 def store(body: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     monkeypatch.setenv("SAGITTA_CACHE", str(tmp_path / "cache"))
     return FeatureStore("resnet20", body, HOW)
-
-
-def trained(name: str) -> nn.Module:
-    """A network whose BatchNorm statistics are not those of a new one."""
-    torch.manual_seed(0)
-    network = build_network(name, 5, 3, (64, 64)).train()
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.randn(8, 3, 160, 160))
-    return network.eval()
-
-
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "mobilenet_v3_small", "resnet20", "test_vit"])
-def test_features_are_the_input_of_the_head_also_when_prepared(name: str) -> None:
-    network = trained(name)
-    images = torch.randn(4, 3, 160, 160)
-    body, head = split_head(network, name)
-    layer = network.get_submodule(head)
-    with torch.inference_mode():
-        logits, plain, fast = network(images), body(images), prepare(body)(images)
-        assert torch.allclose(layer(plain), logits, atol=1e-5)
-    assert (fast - plain).norm() / plain.norm() < 1e-4
-
-
-def test_networks_without_one_linear_head_are_refused() -> None:
-    network = build_network("deit_tiny_distilled_patch16_224", 2, 3, (224, 224))
-    with pytest.raises(ConfigError, match="head_dist"):
-        split_head(network, "deit_tiny_distilled_patch16_224")
 
 
 def test_store_finds_rows_by_content(store: FeatureStore) -> None:

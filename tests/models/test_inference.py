@@ -8,8 +8,9 @@ from torch import nn
 
 from sagitta.models.averaging import Mean, averaged
 from sagitta.models.classifier import Classifier
+from sagitta.models.heads import linear_head
 from sagitta.models.inference import for_inference
-from sagitta.models.networks import build_network, linear_head
+from sagitta.models.networks import build_network
 
 NAMES = ["a", "b", "c"]
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

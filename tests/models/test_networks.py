@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
 from sagitta.loading.preprocessing import Preprocessing
-from sagitta.models.networks import build_network, head_names, layer_numbers, pretrained_preprocessing
+from sagitta.models.networks import build_network, pretrained_preprocessing
 
 
 class TinyNet(nn.Module):
@@ -101,22 +101,6 @@ def test_pretrained_preprocessing_is_torchvisions_and_tells_its_weights_apart() 
     )
     assert newest is not None and int(224 / newest.crop_pct) == 232
     assert first is not None and int(224 / first.crop_pct) == 256 and first.interpolation == "bilinear"
-
-
-@pytest.mark.parametrize(
-    ("name", "head", "layers"),
-    [("mobilenetv2_100", "classifier", 18), ("resnet20", "linear", 11), ("squeezenet1_1", "classifier.1", 9)],
-)
-def test_layers_are_numbered_from_the_image_to_the_head(name: str, head: str, layers: int) -> None:
-    network = build_network(name, 5, 3, (32, 32))
-    numbers = layer_numbers(network)
-    assert set(numbers) == {parameter for parameter, _ in network.named_parameters()}
-    assert set(numbers.values()) == set(range(layers + 1)) and numbers[next(iter(numbers))] == 0
-    assert head_names(network) == (head,)
-    assert {parameter for parameter, number in numbers.items() if number == layers} == {
-        f"{head}.weight",
-        f"{head}.bias",
-    }
 
 
 def test_resnet20_has_the_papers_size() -> None:

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import build_network, layer_numbers
+from sagitta.models.heads import layer_numbers
+from sagitta.models.networks import build_network
 from sagitta.models.optim import (
     Schedule,
     balanced_weights,

@@ -12,9 +12,9 @@ from sagitta import Classifier
 from sagitta.errors import ConfigError
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.checkpoint import load_classifier
-from sagitta.models.features import split_head
+from sagitta.models.heads import head_names, layer_numbers, split_head
 from sagitta.models.inference import prepare
-from sagitta.models.networks import build_network, head_names, layer_numbers
+from sagitta.models.networks import build_network
 from sagitta.models.stages import see_stages, stage_widths, stages_of
 from sagitta.training.solving import write_checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sagitta.models.task import MULTI_LABEL, SINGLE_LABEL, Task, mix, task_of
+from sagitta.models.task import MULTI_LABEL, ROUNDING, SINGLE_LABEL, Task, mix, task_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -51,6 +51,17 @@ def test_decisions_have_names_and_certainty() -> None:
     assert MULTI_LABEL.names_of(several, names).to_pylist() == [["a"], ["a", "b"]]
     assert MULTI_LABEL.certainty(probabilities, [0.1, 0.25, 0.9]) == pytest.approx([0.7, 0.1])
     assert MULTI_LABEL.names_of(np.zeros((1, 3)), names).to_pylist() == [[]]
+
+
+def test_two_engines_agree_where_they_decide_alike_or_either_may_be_right() -> None:
+    wanted = np.array([[0.7, 0.3], [0.50002, 0.49998], [0.6, 0.4]])
+    found = np.array([[0.6, 0.4], [0.49999, 0.50001], [0.4, 0.6]])
+    assert ROUNDING > 0.50002 - 0.49998
+    assert SINGLE_LABEL.agree(wanted, found, []).tolist() == [True, True, False]
+    assert MULTI_LABEL.agree(wanted, found, [0.5, 0.5]).tolist() == [True, True, False]
+    # a label at its threshold excuses no other one
+    assert MULTI_LABEL.agree(wanted, found, [0.65, 0.30001]).tolist() == [False, True, True]
+    assert MULTI_LABEL.agree(wanted, found, [0.60001, 0.5]).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])

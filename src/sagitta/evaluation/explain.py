@@ -20,12 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from sagitta.errors import ConfigError, SagittaError, SourceError
+from sagitta.evaluation.computing import first_head, inputs_of
 from sagitta.evaluation.heatmaps import heat_maps
 from sagitta.evaluation.inputs import Inputs
 from sagitta.evaluation.members import Model, Part, open_model
 from sagitta.evaluation.neighbours import Neighbour, Neighbours
 from sagitta.evaluation.novelty import UNUSUAL
-from sagitta.evaluation.predictor import first_head, inputs_for, inputs_of
+from sagitta.evaluation.predictor import inputs_for
 from sagitta.evaluation.trust import open_trust
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid, reduce

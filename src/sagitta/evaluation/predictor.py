@@ -9,7 +9,6 @@ import json
 import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,41 +18,34 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.evaluation.answers import Answers, Further, id_of, read_template
 from sagitta.evaluation.calibration import VALIDATION_FILE
+from sagitta.evaluation.computing import Member, first_head, head_of, inputs_of
 from sagitta.evaluation.inputs import Inputs, open_inputs
-from sagitta.evaluation.members import Part, checkpoints_of, open_model
+from sagitta.evaluation.members import checkpoints_of, open_model
 from sagitta.evaluation.novelty import FAMILIAR_FILE
 from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.testing import other_settings, quiet
-from sagitta.evaluation.trust import Trust, open_trust
+from sagitta.evaluation.trust import open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import (
     COMPARED,
-    Classifier,
+    ROUNDING,
     Floats,
-    Mean,
     can_translate,
     engine_name,
-    for_inference,
     inference_batch,
     limit_threads,
-    linear_head,
     reuse_memory,
-    split_head,
-    translated,
     translation_pays,
 )
 from sagitta.run import run_of
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
-_SAME = 1e-4  # difference between probabilities of two engines, at most
 
 
 @dataclass(frozen=True)
@@ -145,10 +137,10 @@ class Predictor:
         )
         limit_threads()
         reuse_memory()
-        self.members = [Member(part, names, asked) for part in self.model.parts]
+        self.members = [Member(part, names, asked.device, asked.precision) for part in self.model.parts]
         shown = replace(self._answers, further=tuple(further)).needs_features
         networks = [member.network for member in self.members]
-        self._head = _head_of(run, networks) if shown else first_head(networks, self._trust)
+        self._head = head_of(run, networks) if shown else first_head(networks, self._trust)
         self.device = self.members[0].device
         size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
         self.batch_size = _whole("--batch-size", size)
@@ -179,7 +171,7 @@ class Predictor:
                 member.take_back()
             return "PyTorch computes the network: OpenVINO does not know it, or answers otherwise"
         self.engine = engine_name()
-        agreed = f"{len(decoded.readable)} images agree within {_SAME:.0e}"
+        agreed = f"{len(decoded.readable)} images agree within {ROUNDING:.0e}"
         return f"{self.engine} computes the network, faster than PyTorch; probabilities of {agreed}"
 
     @cached_property
@@ -321,170 +313,6 @@ class _Found:
             self._there.synchronize()
         probabilities, *features = (each.numpy() for each in self._tensors)
         return probabilities, features[0] if features else None
-
-
-class Member:
-    """A classifier on its device, and its part in the whole.
-
-    Attributes:
-        network: that computes, of the same parts as that of the classifier.
-        preprocessing: of its images.
-        share: of the mean.
-        precision: with which it computes.
-        device: where.
-
-    Raises:
-        ConfigError: the machine has no such device, or the device no such precision.
-    """
-
-    def __init__(self, part: Part, names: Sequence[str], asked: Asked) -> None:
-        assert part.classifier.preprocessing is not None
-        self.preprocessing, self.share = part.classifier.preprocessing, float(np.float32(part.share))
-        fabric, self.precision = _fabric(asked, part.precision)
-        self._fast = for_inference(part.classifier)
-        assert self._fast.network is not None
-        self.network: nn.Module = self._fast.network
-        self._forward = fabric.setup(_Probabilities(self._fast))
-        self.device: torch.device = fabric.device
-        order = [part.classifier.class_names.index(name) for name in names]
-        self._order = None if order == list(range(len(names))) else torch.tensor(order, device=self.device)
-
-    def probabilities(self, pixels: Tensor) -> Tensor:
-        """Return those of uint8 images (B, C, H, W) on the CPU, (B, classes) float32 on the device."""
-        with torch.inference_mode():
-            images = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
-            found: Tensor = self._forward(images).float()
-        return found if self._order is None else found[:, self._order]
-
-    def translate(self, pixels: Tensor) -> bool:
-        """Let OpenVINO compute what comes before the heads; returns whether it says the same of some images.
-
-        Args:
-            pixels: (B, C, H, W) uint8, at least three.
-        """
-        with torch.inference_mode():
-            images = self.preprocessing.normalize(pixels).contiguous(memory_format=torch.channels_last)
-        mean = self.network if isinstance(self.network, Mean) else None
-        parts = [_translated(each, images) for each in ([self.network] if mean is None else mean.networks)]
-        if not all(parts):
-            return False
-        plain = self.probabilities(pixels)
-        networks = [each for each in parts if each is not None]
-        if mean is None:
-            self._fast.network = networks[0]
-        else:
-            self._fast.network = Mean(networks, mean.weights, mean.orders, self._fast.task)
-        return _alike(plain, self.probabilities(pixels))
-
-    def take_back(self) -> None:
-        """Let PyTorch compute all of it again."""
-        self._fast.network = self.network
-
-
-class _Translated(nn.Module):
-    """A network of which only the head is PyTorch's."""
-
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
-        super().__init__()
-        self.body, self.head = body, head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) of images (B, C, H, W)."""
-        logits: Tensor = self.head(self.body(images))
-        return logits
-
-
-def _translated(network: nn.Module, images: Tensor) -> nn.Module | None:
-    """Return a network of the same head whose body another engine computes; None where that cannot be."""
-    if (head := linear_head(network)) is None:
-        return None
-    body = translated(split_head(network, type(network).__name__)[0], images)
-    return None if body is None else _Translated(body, head[1])
-
-
-def _alike(plain: Tensor, found: Tensor) -> bool:
-    """Return whether probabilities (B, classes) are those of another engine, as an export's have to be."""
-    best = plain.sort(dim=1, descending=True).values
-    told = (best[:, 0] - best[:, 1] >= _SAME) if best.shape[1] > 1 else torch.ones(len(plain), dtype=torch.bool)
-    return bool((plain - found).abs().max() <= _SAME and (plain.argmax(1) == found.argmax(1))[told].all())
-
-
-class _Probabilities(nn.Module):
-    """What a classifier says in a prediction, as its forward pass."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return probabilities (B, classes) of normalised images (B, C, H, W)."""
-        return self.classifier.predict_step(images, 0)
-
-
-def _fabric(asked: Asked, trained: str | None) -> tuple[Fabric, str]:
-    """Return what computes on a device, and with which precision.
-
-    Args:
-        asked: names both.
-        trained: precision of the training.
-
-    Raises:
-        ConfigError: the machine has no such device, or the device no such precision.
-    """
-    accelerator, _, number = asked.device.partition(":")
-    if (number and not number.isdigit()) or not accelerator:
-        raise ConfigError(f"--device {asked.device}: give auto, cpu, cuda, or such as cuda:1")
-    cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    precision = asked.precision or judged_in(trained, cpu=cpu)
-    if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():
-        raise ConfigError(f"--device {asked.device}: this machine has none; leave it out, or give cpu")
-    if cpu and precision.startswith("16"):
-        raise ConfigError(f"--precision {precision}: not on a CPU; leave it out, or give bf16-mixed")
-    how: dict[str, Any] = {
-        "accelerator": accelerator,
-        "devices": [int(number)] if number else 1,
-        "precision": precision,
-    }
-    try:
-        with quiet():
-            return Fabric(**how), precision
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-        named = f"--device {asked.device}" + (f" --precision {asked.precision}" if asked.precision else "")
-        raise ConfigError(f"{named}: {' '.join(str(error).split())}") from None
-
-
-def _head_of(run: Path, networks: Sequence[nn.Module]) -> nn.Linear:
-    """Return the last linear layer, whose inputs are the features.
-
-    Raises:
-        ConfigError: there are several networks, or the network does not end in such a layer.
-    """
-    if len(networks) > 1 or isinstance(networks[0], Mean):
-        raise ConfigError(f"{run}: several networks, which have no features in common; take one of the members")
-    if (head := linear_head(networks[0])) is None:
-        raise ConfigError(f"{run}: the network does not end in one linear layer, so it has no features to give")
-    return head[1]
-
-
-def first_head(networks: Sequence[nn.Module], trust: Trust) -> nn.Linear | None:
-    """Return the last linear layer of the first of several networks, where something is known of what it is given."""
-    first = networks[0]
-    head = linear_head(first.networks[0] if isinstance(first, Mean) else first)
-    return None if head is None or not trust.needs_features else head[1]
-
-
-@contextmanager
-def inputs_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Yield what a layer is given from now on, (B, D) float32 each."""
-    seen: list[Tensor] = []
-    if layer is None:
-        yield seen
-        return
-    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float()))
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def _whole(name: str, value: int) -> int:

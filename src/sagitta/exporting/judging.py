@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagitta.errors import SagittaError
-from sagitta.exporting.precision import CLOSE, FASTER, INT8, LOST, TIE
+from sagitta.exporting.precision import CLOSE, FASTER, INT8, LOST
 from sagitta.models import Classifier, Estimate, Floats, task_of, wilson_interval
 from sagitta.pool import usable_cores
 
@@ -136,7 +136,7 @@ def compared(classifier: Classifier, wanted: Floats, found: Answers, photos: Pho
     if precision == INT8:
         _check_int8(proof)
     else:
-        wrong = found.counts & ~_same(classifier, wanted, answers) & ~_near_another(classifier, wanted)
+        wrong = found.counts & ~classifier.task.agree(wanted, answers, classifier.thresholds)
         _check_answers(_differences(wanted, found), wrong, photos.called, CLOSE[precision])
     return proof
 
@@ -205,16 +205,6 @@ def _check_answers(difference: Floats, wrong: npt.NDArray[np.bool_], called: Seq
         )
     if wrong.any():
         raise ExportError(f"{called[int(wrong.argmax())]}: the exported model decides otherwise")
-
-
-def _near_another(classifier: Classifier, wanted: Floats) -> npt.NDArray[np.bool_]:
-    """Return which rows are so near to another decision that it does not matter."""
-    if classifier.multilabel:
-        near: npt.NDArray[np.bool_] = (np.abs(wanted - np.array(classifier.thresholds)) < TIE).any(axis=1)
-        return near
-    best = np.sort(wanted, axis=1)[:, -2:]
-    nearest: npt.NDArray[np.bool_] = best[:, -1] - best[:, 0] < TIE
-    return nearest
 
 
 def _check_int8(proof: Proof) -> None:

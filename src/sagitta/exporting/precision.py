@@ -3,12 +3,11 @@
 from typing import Any
 
 from sagitta.errors import ConfigError
+from sagitta.models import ROUNDING
 
 FLOAT32, FLOAT16, BFLOAT16, INT8 = "32", "16", "bf16", "int8"
 PRECISIONS = (FLOAT32, FLOAT16, BFLOAT16, INT8)
-TIE = 1e-4
-"""How near the checkpoint's two best probabilities count as equal, whatever the precision."""
-CLOSE = {FLOAT32: 1e-4, FLOAT16: 1e-2, BFLOAT16: 1e-2}
+CLOSE = {FLOAT32: ROUNDING, FLOAT16: 1e-2, BFLOAT16: 1e-2}
 """How far a probability may be off."""
 LOST = 0.003
 """Share of the images that int8 may get wrong more than the checkpoint does."""
@@ -38,6 +37,6 @@ def gate_of(precision: str) -> str:
             "fast as float32"
         )
     return (
-        f"every decision the checkpoint's, unless its two best differ by less than {TIE:g}; probabilities within "
+        f"every decision the checkpoint's, unless its two best differ by less than {ROUNDING:g}; probabilities within "
         f"{CLOSE[precision]:g}"
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sagitta.loading import Preprocessing
+from sagitta.models.heads import linear_head, split_head
 
 _PIXELS = 2_000 * 224 * 224
 """From so many on a translation pays: it takes as long as some 1,000 photos for a small mobile network."""
@@ -82,3 +83,29 @@ def translated(body: nn.Module, images: Tensor) -> nn.Module | None:
         return None
     same = plain.shape == ours.shape and plain.ndim == 2
     return found if same and (plain - ours).abs().max() <= _WITHIN * plain.abs().max() else None
+
+
+class _BodyTranslated(nn.Module):
+    """A network of which only the head is PyTorch's."""
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of images (B, C, H, W)."""
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+
+def with_body_translated(network: nn.Module, images: Tensor) -> nn.Module | None:
+    """Return a network with the same head whose body OpenVINO computes; None where :func:`translated` gives none.
+
+    Args:
+        network: in evaluation mode, on the CPU, (B, C, H, W) float32 to logits (B, classes).
+        images: at least three of those that it is for, normalised.
+    """
+    if (head := linear_head(network)) is None:
+        return None
+    body = translated(split_head(network, type(network).__name__)[0], images)
+    return None if body is None else _BodyTranslated(body, head[1])

@@ -10,7 +10,6 @@ interrupted run goes on behind the last one. A part says in its name what size a
 checksums: what is damaged is removed, and computed again.
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Generator, Iterator
@@ -33,9 +32,9 @@ from sagitta.files import content_hash, lock, user_cache, write_atomic
 from sagitta.loading import Loader, Preprocessing
 from sagitta.models.classifier import Classifier
 from sagitta.models.compiled import COMPARED, can_translate, translated, translation_pays
+from sagitta.models.heads import split_head
 from sagitta.models.inference import prepare
 from sagitta.models.machine import inference_batch, limit_threads, reuse_memory
-from sagitta.models.networks import head_names, linear_head
 from sagitta.models.stages import stage_widths
 from sagitta.pool import ahead
 
@@ -43,30 +42,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 _PART = 4096  # rows; what a run that is killed may lose
-
-
-def split_head(network: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return a copy of a network that ends before its last linear layer, in evaluation mode, and that layer's name.
-
-    Raises:
-        ConfigError: the network does not end in one linear layer.
-    """
-    head, _ = check_head(network, name)
-    body = copy.deepcopy(network)
-    body.set_submodule(head, nn.Identity())
-    return body.eval().requires_grad_(False), head
-
-
-def check_head(network: nn.Module, name: str) -> tuple[str, nn.Linear]:
-    """Return name and module of a network's last linear layer.
-
-    Raises:
-        ConfigError: the network does not end in one linear layer.
-    """
-    if (head := linear_head(network)) is None:
-        found = ", ".join(head_names(network)) or "none"
-        raise ConfigError(f"model {name!r}: a probe replaces one last linear layer, here the head is {found}; use fit")
-    return head
 
 
 class FeatureStore:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sagitta.files import new_file
 from sagitta.models.classifier import Classifier
-from sagitta.models.networks import evaluating, linear_head
+from sagitta.models.heads import linear_head
+from sagitta.models.networks import evaluating
 
 _BEFORE = "uncalibrated"
 

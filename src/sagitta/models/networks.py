@@ -14,12 +14,12 @@ import torch
 import torchvision
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import group_parameters
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
+from sagitta.models.heads import head_names
 from sagitta.models.small import RESNET20, SMALL_NETWORKS, build_small
 from sagitta.network import reach
 
@@ -291,40 +291,6 @@ def _crop_pct(crop: int, shorter: int) -> float:
     """Return ``crop / shorter`` such that ``crop / crop_pct``, truncated, is ``shorter`` again."""
     share = crop / shorter
     return share if int(crop / share) == shorter else math.nextafter(share, 0)
-
-
-def head_names(network: nn.Module) -> tuple[str, ...]:
-    """Return the names of the modules that turn features into logits: timm's own word, or the last linear layer."""
-    named = (getattr(network, "pretrained_cfg", None) or {}).get("classifier")
-    if named:
-        return (named,) if isinstance(named, str) else tuple(named)
-    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return tuple(linear[-1:])
-
-
-def linear_head(network: nn.Module) -> tuple[str, nn.Linear] | None:
-    """Return name and module of a network's head where that is one linear layer, else None."""
-    heads = head_names(network)
-    layer = network.get_submodule(heads[0]) if len(heads) == 1 else None
-    return (heads[0], layer) if isinstance(layer, nn.Linear) else None
-
-
-def layer_numbers(network: nn.Module) -> dict[str, int]:
-    """Return for each parameter the number of its layer, 0 next to the image; the highest is the head alone.
-
-    timm's models say what a layer is; in others it is what shares the first two parts of its name.
-    """
-    matcher: Any = getattr(network, "group_matcher", None)
-    if matcher is not None:
-        numbers = group_parameters(network, matcher(coarse=False), reverse=True)
-    else:
-        blocks = {name: tuple(name.split(".")[:-1][:2]) for name, _ in network.named_parameters()}
-        order = {block: number for number, block in enumerate(dict.fromkeys(blocks.values()))}
-        numbers = {name: order[block] for name, block in blocks.items()}
-    heads = tuple(f"{head}." for head in head_names(network))
-    rest = sorted({number for name, number in numbers.items() if not name.startswith(heads)})
-    dense = {number: index for index, number in enumerate(rest)}
-    return {name: len(rest) if name.startswith(heads) else dense[number] for name, number in numbers.items()}
 
 
 def _build_class(path: str, num_classes: int) -> nn.Module:

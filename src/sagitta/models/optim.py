@@ -1,6 +1,6 @@
 """What is trained when, by which optimizer, along which schedule.
 
-Layers are those of :func:`sagitta.models.networks.layer_numbers`, 0 next to the image, the head last. What is trainable
+Layers are those of :func:`sagitta.models.heads.layer_numbers`, 0 next to the image, the head last. What is trainable
 and the learning rate are pure functions of the epoch and the step, so a resumed run goes on exactly where it stopped.
 """
 
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import layer_numbers
+from sagitta.models.heads import layer_numbers
 
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Tune = Literal["head", "full", "gradual"]
@@ -44,7 +44,7 @@ def build_optimizer(network: nn.Module, name: str, lr: float, weight_decay: floa
     """Return an optimizer over every parameter, frozen or not.
 
     Args:
-        network: its layers are numbered by :func:`sagitta.models.networks.layer_numbers`.
+        network: its layers are numbered by :func:`sagitta.models.heads.layer_numbers`.
         name: as timm's optimizer factory calls it: adamw, adam, sgd, lamb, muon …
         lr: learning rate of the head.
         weight_decay: not applied to biases, normalisation layers and what the network itself exempts.

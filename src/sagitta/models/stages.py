@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
-from sagitta.models.networks import evaluating, linear_head
+from sagitta.models.heads import linear_head
+from sagitta.models.networks import evaluating
 
 _MOST, _FEWER = 5, 4  # stages; where there are more, as many blocks of one size as transformers have, four
 

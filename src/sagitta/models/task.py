@@ -34,6 +34,9 @@ from sagitta.models.metrics import (
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 _NEAREST = float(np.finfo(np.float32).epsneg)  # and one of 1 as near to it
 
+ROUNDING = 1e-4
+"""How far two engines of 32 bits may be apart in a probability; nearer to another decision, either one is right."""
+
 Decisions = Ints | Bools
 """What is predicted: classes (N,), or which labels are given (N, classes)."""
 
@@ -107,6 +110,16 @@ class Task(Protocol):
         """Return the probability (N,) of what is decided; of several labels, that of the least certain one."""
         ...
 
+    def agree(self, wanted: Floats, found: Floats, thresholds: Sequence[float]) -> Bools:
+        """Return of which rows (N,) two engines decide alike, or so near to another decision that either is right.
+
+        Args:
+            wanted: probabilities (N, classes) of the one that is asked.
+            found: of the other one.
+            thresholds: of the labels.
+        """
+        ...
+
     def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
         """Return the class names of labels or decisions: strings (N,), or lists of them."""
         ...
@@ -174,6 +187,12 @@ class SingleLabel:
         """Return the highest probability (N,)."""
         highest: Floats = probabilities.max(axis=1)
         return highest
+
+    def agree(self, wanted: Floats, found: Floats, thresholds: Sequence[float]) -> Bools:
+        """Return where the most probable class is the same, or the two most probable ones are as good as equal."""
+        best = np.sort(wanted, axis=1)[:, -2:]
+        agreed: Bools = (wanted.argmax(axis=1) == found.argmax(axis=1)) | (best[:, -1] - best[:, 0] < ROUNDING)
+        return agreed
 
     def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
         """Return a string for each row."""
@@ -250,6 +269,12 @@ class MultiLabel:
         given = self.decide(probabilities, thresholds)
         lowest: Floats = np.where(given, probabilities, 1 - probabilities).min(axis=1)
         return lowest
+
+    def agree(self, wanted: Floats, found: Floats, thresholds: Sequence[float]) -> Bools:
+        """Return where each label is given by both, by neither, or is as good as at its threshold."""
+        same = self.decide(wanted, thresholds) == self.decide(found, thresholds)
+        agreed: Bools = (same | (np.abs(wanted - np.array(thresholds)) < ROUNDING)).all(axis=1)
+        return agreed
 
     def names_of(self, labels: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
         """Return a list for each row."""

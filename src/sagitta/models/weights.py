@@ -20,7 +20,8 @@ from sagitta.errors import ConfigError
 from sagitta.files import remedy
 from sagitta.loading import Preprocessing
 from sagitta.models.harmless import harmless
-from sagitta.models.networks import head_names, pretrained_preprocessing, resized
+from sagitta.models.heads import head_names
+from sagitta.models.networks import pretrained_preprocessing, resized
 from sagitta.models.tensors import load_tensors
 from sagitta.run import find_checkpoint
 
