@@ -28,7 +28,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def test_a_changed_copy_is_alike_and_a_candidate(change: str) -> None:
     images = [picture(seed) for seed in range(12)]
     every = np.stack([thumbnail(image) for image in [*images, CHANGES[change](images[5])]])
-    found, _, more = candidates(signatures(every), 100, small=False)
+    found, _, more = candidates(signatures(every, np.arange(len(every))), 100, small=False)
     assert [5, 12] in found.tolist() and not more
     assert likeness(every[[5]], every[[12]])[0] > NEAR and likeness(every[[12]], every[[5]])[0] > NEAR
 
@@ -37,7 +37,7 @@ def test_other_pictures_are_not_alike_even_where_they_are_alike_at_first_sight()
     coarse = np.asarray(picture(0, 16).resize((120, 120), Image.Resampling.BICUBIC), np.float64)
     same = [Image.fromarray(np.uint8(0.7 * coarse + 0.3 * np.asarray(picture(seed)))) for seed in (1, 2)]
     every = np.stack([thumbnail(image) for image in same])
-    products = signatures(every)
+    products = signatures(every, np.arange(len(every)))
     assert products[0] @ products[1] > 0.8
     assert likeness(every[:1], every[1:])[0] < 0.8
 
@@ -46,17 +46,17 @@ def test_pairs_are_found_across_tiles_the_most_alike_first(monkeypatch: pytest.M
     images = np.stack([thumbnail(picture(seed)) for seed in range(10)])
     every = np.concatenate([images, images[3:4], images[7:8] // 2])
     monkeypatch.setattr("sagitta.diagnosis.likeness._TILE", 4)
-    found = candidates(signatures(every), 2, small=False)
+    found = candidates(signatures(every, np.arange(len(every))), 2, small=False)
     assert {tuple(pair) for pair in found.pairs.tolist()} == {(3, 10), (7, 11)}
     assert (np.concatenate(list(likenesses(every, found))) > 0.95).all()
-    few, _, more = candidates(signatures(every), 1, small=False)
+    few, _, more = candidates(signatures(every, np.arange(len(every))), 1, small=False)
     assert len(few) == 1 and more
 
 
 def test_a_blank_image_is_like_nothing() -> None:
     every = np.stack([thumbnail(picture(0)), np.full((SIDE, SIDE), 200, np.uint8), np.full((SIDE, SIDE), 9, np.uint8)])
-    assert (signatures(every)[1:] == 0).all()
-    assert len(candidates(signatures(every), 10, small=False)[0]) == 0
+    assert (signatures(every, np.arange(len(every)))[1:] == 0).all()
+    assert len(candidates(signatures(every, np.arange(len(every))), 10, small=False)[0]) == 0
     assert likeness(every[1:2], every[2:]).tolist() == [0]
 
 
@@ -64,8 +64,8 @@ def test_a_blank_image_is_like_nothing() -> None:
 def test_a_turned_copy_is_a_candidate_under_its_symmetry_alone(symmetry: int) -> None:
     images = np.stack([thumbnail(picture(seed)) for seed in range(8)])
     every = np.concatenate([images, turned(images[3:4], symmetry)])
-    square = signatures(every, square=True)
+    square = signatures(every, np.arange(len(every)), square=True)
     assert np.allclose(turned_signatures(square[3:4], symmetry), square[8:], atol=1e-3)
     found = candidates(square, 1, small=False, symmetries=SYMMETRIES)
     assert found.pairs.tolist() == [[3, 8]] and next(likenesses(every, found))[0] > 0.999
-    assert [3, 8] not in candidates(signatures(every), 100, small=False).pairs.tolist()
+    assert [3, 8] not in candidates(signatures(every, np.arange(len(every))), 100, small=False).pairs.tolist()

@@ -27,7 +27,7 @@ from sagitta.diagnosis.likeness import (
     likenesses,
     signatures,
 )
-from sagitta.diagnosis.looks import Bytes, Looks
+from sagitta.diagnosis.looks import Looks
 from sagitta.diagnosis.rows import Ints, Rows
 from sagitta.diagnosis.symmetries import SYMMETRIES, WORDS, symmetric_hash
 from sagitta.errors import ImageError
@@ -115,27 +115,28 @@ def find_duplicates(rows: Rows, looks: Looks, *, pairs: int, turned: bool = True
     sides = rows.geometry[looks.rows, :2].min(axis=1)
     places = np.flatnonzero(first & (sides >= SMALLEST))
     small = bool(np.median(sides) < SMALL) if len(sides) else False
-    seen = looks.thumbnails[places]
-    upright = candidates(signatures(seen), pairs, small=small)
-    near = _scored(upright, seen, looks.rows[places])
+    upright = candidates(signatures(looks.thumbnails, places), pairs, small=small)
+    near = _scored(upright, looks, places)
     for one, other, score, *_ in near:
         if score >= _SAME and (rows.geometry[one, :2] == rows.geometry[other, :2]).all():
             groups.join_equal([one, other])
     skipped = upright.more
     if turned:
-        others = candidates(signatures(seen, square=True), pairs, small=small, symmetries=SYMMETRIES)
+        square = signatures(looks.thumbnails, places, square=True)
+        others = candidates(square, pairs, small=small, symmetries=SYMMETRIES)
         # What looks like its own mirror image is alike both ways: as it is, unless the other is clearly more so.
-        near = [*near, *_scored(others, seen, looks.rows[places])]
+        near = [*near, *_scored(others, looks, places)]
         near.sort(key=lambda pair: (pair.symmetry > 0) * _CLEARLY - pair.score)
         skipped = skipped or others.more
     return Duplicates(groups.found(), tuple(_nearly(near, groups, rows)), skipped)
 
 
-def _scored(found: Candidates, thumbnails: Bytes, numbers: Ints) -> list[Near]:
-    """Return how alike candidates are, the most alike first, by the numbers (N,) of the rows that thumbnails show."""
-    scores = np.concatenate([np.empty(0, np.float32), *likenesses(thumbnails, found)])
+def _scored(found: Candidates, looks: Looks, places: Ints) -> list[Near]:
+    """Return how alike candidates are, the most alike first; they are numbered among the places (N,) of some looks."""
+    found = found._replace(pairs=places[found.pairs])
+    scores = np.concatenate([np.empty(0, np.float32), *likenesses(looks.thumbnails, found)])
     order = np.argsort(-scores, kind="stable")
-    pairs = numbers[found.pairs[order]].tolist()
+    pairs = looks.rows[found.pairs[order]].tolist()
     told = zip(pairs, scores[order].tolist(), found.symmetries[order].tolist(), strict=True)
     return [Near(one, other, score, symmetry) for (one, other), score, symmetry in told]
 

@@ -41,16 +41,17 @@ _HOPELESS = 0.85  # correlation after the coarse steps
 _STEP, _MOST = 0.08, 0.2  # of a side: how far a step and all of them may move or stretch
 
 
-def signatures(thumbnails: Bytes, *, square: bool = False) -> Floats:
+def signatures(thumbnails: Bytes, places: Ints, *, square: bool = False) -> Floats:
     """Return (N, 63) float32 of length one, whose products are cosines; zeros for images without any structure.
 
     Args:
-        thumbnails: (N, SIDE, SIDE) uint8.
+        thumbnails: (M, SIDE, SIDE) uint8.
+        places: (N,) of those that are asked for.
         square: weigh frequencies across as those down, so that a turned image has a turned signature.
     """
-    found = np.empty((len(thumbnails), _FREQUENCIES**2 - 1), np.float32)
-    for start in range(0, len(thumbnails), _TILE):
-        some = thumbnails[start : start + _TILE].astype(np.float32)
+    found = np.empty((len(places), _FREQUENCIES**2 - 1), np.float32)
+    for start in range(0, len(places), _TILE):
+        some = thumbnails[places[start : start + _TILE]].astype(np.float32)
         coarse = some.reshape(len(some), 32, SIDE // 32, 32, SIDE // 32).mean(axis=(2, 4))
         lowest = dctn(coarse, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
         found[start : start + len(some)] = lowest.reshape(len(some), -1)[:, 1:]
