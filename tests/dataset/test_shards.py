@@ -537,7 +537,10 @@ def test_a_footer_on_which_arrow_ends_the_process(tmp_path: Path) -> None:
     path.write_bytes(data[:codec] + b"\x7e" + data[codec + 1 :])
     script = "import pyarrow.parquet as pq, sys; pq.read_metadata(sys.argv[1]).row_group(0).column(0).compression"
     ended = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=False)
-    assert ended.returncode != 0 or int(pa.__version__.partition(".")[0]) < 26  # 21 reads on
+    if int(pa.__version__.partition(".")[0]) < 26:  # takes what it does not know for uncompressed, which it is here
+        assert ended.returncode == 0 and bytes(ShardSet.open(path).splits["train"].image(0)) == b"a"
+        return
+    assert ended.returncode != 0
     with pytest.raises(DatasetError, match=r"x.parquet: cannot be read .*codec"):
         ShardSet.open(path).splits["train"].image(0)
 

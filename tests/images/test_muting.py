@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -84,14 +85,18 @@ for data in (damaged, many.getvalue()):
 
 def test_tifffile_says_nothing_about_a_damaged_file() -> None:
     code = """
-import io
+import io, logging, sys
 import numpy as np, tifffile
 from sagitta.images import Reduction, reduce
 file = io.BytesIO()
 tifffile.imwrite(file, np.zeros((4, 4, 13), np.uint16), photometric="minisblack", planarconfig="contig")
 damaged = file.getvalue().replace(bytes((0x17, 1)), bytes((0x77, 0x77)), 1)  # the tag of the strips' lengths
 reduce(damaged, Reduction(None, (1,)))
-tifffile.TiffFile(io.BytesIO(damaged)).pages.first.dataoffsets
+print("now", file=sys.stderr, flush=True)
+tifffile.TiffFile(io.BytesIO(damaged)).pages.first.dataoffsets  # what is read beside us; old versions say nothing of it
+logging.getLogger("tifffile").error("nobody is muted")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stderr.count("missing data ByteCounts tag") == 1  # what is read beside us
+    assert result.stderr.startswith("now\n") and "nobody is muted" in result.stderr
+    logged = result.stderr.count("missing data ByteCounts tag")
+    assert logged == 1 or tuple(map(int, version("tifffile").split("."))) < (2026,)

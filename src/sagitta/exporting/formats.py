@@ -186,7 +186,7 @@ FORMATS: Mapping[str, Format] = {
         without={BFLOAT16: _AS_SMALL, INT8: _ELSEWHERE},
     ),
     "hub": Format(
-        hub.MODEL, (hub.CONFIG, hub.CARD), (), "", "timm 1.0.20 and transformers 4.49", hub.write_hub, reader=False,
+        hub.MODEL, (hub.CONFIG, hub.CARD), (), "", "timm 1.0.26 and transformers 4.49", hub.write_hub, reader=False,
         without={BFLOAT16: _AS_SMALL, INT8: _ELSEWHERE},
     ),
 }  # fmt: skip
