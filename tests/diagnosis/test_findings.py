@@ -32,6 +32,7 @@ def test_the_worst_comes_first_and_a_kind_is_one_line(findings: Findings) -> Non
         "!! 1 image has an exact copy in another split: a/2.jpg: the same pixels as t.jpg (test). To"
     )
     assert lines[2].startswith("!  2 images have a near copy in their split, such as c.jpg: more alike. To do:")
+    assert repr(findings) == str(findings) == findings.text()
     assert lines[4] == "not looked for: label errors: give a network" and len(lines) == 5
 
 
