@@ -168,13 +168,14 @@ def finding(kind: str, evidence: str, **fields: Any) -> dict[str, Any]:
 
 
 def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Return findings as a table of ``FINDINGS``, the worst first."""
+    """Return findings as a table of ``FINDINGS``, the worst first; of equal ones those with something proposed."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         score = row.get("score") or 0.0
         return (
             _ORDER[row["kind"]],
             score if row["kind"] in _LOW else -score,
+            row.get("action") == "none",
             row.get("path") or "",
             row.get("other_path") or "",
         )
