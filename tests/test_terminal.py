@@ -22,6 +22,31 @@ def test_a_command_at_the_end_of_a_line_can_be_copied() -> None:
     assert lines == ["what was done up to its last checkpoint is kept:", "  sagitta fit --resume runs/photos-1"]
 
 
+def test_each_of_two_commands_can_be_copied() -> None:
+    told = "Next: sagitta predict runs/photos-1 PHOTOS…   or   sagitta test runs/photos-1 OTHER_DATA"
+    assert wrapped(told, 80, "  ") == [
+        "Next: sagitta predict runs/photos-1 PHOTOS…   or",
+        "  sagitta test runs/photos-1 OTHER_DATA",
+    ]
+
+
+def test_a_sentence_that_begins_with_a_command_is_broken_like_any_other() -> None:
+    told = "Act on it: sagitta convert SRC OUT --drop-duplicates for equal pixels; or review FINDINGS.csv, and run it"
+    assert wrapped(told, 60) == [
+        "Act on it: sagitta convert SRC OUT --drop-duplicates for",
+        "equal pixels; or review FINDINGS.csv, and run it",
+    ]
+
+
+def test_columns_of_a_line_that_is_broken_stay_where_they_are() -> None:
+    told = "test_ece       0.0026  0.0003 to 0.1708; before calibration 0.0124  0.0028 to 0.1805"
+    assert wrapped(told, 80, "  ") == [
+        "test_ece       0.0026  0.0003 to 0.1708; before calibration 0.0124  0.0028 to",
+        "  0.1805",
+    ]
+    assert wrapped("   3 images are smaller than that", 20, "  ") == ["   3 images are", "  smaller than that"]
+
+
 def test_letters_of_two_cells_count_twice() -> None:
     assert wrapped("猫猫猫 犬犬犬", 8) == ["猫猫猫", "犬犬犬"]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -9,6 +10,9 @@ from typing import TextIO
 from rich.cells import cell_len
 
 _WIDTH, _GAP = 100, 2  # of a table that goes to no terminal; between columns
+# A word with the spaces before it. A command behind a colon or a gap is one word, if nothing but a gap follows it: with
+# punctuation in it, it is a sentence.
+_WORDS = re.compile(r"\s*(?:(?:(?<=: )|(?<=   ))sagitta(?: \S*[^\s;,.:])+(?=$|   )|\S+)")
 
 
 def columns(stream: TextIO | None = None) -> int | None:
@@ -33,24 +37,23 @@ def show(text: str, stream: TextIO | None = None) -> None:
 def wrapped(text: str, wide: int, indent: str = "") -> list[str]:
     """Return one line of text in several, none broken within a word; a word that is wider has a line of its own.
 
-    A command at its end counts as a word, so that it can be copied.
+    A command at its end, or before a gap of three spaces, counts as a word, so that it can be copied.
 
     Args:
-        text: leading spaces and columns of a table that fits stay as they are.
+        text: leading spaces, and those between columns, stay as they are where no line ends.
         wide: cells, of which a letter of East Asia takes two.
         indent: of all lines but the first.
     """
     if cell_len(text) <= wide:
         return [text]
     lines: list[str] = []
-    line = text[: len(text) - len(text.lstrip())]
-    before, colon, command = text.rpartition(": sagitta ")
-    for word in [*f"{before}:".split(), f"sagitta {command}"] if colon else text.split():
-        joined = f"{line} {word}" if line.strip() else f"{line}{word}"
-        if line.strip() and cell_len(joined) > wide:
+    line = ""
+    for word in _WORDS.findall(text):
+        if line and cell_len(f"{line}{word}") > wide:
             lines.append(line)
-            joined = f"{indent}{word}"
-        line = joined
+            line = f"{indent}{word.lstrip()}"
+        else:
+            line += word
     return [*lines, line]
 
 

@@ -44,13 +44,14 @@ def test_a_glance_finds_leaks_and_says_what_it_left_out(data: ImageData) -> None
 
 
 def test_one_line_where_all_is_well_else_one_for_each_serious_kind() -> None:
-    assert told(Findings("x", 3, table_of([]))) == ["doctor: nothing serious among 3 images"]
+    file = Path("runs/x-1/findings.parquet")
+    assert told(Findings("x", 3, table_of([])), file) == ["doctor: nothing serious among 3 images"]
     lesser = Findings("x", 3, table_of([finding("dark", "")]), ("so",))
-    assert told(lesser) == [
-        "doctor: nothing serious among 3 images; 1 lesser finding in findings.parquet; not looked for: so"
+    assert told(lesser, file) == [
+        "doctor: nothing serious among 3 images; 1 lesser finding in runs/x-1/findings.parquet; not looked for: so"
     ]
     worse = Findings("x", 3, table_of([finding("dark", ""), finding("exact-leak", "e"), finding("near-leak", "n")]))
-    lines = told(worse)
+    lines = told(worse, file)
     assert len(lines) == 3 and lines[0].startswith("doctor: !! 1 image has an exact copy") and "1 lesser" in lines[2]
 
 
@@ -71,8 +72,9 @@ def test_images_of_several_labels_say_what_has_no_meaning(tmp_path: Path) -> Non
     data.setup()
     found = examine(data)
     assert "label errors and cues: images have several labels here" in found.notes
-    (conflict,) = found.of("label-conflict").to_pylist()
-    assert {conflict["label"]} <= {"dog", "cat;dog"} and conflict["path"] in ("again.jpg", "3.jpg")
+    conflicts = found.of("label-conflict").to_pylist()
+    labels = {row["path"]: (row["label"], row["proposed_label"]) for row in conflicts}
+    assert labels == {"again.jpg": ("dog", "cat;dog"), "3.jpg": ("cat;dog", "dog")}
 
 
 def test_predictions_out_of_fold_add_label_errors(
@@ -97,4 +99,4 @@ def test_predictions_out_of_fold_add_label_errors(
     assert row["path"] == paths[3] and row["proposed_label"] != row["label"] == names[3]
     said_last = capsys.readouterr().out
     assert "1 label is probably wrong" in said_last
-    assert f"doctor: with this {after.num_rows} findings in findings.parquet" in said_last
+    assert f"doctor: now {after.num_rows} findings in {tmp_path / 'findings.parquet'}" in said_last

@@ -32,7 +32,14 @@ def test_the_worst_comes_first_and_a_kind_is_one_line(findings: Findings) -> Non
         "!! 1 image has an exact copy in another split: a/2.jpg: the same pixels as t.jpg (test). To"
     )
     assert lines[2].startswith("!  2 images have a near copy in their split, such as c.jpg: more alike. To do:")
+    assert repr(findings) == str(findings) == findings.text()
     assert lines[4] == "not looked for: label errors: give a network" and len(lines) == 5
+
+
+def test_of_equal_findings_the_one_to_be_reviewed_comes_first() -> None:
+    actions = {"a": "none", "b": "review"}
+    same = [finding("label-conflict", "", path=path, score=1.0, action=action) for path, action in actions.items()]
+    assert table_of(same)["path"].to_pylist() == ["b", "a"]
 
 
 def test_leaks_are_those_of_train(findings: Findings) -> None:

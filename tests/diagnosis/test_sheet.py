@@ -21,6 +21,28 @@ def test_pairs_stand_side_by_side_a_line_a_kind(faulty: Path, tmp_path: Path) ->
     assert len(np.flatnonzero(np.diff((red > 100).astype(int)) == 1)) == 4  # two frames: each an upper and a lower edge
 
 
+def test_of_two_labels_both_are_said_and_their_images_shown_once(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    text = ImageDraw.ImageDraw.text
+
+    def note(draw: ImageDraw.ImageDraw, place: Any, shown: str, *how: Any, **more: Any) -> None:
+        drawn.append(shown)
+        text(draw, place, shown, *how, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    one, other = ("train/b/other.jpg", "b"), ("train/a/03.jpg", "a")
+    rows = [
+        finding("label-conflict", "", split="train", path=path, label=label, other_split="train", other_path=like[0])
+        for (path, label), like in ((one, other), (other, one))
+    ]
+    findings_sheet(Findings("x", 50, table_of(rows)), ShardSet.open(faulty), tmp_path / "sheet.png")
+    shown = " ".join(drawn).split()
+    assert shown.count("other.jpg") == shown.count("03.jpg") == 1
+    assert "train: b" in " ".join(shown) and "train: a" in " ".join(shown)
+
+
 def test_a_sheet_without_images_says_so(faulty: Path, tmp_path: Path) -> None:
     findings = Findings("x", 50, table_of([finding("imbalance", "of no image")]))
     findings_sheet(findings, ShardSet.open(faulty), tmp_path / "sheet.png")

@@ -52,7 +52,7 @@ def test_no_temperature_is_made_up() -> None:
     few = find_temperature(SINGLE_LABEL, *drawn(module.FEWEST - 1, 3.0))
     assert few.value == 1 and "only 49 rows" in few.reason
     right = find_temperature(SINGLE_LABEL, *drawn(300, 1.0))
-    assert right.value == 1 and "none lowers the log loss surely" in right.reason
+    assert right.value == 1 and "no temperature surely lowers the log loss" in right.reason
 
 
 def test_rows_that_are_all_right_do_not_ask_for_infinite_certainty() -> None:

@@ -94,4 +94,5 @@ def test_what_is_said_of_it() -> None:
         "1 of 10 images was trained on: the figures say little about new ones",
         "2 of 10 images chose the checkpoint (val): the figures are somewhat too good",
     ]
+    assert overlap_warnings(64, 1, None) == ["1 of 64 images was trained on: the figures are a little too good"]
     assert overlap_warnings(10, None, None) == overlap_warnings(10, 0, 0) == []

@@ -53,6 +53,12 @@ def test_store_finds_rows_by_content(store: FeatureStore) -> None:
     assert store.read(wanted).tolist() == vectors[[3, 0, 3, 1]].tolist()
 
 
+def test_what_lacks_in_several_splits_is_counted_once(store: FeatureStore) -> None:
+    store.add(pa.array(["a"]), np.ones((1, 3), np.float32))
+    assert store.lacking([pa.array(["a", "b", "c"]), pa.array(["c", "d", "a"])]) == 3
+    assert store.lacking([pa.array(["a"]), pa.array([], pa.string())]) == 0
+
+
 def test_damaged_parts_are_computed_again(store: FeatureStore) -> None:
     store.add(pa.array(["a"]), np.ones((1, 3), np.float32))
     (part,) = store.folder.glob("*.parquet")

@@ -1,5 +1,6 @@
 """What is read of a run directory, and what is said where something is not there or damaged."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,22 @@ def test_of_several_tests_the_last_is_shown_and_the_first_beside_it(data: Path, 
     last, first = gather(run).judged
     assert last.source == str(tmp_path / "more" / "dataset") and last.title == "Test on dataset" and len(last) > 3
     assert first.source is None and first.key == "first"
+
+
+def test_images_that_were_trained_on_are_counted_as_the_test_said(data: Path, tmp_path: Path) -> None:
+    run = runs.run_of(tmp_path / "run", data)
+    with (run / "test_logs.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    for images, trained, told in (
+        ("3", "3", ["3 of 3 images were trained on: the figures say little about new ones"]),
+        ("64", "1", ["1 of 64 images was trained on: the figures are a little too good"]),
+        ("3", "", []),
+    ):
+        with (run / "test_logs.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, line)
+            writer.writeheader()
+            writer.writerow(line | {"images": images, "trained_on": trained})
+        assert gather(run).judged[0].notes == told
 
 
 def test_rows_out_of_fold_stand_beside_the_test(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sagitta.clock import Clock
@@ -50,6 +52,18 @@ def test_everything_is_there(data: Path, tmp_path: Path) -> None:
     assert len(values["data"]["examples"]) == 3 and values["data"]["counts"] is not None
     missing(html, "Which normalisation?", "made from all rows", "holds no calibration")
     assert html.count("data:image/") == len(set(values["album"].pictures)) <= 400
+
+
+def test_a_label_of_which_a_copy_has_another_is_no_contradiction_by_a_model(data: Path, tmp_path: Path) -> None:
+    run = runs.run_of(tmp_path / "run", data, skill=0.5)
+    runs.find(run, data)
+    rows = pq.read_table(run / "findings.parquet").to_pylist()
+    rows[0] |= {"kind": "label-conflict", "label": "plain", "proposed_label": runs.EVIL[0]}
+    pq.write_table(pa.Table.from_pylist(rows), run / "findings.parquet")
+    values, html = page(run)
+    assert [each["kind"] for each in values["suspects"]] == ["label-error", "label-doubt"]
+    assert [each["kind"] for each in values["findings"]["rows"]] == ["label-conflict"]
+    assert html.count('<span class="evidence">&lt;b&gt;it&lt;/b&gt;</span>') == 2  # whole, not cut to one line
 
 
 def test_without_pictures_no_image_is_in_the_page(data: Path, tmp_path: Path) -> None:

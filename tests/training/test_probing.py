@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,6 +53,24 @@ def test_probe_compares_networks_and_makes_a_run(photo_folder: Path, weights: Pa
 
     again = sagitta(*command[:-3], *files, cwd=tmp_path)
     assert again.returncode == 0 and "images/s" not in again.stdout and again.stdout.count("cached") == 2
+
+
+def test_a_test_image_that_was_trained_on_is_said_where_the_figures_are(
+    photo_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    for split, numbers in (("train", range(12)), ("test", range(12, 20))):
+        for name in ("china", "flower"):
+            (tmp_path / "given" / split / name).mkdir(parents=True)
+            for number in numbers:
+                shutil.copy(photo_folder / name / f"{number:03d}.jpg", tmp_path / "given" / split / name)
+    shutil.copy(tmp_path / "given/train/china/000.jpg", tmp_path / "given/test/china/again.jpg")
+    file = weights / "resnet20.safetensors"
+    result = sagitta("probe", "given", "--model", "resnet20", "--weights", file, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = result.stdout.partition("out of fold: ")[2]
+    assert "warning: 1 of 17 images was trained on: the figures say little about new ones\n" in table
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "run.json").read_text())["probe"][0]["test_trained_on"] == 1
 
 
 def test_a_run_of_a_probe_can_be_trained_further(photo_folder: Path, weights: Path, tmp_path: Path) -> None:

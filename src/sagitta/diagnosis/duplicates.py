@@ -265,17 +265,24 @@ def _copy(rows: Rows, row: int, stays: int, how: str, *, near: Near | None = Non
 
 
 def _conflicts(rows: Rows, found: Duplicates) -> Iterator[dict[str, Any]]:
+    """Yield a finding for both images of each pair of two labels: nobody knows which is wrong, so either can be mended.
+
+    Only one of them is proposed for a review, so that whoever drops all of these keeps one.
+    """
     pairs = [Near(one, other, 1.0) for group in found.exact for one, other in combinations(group, 2)]
     upright = [pair for pair in found.near if not pair.symmetry]  # mirrored, it may well be of another class
     told = set()
     for one, other, score, *_ in [*pairs, *upright]:
         row, against = (other, one) if rows.rank[other] <= rows.rank[one] else (one, other)
-        if row in told or rows.label(row) == rows.label(against):
+        if rows.label(row) == rows.label(against):
             continue
-        told.add(row)
         how = "equal to" if score == 1.0 else "nearly"
-        evidence = f"{rows.label(row)}, but {how} {rows.paths[against]} ({rows.label(against)}, {rows.split[against]})"
-        yield finding("label-conflict", evidence, **_pair(rows, row, against), score=score)
+        for this, that, action in ((row, against, "review"), (against, row, "none")):
+            if this not in told:
+                told.add(this)
+                evidence = f"{rows.label(this)}, but {how} {rows.paths[that]} ({rows.label(that)}, {rows.split[that]})"
+                proposed = {"action": action, "proposed_label": rows.label(that)}
+                yield finding("label-conflict", evidence, **_pair(rows, this, that), score=score, **proposed)
 
 
 def _pair(rows: Rows, row: int, other: int) -> dict[str, Any]:

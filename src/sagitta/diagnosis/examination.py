@@ -131,7 +131,7 @@ class Glance:
     def _keep(self, run: Path) -> None:
         assert self._findings is not None
         self._findings.write(run / FINDINGS_FILE)
-        show("\n".join(told(self._findings)))
+        show("\n".join(told(self._findings, run / FINDINGS_FILE)))
 
     def judge(self, run: Path) -> None:
         """Add the label errors of a run that is finished, where it has predictions out of fold."""
@@ -155,14 +155,14 @@ class Glance:
         if more:  # the line before the run counted what was known then
             doubts = judgement.count("label-doubt")
             some = f", {plural(doubts, 'label')} in doubt among them" if doubts else ""
-            show(f"doctor: with this {plural(judgement.table.num_rows, 'finding')} in {FINDINGS_FILE}{some}")
+            show(f"doctor: now {plural(judgement.table.num_rows, 'finding')} in {run / FINDINGS_FILE}{some}")
 
 
-def told(findings: Findings) -> list[str]:
-    """Return what is said before a run: one line where all is well, else one for each serious kind."""
+def told(findings: Findings, file: Path) -> list[str]:
+    """Return what is said before a run: one line where all is well, else one for each serious kind, and the file."""
     serious = [kind for kind in findings.kinds if KINDS[kind].severity == "serious"]
     others = sum(count for kind, count in findings.kinds.items() if kind not in serious)
-    rest = f"; {plural(others, 'lesser finding')} in {FINDINGS_FILE}" if others else ""
+    rest = f"; {plural(others, 'lesser finding')} in {file}" if others else ""
     left = f"; not looked for: {'; '.join(findings.notes)}" if findings.notes else ""
     if not serious:
         return [f"doctor: nothing serious among {plural(findings.images, 'image')}{rest}{left}"]

@@ -57,6 +57,10 @@ class Kind(NamedTuple):
 
 
 _REVIEW = "look at them, say drop or relabel in the FILE.csv of sagitta doctor --out, and convert with --fix FILE.csv"
+_WRONG = (
+    "look which of the two is wrong; in the FILE.csv of sagitta doctor --out, where each has its row, say relabel for "
+    "it (to the proposed_label) or drop, and convert with --fix FILE.csv"
+)
 _DROP = "convert the source with --drop-duplicates, which keeps what is there under two labels"
 _LEAKED = "; the copy in train goes, not that in val or test, so that their figures stay comparable"
 
@@ -71,7 +75,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "group-leak": Kind("serious", "group is in several splits", "groups are in several splits", "mend the splits"),
     "label-conflict": Kind(
-        "serious", "image has a copy under another label", "images have a copy under another label", _REVIEW
+        "serious", "image has a copy under another label", "images have a copy under another label", _WRONG
     ),
     "unreadable": Kind("serious", "image cannot be decoded", "images cannot be decoded", "convert the source again"),
     "cue": Kind(
@@ -81,8 +85,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "label-error": Kind(
         "doubtful", "label is probably wrong", "labels are probably wrong",
-        "say relabel in the column action of the file of --out where proposed_label is right (or put the right class "
-        "there), and convert with --fix FILE",
+        "say relabel in the FILE.csv of sagitta doctor --out where proposed_label is right (or put the right class "
+        "there), and convert with --fix FILE.csv",
     ),
     "exact-duplicate": Kind(
         "doubtful", "image has an exact copy in its split", "images have an exact copy in their split", _DROP
@@ -164,13 +168,14 @@ def finding(kind: str, evidence: str, **fields: Any) -> dict[str, Any]:
 
 
 def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Return findings as a table of ``FINDINGS``, the worst first."""
+    """Return findings as a table of ``FINDINGS``, the worst first; of equal ones those with something proposed."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         score = row.get("score") or 0.0
         return (
             _ORDER[row["kind"]],
             score if row["kind"] in _LOW else -score,
+            row.get("action") == "none",
             row.get("path") or "",
             row.get("other_path") or "",
         )
@@ -178,7 +183,7 @@ def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=place), schema=FINDINGS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings:
     """What was found about a dataset; shows itself in a terminal and in a notebook.
 
@@ -236,7 +241,7 @@ class Findings:
             head += f", {others} to know of" if others else ""
         return "\n".join([head, *self.lines(), *(f"not looked for: {note}" for note in self.notes)])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text()
 
     def write(self, path: Path) -> None:

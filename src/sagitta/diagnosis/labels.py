@@ -117,7 +117,7 @@ def out_of_fold(
     splits = [name for name, split in data.shards.splits.items() if len(split)]
     body, store = features_for(classifier, data, preprocessing, splits)
     hashes = [data.shards.splits[name].content_hashes for name in splits]
-    total = sum(len(store.missing(each)) for each in hashes)
+    total = store.lacking(hashes)
     fast = prepare(body) if total else body
     with closing(
         count for name in splits for count in extract(store, fast, data.shards, name, preprocessing)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sagitta.dataset import ShardSet
 from sagitta.diagnosis.findings import KINDS, Findings
+from sagitta.diagnosis.rows import Rows
 from sagitta.errors import ImageError
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid
@@ -19,7 +20,7 @@ _RED = (200, 30, 30)
 
 def captions(row: Mapping[str, Any]) -> list[str]:
     """Return what stands under an image: its name, its split and label, and the class that is proposed for it."""
-    proposed = row["proposed_label"]
+    proposed = row.get("proposed_label")
     first = [f"is it {proposed}?"] if proposed else []
     return [*first, Path(row["path"]).name, f"{row['split']}: {row['label'] or ''}"]
 
@@ -31,26 +32,30 @@ def findings_sheet(findings: Findings, shards: ShardSet, path: Path) -> None:
         DatasetError: an image's file cannot be read.
         OSError: ``path`` cannot be written.
     """
-    places = {
-        (name, split.path(row)): (split, row) for name, split in shards.splits.items() for row in range(len(split))
-    }
+    known = Rows(shards)
+    places = {key: row for row, key in enumerate(zip(known.split.tolist(), known.paths, strict=True))}
 
     def tile(split: str | None, name: str | None, lines: list[str], *, worst: bool) -> Tile | None:
         if split is None or name is None or (split, name) not in places:
             return None
-        own, row = places[split, name]
+        own, number = known.where(places[split, name])
         try:
-            image = Image.fromarray(decode(own.image(row)))
+            image = Image.fromarray(decode(own.image(number)))
         except ImageError:
             image = Image.new("RGB", (1, 1), "gray")
         return Tile(fitted(image, _SIDE), lines, _RED if worst else None)
 
     def line(rows: list[dict[str, Any]]) -> Iterator[Tile | None]:
+        told = set()
         for row in rows:
-            yield tile(row["split"], row["path"], captions(row), worst=True)
-            if row["other_path"]:
-                name, split = row["other_path"], row["other_split"]
-                yield tile(split, name, [Path(name).name, split], worst=False)
+            this, other = (row["split"], row["path"]), (row["other_split"], row["other_path"])
+            if (pair := frozenset((this, other))) in told:  # of two labels each is a finding, of the same two images
+                continue
+            told.add(pair)
+            yield tile(*this, captions(row), worst=True)
+            if other in places:
+                like = {"split": other[0], "path": other[1], "label": known.label(places[other])}
+                yield tile(*other, captions(like), worst=False)
 
     tiles: list[Tile | None] = []
     heads = []

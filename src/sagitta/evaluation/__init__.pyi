@@ -36,6 +36,7 @@ from .overlap import Seen as Seen
 from .overlap import digest_column as digest_column
 from .overlap import digests_of as digests_of
 from .overlap import keep_seen as keep_seen
+from .overlap import overlap_warnings as overlap_warnings
 from .overlap import read_seen as read_seen
 from .overlap import seen_of as seen_of
 from .precision import judge_as_predicted as judge_as_predicted

@@ -72,7 +72,8 @@ def find_temperature(task: Task, probabilities: Floats, labels: npt.NDArray[Any]
         gains[judged] = before - after
     gain, error = float(gains.mean()), float(gains.std(ddof=1) / len(gains) ** 0.5)
     if gain <= error:
-        return Tempered(1.0, rows, f"none lowers the log loss surely ({-gain:+.4f} a row, standard error {error:.4f})")
+        told = f"{-gain:+.4f} a row, standard error {error:.4f}"
+        return Tempered(1.0, rows, f"no temperature surely lowers the log loss ({told})")
     # Three decimals: what is computed in another order, such as on other devices, gives the same.
     value = round(_lowest(task, logits, own), 3)
     return Tempered(value, rows, f"log loss {-gain:+.4f} a row where it was not found, standard error {error:.4f}")

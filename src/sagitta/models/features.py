@@ -12,7 +12,7 @@ checksums: what is damaged is removed, and computed again.
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -91,6 +91,18 @@ class FeatureStore:
     def missing(self, hashes: pa.Array) -> Ints:
         """Return which of (N,) content hashes have no features yet."""
         return np.flatnonzero(self._find(hashes) < 0)
+
+    def lacking(self, splits: Iterable[pa.Array]) -> int:
+        """Return how many features :func:`extract` computes for splits, in this order, by their (N,) content hashes.
+
+        An image that is there again in a later split has its features by then.
+        """
+        total, known = 0, set[str]()
+        for hashes in splits:
+            own = hashes.take(pa.array(self.missing(hashes))).to_pylist()
+            total += sum(each not in known for each in own)
+            known.update(own)
+        return total
 
     @contextmanager
     def computing(self, hashes: pa.Array) -> Iterator[Ints]:

@@ -124,7 +124,7 @@ def findings_of(run: Gathered, shelf: Shelf | None, album: Album) -> dict[str, A
         return None
     rows = _ordered(run.findings)
     counts = Counter((row["kind"], row["severity"]) for row in rows)  # in the order of the rows: the worst first
-    others = [row for row in rows if not _is_label(row)]
+    others = [row for row in rows if row["kind"] not in _LABEL_KINDS]
     pairs = [row for row in others if row["path"] and row["other_path"]][:_COPIES]
     album.take(shelf, [path for row in pairs for path in (row["path"], row["other_path"])], _SIDE)
     return {
@@ -139,13 +139,9 @@ def suspects_of(run: Gathered, shelf: Shelf | None, album: Album) -> list[dict[s
     """Return the images whose labels are probably wrong or in doubt, the surest first; None where nobody looked."""
     if run.findings is None:
         return None
-    rows = [row for row in _ordered(run.findings) if _is_label(row)][:_SUSPECTS]
+    rows = [row for row in _ordered(run.findings) if row["kind"] in _LABEL_KINDS][:_SUSPECTS]
     album.take(shelf, [row["path"] for row in rows if row["path"]], _SIDE)
     return [_line(row, shelf, album) for row in rows]
-
-
-def _is_label(row: Mapping[str, Any]) -> bool:
-    return bool(row["proposed_label"]) or row["kind"] in _LABEL_KINDS
 
 
 _WORST_FIRST = {"serious": 0, "doubtful": 1, "note": 2}

@@ -19,7 +19,7 @@ import yaml
 
 from sagitta.dataset import read_table
 from sagitta.errors import ConfigError, DatasetError
-from sagitta.evaluation import UNCALIBRATED, judge, read_test_log
+from sagitta.evaluation import UNCALIBRATED, judge, overlap_warnings, read_test_log
 from sagitta.models import ClassScores, Estimate, Task, task_of
 from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_table, members_of, read_record, run_of
 
@@ -248,10 +248,7 @@ def _notes(line: Mapping[str, Any], prefix: str) -> list[str]:
         notes.append(
             "there is no test set: these images also chose the checkpoint, so the figures are a little too good"
         )
-    if (line.get("trained_on") or "0") not in ("0", ""):
-        notes.append(
-            f"{int(line['trained_on']):,} of these images were trained on: the figures say little about new ones"
-        )
+    notes += overlap_warnings(int(line.get("images") or 0), int(line.get("trained_on") or 0), None)
     if line.get("tta"):
         notes.append("mean of each image and its mirror image (--tta flip)")
     return notes

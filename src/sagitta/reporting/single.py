@@ -236,7 +236,7 @@ def _calibration(run: Gathered) -> str:
         return ""
     if about["temperature"] == 1:
         reason = about.get("reason") or "nothing is gained"
-        return f"Looked at and left as they are, so there is no before and after: {reason}."
+        return f"Probabilities were looked at and left as they are, so there is no before and after: {reason}."
     before, after = about.get("before", {}), about.get("after", {})
     words = [f"Calibrated: logits are divided by {about['temperature']:.3g}"]
     if "rows" in about:

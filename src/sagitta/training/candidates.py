@@ -211,7 +211,7 @@ def _forecast(made: Made, clock: Clock) -> tuple[float | None, float]:
     first = min(1, len(ends) - 2)  # the first batch warms up, where there is another
     rate = sum(images[first + 1 :]) / max(ends[-1] - ends[first], 1e-6)
     splits = made.data.shards.splits
-    missing = sum(len(store.missing(splits[name].content_hashes)) for name in ("train", "val"))
+    missing = store.lacking(splits[name].content_hashes for name in ("train", "val"))
     return rate, (missing + made.rows("val", "test")) / rate
 
 

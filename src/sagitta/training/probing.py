@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sagitta.clock import extra
-from sagitta.dataset import plural
+from sagitta.dataset import plural, warning_line
 from sagitta.evaluation import (
     Evaluation,
     Seen,
@@ -31,6 +31,7 @@ from sagitta.evaluation import (
     digests_of,
     judge,
     keep_seen,
+    overlap_warnings,
     quiet,
     read_seen,
     record_test,
@@ -312,6 +313,7 @@ def _with_digests(best: Probed, judged: Evaluation, data: ImageData) -> Evaluati
 def _summary(each: Probed) -> dict[str, Any]:
     """Return what ``run.json`` keeps of each network."""
     test = each.test.scores["test_acc"] if each.test else None
+    tested = each.test.tested if each.test else None
     val, solved = each.judged.scores["val_acc"], each.solved
     assert val is not None
     return {
@@ -334,6 +336,8 @@ def _summary(each: Probed) -> dict[str, Any]:
         "val_loss": each.judged.metrics["val_log_loss"],
         "test_acc": test and test.value,
         "test_interval": test and [test.low, test.high],
+        "test_images": tested and tested.images,
+        "test_trained_on": tested and tested.trained_on,
     }
 
 
@@ -411,6 +415,8 @@ def probe_notes(record: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     if best["test_acc"] is None:
         notes.append("there is no test set: these figures are all there is")
+    elif best.get("test_trained_on"):  # 0.1.0 did not note it here
+        notes += map(warning_line, overlap_warnings(best["test_images"], best["test_trained_on"], None))
     return notes
 
 

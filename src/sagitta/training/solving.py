@@ -182,7 +182,7 @@ def solve(
     body, store = features_for(classifier, data, preprocessing, fitted)
     began = time.perf_counter()
     splits = [*fitted, *others]
-    total = sum(len(store.missing(data.shards.splits[name].content_hashes)) for name in splits)
+    total = store.lacking(data.shards.splits[name].content_hashes for name in splits)
     fast = prepare(body) if total else body
     computed = 0  # by this process; another one may be faster
 
