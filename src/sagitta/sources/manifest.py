@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from sagitta.dataset import Source, is_list, split_in
 from sagitta.errors import SourceError
-from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, refuse_flags, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels, plain
 from sagitta.sources.joining import Sheet, choose, require_most, source_of
 from sagitta.sources.matching import Finder
@@ -315,6 +315,7 @@ def _cells(where: str, table: pa.Table, labels: Labels) -> list[Cell]:
         raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
     if found := next((text for texts in lists for text in texts or () if text and text.startswith("{")), None):
         raise SourceError(f"{where}: column {name!r} holds objects, not labels, as {found[:60]}; write their names")
+    refuse_flags(lists, where, name)
     return [list(dict.fromkeys(label.strip() for label in labels or () if label and label.strip())) for labels in lists]
 
 

@@ -30,7 +30,7 @@ from sagitta.dataset import (
     splits_of_files,
 )
 from sagitta.errors import DatasetError, ImageError, SourceError
-from sagitta.sources.base import SourceOptions, examples, make_source, rows_table, split_text, suffix
+from sagitta.sources.base import SourceOptions, examples, make_source, refuse_flags, rows_table, split_text, suffix
 from sagitta.sources.splitcolumns import NO_COLUMN, GivenSplits, given_splits
 from sagitta.sources.tree import Tree
 
@@ -241,6 +241,8 @@ def _label_names(where: str, column: pa.ChunkedArray, labels: _Labels, separator
         if separator:
             return [split_text(text, separator) if text else None for text in _texts(where, column)]
         return _label_texts(where, column, labels)
+    if not labels.numbered:
+        refuse_flags(column.to_pylist(), where, labels.column)
     names = iter(_label_texts(where, pc.list_flatten(column), labels))
     lengths = pc.list_value_length(column).to_pylist()
     return [None if length is None else [name for name in islice(names, length) if name] for length in lengths]
