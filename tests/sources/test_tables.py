@@ -29,6 +29,8 @@ def read(name: str, data: str | bytes) -> dict[str, list[object]]:
         ("t.csv", "lost,cat\na3,cat\n", {"column 1": ["lost", "a3"], "column 2": ["cat", "cat"]}),
         ("t.csv", "a1,x|y|z\na2,x\n", {"column 1": ["a1", "a2"], "column 2": ["x|y|z", "x"]}),
         ("t.csv", "id,x,x\na1,1,2\n", {"id": ["a1"], "x": ["1"], "3.x": ["2"]}),
+        ("t.csv", ",id,label\n7,a1,1\n", {"column 1": ["7"], "id": ["a1"], "label": ["1"]}),
+        ("t.csv", "sep=;\r\nid;label\r\na1;1,5\r\n", {"id": ["a1"], "label": ["1,5"]}),
         ("t.txt", "img/a1.jpg 0\nmy b.jpg 1\n", {"column 1": ["img/a1.jpg", "my b.jpg"], "column 2": ["0", "1"]}),
         ("t.txt", "a1 Boeing 707\na2 A320\n", {"column 1": ["a1", "a2"], "column 2": ["Boeing 707", "A320"]}),
         ("t.txt", "# list\na1  1  2\n", {"column 1": ["a1"], "column 2": ["1"], "column 3": ["2"]}),

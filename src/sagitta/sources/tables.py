@@ -73,7 +73,7 @@ def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
         data = _first_bytes(tree, name, _MOST_JSON)
         return read_table(where, name, data, named) if any(map(named, _texts_in(data))) else None
     data = _first_bytes(tree, name, _HEAD)
-    text = _lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1])
+    text = _without_mark(_lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1]))
     if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text, named)) is not None:
         cells, titled = lines[:_ROWS], False
     else:
@@ -140,6 +140,11 @@ def _decoded(where: str, data: bytes) -> str:
         ) from None
 
 
+def _without_mark(text: str) -> str:
+    """Return text without the first line ``sep=;``, which tells a spreadsheet how to read it."""
+    return re.sub(r"\A\"?sep=[^\n]\"?\r?\n", "", text)
+
+
 def _delimiter(text: str) -> str:
     """Return what stands equally often in every first line, or else most often in the first."""
     lines = [line for line in text[:65536].splitlines()[:20] if line]
@@ -151,6 +156,7 @@ def _delimiter(text: str) -> str:
 
 
 def _from_csv(text: str, named: Named) -> pa.Table:
+    text = _without_mark(text)
     delimiter = _delimiter(text)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     rows = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter)
@@ -158,6 +164,8 @@ def _from_csv(text: str, named: Named) -> pa.Table:
     if not sample:
         raise pa.ArrowInvalid("empty")
     names = _titles(sample, named)
+    if names is not None:
+        names = [name or f"column {place}" for place, name in enumerate(names, 1)]
     if names is not None and len(set(names)) < len(names):
         names = [name if names.index(name) == place else f"{place + 1}.{name}" for place, name in enumerate(names)]
     read = pa.csv.ReadOptions(
@@ -227,7 +235,7 @@ def _from_rows(where: str, rows: Sequence[Sequence[str]], named: Named, *, title
     elif len(names) == width - 1:
         names = [numbered[0], *names]  # CelebA's file names have no title
     else:
-        names = [*names[:width], *numbered[len(names) :]]
+        names = [name or number for name, number in zip([*names, *numbered[len(names) :]], numbered, strict=False)]
     columns = zip(*body, strict=True) if body else ((),) * width
     return pa.table([pa.array([cell.strip() or None for cell in column], pa.string()) for column in columns], names)
 
