@@ -45,6 +45,7 @@ def test_the_column_of_files(table: Mapping[str, Sequence[object]], expected: st
         ({"old": [-1, 1] * 4, "bald": [1, 1] * 4}, "2 classes by 0 and 1 in 'old', 'bald'"),
         ({"score": [0.1, 0.2] * 4, "split": ["train", "test"] * 4, "n": range(8)}, ""),
         ({"label": [None] * 8}, ""),
+        ({"top": [0] * 8, "left": [0] * 8}, ""),  # 0 everywhere is no class
         ({"y": AB}, "class in 'y'"),
         ({"y": [0, 1] * 4, "place": ["sea", "sea", "land", "land"] * 2}, "class in 'y'"),  # WILDS' Waterbirds
         ({"y": [0, 1] * 4, "species": AB}, "class in 'species'"),

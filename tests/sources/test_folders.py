@@ -78,6 +78,22 @@ def test_file_names_that_are_no_labels_are_refused(open_folder: Open, names: lis
         open_folder(dict.fromkeys(names))
 
 
+def test_what_cameras_call_their_files_is_no_class(open_folder: Open) -> None:
+    files = {f"{name}_{i:04}.jpg": None for name in ("DSC", "IMG", "WhatsApp Image") for i in range(3)}
+    with pytest.raises(SourceError, match="no images with labels found"):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(layout="filenames")).class_names == ("DSC", "IMG", "WhatsApp Image")
+    assert open_folder(files | {"owl_1.jpg": None, "owl_2.jpg": None}).class_names[-1] == "owl"
+
+
+def test_a_split_folder_without_a_class_is_warned_of(open_folder: Open) -> None:
+    """ImageNet's val, whose classes are elsewhere: val is made of train then."""
+    files = {f"train/{name}/{i}.jpg": None for name in ("cat", "dog") for i in range(3)}
+    source = open_folder(files | {"val/1.jpg": None, "val/2.jpg": None})
+    assert source.warnings == ("val: none of its 2 files has a class, so it is no val",)
+    assert not open_folder(files | {"val/cat/1.jpg": None, "val/2.jpg": None}).warnings
+
+
 def test_integer_classes_are_in_numeric_order(open_folder: Open) -> None:
     assert open_folder({f"{label}/x.png": None for label in (10, 9, 0, 2)}).class_names == ("0", "2", "9", "10")
 

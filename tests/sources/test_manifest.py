@@ -220,3 +220,31 @@ def test_a_column_that_is_no_class_by_name_and_folders_that_differ_are_asked_abo
     asked = open_folder(images | {"about.csv": f"file,tone\n{rows}"}, SourceOptions(label_column="tone"))
     assert asked.class_names == ("x", "y")
     assert open_folder(images, SourceOptions(layout="folders")).class_names == ("cat", "dog")
+
+
+def test_a_column_that_may_be_about_the_photos_is_asked_about_beside_class_folders(open_folder: Open) -> None:
+    images = {f"{name}/{i}.png": None for name in ("cat", "dog") for i in range(4)}
+    rows = "".join(f"{file},{'xy'[place % 2]}\n" for place, file in enumerate(images))
+    with pytest.raises(SourceError, match=r"'grade' \(x, y\) may be the class, and so may the folder \(cat, dog\)"):
+        open_folder(images | {"about.csv": f"file,grade\n{rows}"})
+    assert open_folder(images | {"about.csv": f"file,diagnosis\n{rows}"}).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "train_test_split.txt", "anno/splits.csv"])
+def test_numbers_of_splits_are_no_classes(open_folder: Open, name: str) -> None:
+    """CelebA's, which alone would be a dataset of the classes 0, 1 and 2."""
+    mark = "," if name.endswith("csv") else " "
+    files = {f"img/{i}.jpg": None for i in range(6)} | {name: "".join(f"{i}.jpg{mark}{i % 3}\n" for i in range(6))}
+    message = f"{name}: column 'column 2' holds 0, 1, 2, which are splits by the file's name; write train, val or test"
+    with pytest.raises(SourceError, match=message):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(label_column="column 2")).class_names == ("0", "1", "2")
+    lists = {"train_split.txt": "0.jpg 0\n1.jpg 1\n", "test_split.txt": "2.jpg 1\n"}  # each of one split, by its name
+    source = open_folder(files | lists | {name: ""})
+    assert source.rows["split"].to_pylist() == ["train", "train", "test"] and source.class_names == ("0", "1")
+
+
+def test_images_whose_label_is_empty_are_named_by_a_row(open_folder: Open) -> None:
+    source = open_folder({"a.jpg": None, "b.jpg": None, "c.jpg": None, "t.csv": "id,label\na,x\nb,y\nc,\n"})
+    assert source.notes == ("file in 'id', class in 'label'",)
+    assert source.warnings == ("t.csv: row 3 has no label (empty, NA, nan or null) and is left out",)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -88,3 +89,19 @@ def test_of_json_that_names_no_file_nothing_is_read(tmp_path: Path) -> None:
     assert head(tree, "t.json", named) is None
     (tmp_path / "t.json").write_text('[{"f": "img\\/a1.jpg"}]')
     assert head(tree, "t.json", named) == pa.table({"f": ["img/a1.jpg"]})
+
+
+def test_declared_names_stand_for_numbers() -> None:
+    """As ``datasets`` writes a table of paths: names in the schema, numbers in the column."""
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    for labels, expected in (([1, 0, -1, None], ["dog", "cat", None, None]), ([2], None)):
+        table = pa.table({"id": ["a"] * len(labels), "label": pa.array(labels, pa.int64())})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink)
+        data = sink.getvalue().to_pybytes()
+        if expected:
+            assert read("t.parquet", data)["label"] == expected
+        else:
+            with pytest.raises(SourceError, match="column 'label' holds 2, but has 2 class names; mend one"):
+                read("t.parquet", data)

@@ -28,6 +28,8 @@ _TOPICS = (
     "tags", "tag", "level", "grade", "cultivar", "attributeids",
 )  # fmt: skip
 LABEL_COLUMNS = (*_LABELS, *_TOPICS)
+SURE_LABELS = frozenset(LABEL_COLUMNS) - {"tags", "tag", "level", "grade"}
+"""Those that say class whatever else there is; a grade may be the photo's."""
 _BOXES = re.compile(
     r"(?:.*\.)?(?:x_?min|y_?min|x_?max|y_?max|bbox(?:_?[xywh]\d?)?|bounding_?box(?:es)?|encoded_?pixels|rle|polygon"
     r"|segmentation|coordinates|roi\.[xy]\d)",
@@ -250,7 +252,7 @@ class Columns:
     def _by_values(self, names: Sequence[str]) -> Labels:
         """Return flags of 0 and 1, or the only column of few values."""
         flags = [name for name in names if self._cells(name) and self._cells(name) <= _YES | _NO]
-        if len(flags) > 1:
+        if len(flags) > 1 and any(self._cells(name) & _YES for name in flags):
             holds = {value for name in flags for value in self._cells(name)}
             unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""}]
             if len(unsure) > len(flags) or (holds & {"-1", "-1.0"} and holds & {"0", "0.0"}):

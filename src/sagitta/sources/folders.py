@@ -17,6 +17,11 @@ _SAMPLE = 500
 _UNLABELLED = re.compile(r"_*unlabell?ed", re.IGNORECASE)
 """A folder of images that no one has labelled yet, as FiftyOne writes it."""
 
+_OF_CAMERAS = re.compile(
+    r"_?(?:img|images?|dsc[nf]?|p|pxl|gopr|gp|dji|mvi|vid|cimg|imag|hpim|sam|photo|pic|picture|frame|scan|file|"
+    r"untitled|screenshot|screen ?shot|whatsapp image|signal|snapshot|capture|bild|foto)",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(r"(?P<label>[^/.]*?[^\W\d_][^/.]*?)[ ._(-]+\d")
 """A label with a letter in it, then separators, then a number: cat.0.jpg, great_pyrenees_12.jpg, ``cat (3).jpg``."""
 
@@ -32,12 +37,15 @@ def folders(tree: Tree, options: SourceOptions) -> Source | None:
 def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     """Return images that lie side by side with their class in the name, as Kaggle's dogs-vs-cats has them.
 
-    At least two labels must have two files each, else the names mean something else; but not for ``one_class``.
+    At least two labels must have two files each, else the names mean something else; but not for ``one_class``. What
+    cameras and programs call their files is no class.
     """
     source = _source(tree, options, _name_label, "file names (cat.0.jpg)")
     if source is None:
         return None
     counts = Counter(source.rows["label"].to_pylist())
+    if options.layout is None and all(_OF_CAMERAS.fullmatch(label) for label in counts):
+        return None
     refuse_class_in_name(tree.location, counts)
     return source if options.one_class or sum(count >= 2 for count in counts.values()) >= 2 else None
 
@@ -111,7 +119,13 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
         layout = f"{layout} with split folders in each"
     notes = [*([plan.note] if plan.note else []), *_deeper(found, plan), *found.notes()]
     notes += mask_notes if left_out else []
-    warnings = [*plan.warnings, *found.warnings(), *_empty_classes(tree, found, plan), *_one_class(tree, found, plan)]
+    warnings = [
+        *plan.warnings,
+        *found.warnings(),
+        *_empty_splits(found, plan),
+        *_empty_classes(tree, found, plan),
+        *_one_class(tree, found, plan),
+    ]
     warnings += _splits_in_names(found)
     return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=notes, warnings=warnings)
 
@@ -168,6 +182,15 @@ def _deeper(found: _Found, plan: SplitFolders) -> list[str]:
         inside[top] |= {"/".join(below[:-1])} - {""}
     top, below = next(((top, sorted(names)) for top, names in inside.items() if len(names) > 1), ("", []))
     return [f"folders in a class count for it ({top}: {examples(below, 3)})"] if below else []
+
+
+def _empty_splits(found: _Found, plan: SplitFolders) -> list[str]:
+    """Return a sentence on each folder of a split in which no image has a class (ImageNet's ``val``)."""
+    lacking = {top: split for top, split in plan.tops.items() if split not in found.splits and found.unlabelled[split]}
+    return [
+        f"{top}: none of its {plural(found.unlabelled[split], 'file')} has a class, so it is no {split}"
+        for top, split in lacking.items()
+    ]
 
 
 def _empty_classes(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:

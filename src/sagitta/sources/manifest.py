@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import Source, is_list, split_in
+from sagitta.dataset import Source, is_list, split_in, split_of_file
 from sagitta.errors import SourceError
 from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, refuse_flags, suffix
-from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels, plain
+from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, SURE_LABELS, Columns, Labels, plain
 from sagitta.sources.joining import Sheet, choose, require_most, source_of
 from sagitta.sources.matching import Finder
 from sagitta.sources.splitcolumns import GivenSplits, UnknownSplitError, given_splits
@@ -23,6 +23,7 @@ _NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
 _IMAGES = re.compile(r"(?i).*(?:ima?ge?s?|photos?|pictures?|data|files|annotations?|labels?|meta\w*)")
+_SPLIT_NUMBERS = frozenset("01234")
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
@@ -143,13 +144,13 @@ def _is_of_one_class(tree: Tree, name: str) -> bool:
 
 
 def _refuse_against_folders(tree: Tree, sheets: Sequence[Sheet]) -> None:
-    """Refuse to choose between class folders and a column whose name says nothing of classes, where they disagree.
+    """Refuse to choose between class folders and a column whose name does not say class, where they disagree.
 
     Raises:
         SourceError: each of them may hold the classes.
     """
     for sheet in sheets:
-        if not sheet.label_column or plain(sheet.label_column) in LABEL_COLUMNS:
+        if not sheet.label_column or plain(sheet.label_column) in SURE_LABELS:
             continue
         pairs = {
             (files[0].rpartition("/")[0].rpartition("/")[2], str(label))
@@ -200,6 +201,22 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
         (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
 
 
+def _refuse_splits(where: str, name: str, column: str, cells: Sequence[Cell]) -> None:
+    """Check that what seem to be classes are not splits by number, as in CelebA's ``list_eval_partition.txt``.
+
+    Raises:
+        UnknownSplitError: the file is called after them, and the column by no name of a class holds few small numbers.
+    """
+    words = set(re.findall(r"[a-z]+", _stem(name)))
+    called = "partition" in words or (words & {"split", "splits"} and split_of_file(name) is None)
+    numbers = set(map(str, cells))
+    if called and plain(column) not in LABEL_COLUMNS and numbers <= _SPLIT_NUMBERS:
+        raise UnknownSplitError(
+            f"{where}: column {column!r} holds {examples(sorted(numbers))}, which are splits by the file's name; write "
+            f"train, val or test, or if they are the classes, --label-column {column!r}"
+        )
+
+
 def _refuse_near(where: str, columns: Columns) -> None:
     """Check that a table that names no file does not nearly do so.
 
@@ -244,7 +261,7 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
     """Return the table ``name``. What it lacks is an error if it is ``alone``: else another may have it.
 
     Raises:
-        SourceError: it cannot be read, or lacks a column.
+        SourceError: it cannot be read, lacks a column, or tells splits where classes are sought.
     """
     where = f"{tree.location}/{name}"
     table = read_table(where, name, tree.reader.read(name), lambda text: bool(finder.find(name, [text])[0]))
@@ -256,6 +273,9 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
     labels = _labels_of(where, table, columns, path, options, taken, alone=alone)
     grouped = options.group_column and (alone or options.group_column in columns.values)
     paths = _column(where, table, path, (), "--path-column")
+    cells = _cells(where, table, labels) if labels else []
+    if labels.column and not options.label_column:
+        _refuse_splits(where, name, labels.column, cells)
     return Sheet(
         name=name,
         columns=tuple(table.column_names),
@@ -263,7 +283,7 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
         label_column=labels.column or "",
         paths=paths,
         files=finder.find(name, paths),
-        labels=_cells(where, table, labels) if labels else [],
+        labels=cells,
         splits=splits,
         warnings=tuple(f"{name}: {warning}" for warning in warnings),
         groups=_column(where, table, options.group_column, (), "--group") if grouped else None,

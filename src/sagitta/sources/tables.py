@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.errors import SourceError
+from sagitta.dataset import class_names_of
+from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.annotations import records
 from sagitta.sources.base import IMAGE_SUFFIXES, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, plain
@@ -46,7 +47,7 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
         if suffix(name) == ".parquet":
             table = pq.read_table(pa.BufferReader(data))
             table.validate(full=True)  # text that is no UTF-8, lists of wrong lengths
-            return table
+            return _with_declared_names(where, table)
         text = _decoded(where, data)
         if suffix(name) in _JSON:
             return _from_records(records(where, text))
@@ -56,6 +57,30 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{where}: cannot be read as a table ({reason}); save it as UTF-8 CSV") from error
+
+
+def _with_declared_names(where: str, table: pa.Table) -> pa.Table:
+    """Return a table with names for numbers where Hugging Face's features declare them; ``-1`` is no label.
+
+    Raises:
+        SourceError: a number has no name, or the features are damaged.
+    """
+    for place, title in enumerate(table.column_names):
+        try:
+            names = class_names_of(table.schema, title)
+        except DatasetError as error:
+            raise SourceError(f"{where}: {error}") from error
+        if names and pa.types.is_integer(table.column(place).type):
+            column = _named_numbers(f"{where}: column {title!r}", table.column(place).to_pylist(), names)
+            table = table.set_column(place, title, column)
+    return table
+
+
+def _named_numbers(where: str, numbers: Sequence[int | None], names: Sequence[str]) -> pa.Array:
+    outside = [number for number in numbers if number is not None and not -1 <= number < len(names)]
+    if outside:
+        raise SourceError(f"{where} holds {outside[0]}, but has {len(names)} class names; mend one of them")
+    return pa.array([None if number in (None, -1) else names[number] for number in numbers], pa.string())
 
 
 def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
