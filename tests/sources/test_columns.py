@@ -34,6 +34,23 @@ def test_the_column_of_files(table: Mapping[str, Sequence[object]], expected: st
 
 
 @pytest.mark.parametrize(
+    ("table", "path", "rival"),
+    [
+        ({"before": NAMES, "after": NAMES[::-1]}, "before", "after"),
+        ({"image1": NAMES, "image2": NAMES[::-1]}, "image1", "image2"),
+        ({"mask_path": NAMES[::-1], "photo_path": NAMES}, "photo_path", None),
+        ({"thumbnail": NAMES[::-1], "image": NAMES}, "image", None),
+        ({"what": NAMES[::-1], "image": NAMES}, "image", None),
+        ({"image": NAMES, "url": [f"http://h/{name}" for name in NAMES]}, "image", None),
+        ({"id": [*range(1, 8), 0], "filename": range(8)}, "filename", None),
+    ],
+)
+def test_columns_of_other_files(table: Mapping[str, Sequence[object]], path: str, rival: str | None) -> None:
+    found = columns({"label": AB, **table})
+    assert (found.path(), found.rival(path)) == (path, rival)
+
+
+@pytest.mark.parametrize(
     ("table", "expected"),
     [
         ({"label": AB}, "class in 'label'"),

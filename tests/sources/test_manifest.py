@@ -248,3 +248,24 @@ def test_images_whose_label_is_empty_are_named_by_a_row(open_folder: Open) -> No
     source = open_folder({"a.jpg": None, "b.jpg": None, "c.jpg": None, "t.csv": "id,label\na,x\nb,y\nc,\n"})
     assert source.notes == ("file in 'id', class in 'label'",)
     assert source.warnings == ("t.csv: row 3 has no label (empty, NA, nan or null) and is left out",)
+
+
+def test_two_images_in_one_row_are_asked_about(open_folder: Open) -> None:
+    files = {f"img/{i}.jpg": None for i in range(4)}
+    table = "image1,image2,label\n0.jpg,1.jpg,same\n2.jpg,3.jpg,other\n"
+    with pytest.raises(SourceError, match=r"'image1' and 'image2' name different images in one row; .* --path-column"):
+        open_folder(files | {"pairs.csv": table})
+    chosen = open_folder(files | {"pairs.csv": table}, SourceOptions(path_column="image2"))
+    assert chosen.rows["path"].to_pylist() == ["img/1.jpg", "img/3.jpg"]
+
+
+def test_what_was_predicted_is_no_label(open_folder: Open) -> None:
+    """The output of ``sagitta predict photos -o photos/out.csv``, whatever it is called."""
+    files = {"cat/1.jpg": None, "cat/2.jpg": None, "dog/3.jpg": None, "dog/4.jpg": None}
+    rows = "".join(f"{name},{'dog' if '1' in name else name[:3]},0.9,\n" for name in files)
+    files |= {"out.csv": "path,class,probability,error\n" + rows}
+    with pytest.raises(SourceError, match=r"out\.csv: what a model predicted, not labels; move it away"):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(layout="folders")).rows["label"].to_pylist() == ["cat", "cat", "dog", "dog"]
+    asked = open_folder(files, SourceOptions(label_column="class"))
+    assert asked.rows["label"].to_pylist() == ["dog", "cat", "dog", "dog"]

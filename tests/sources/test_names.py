@@ -50,6 +50,16 @@ def test_names_that_may_count_from_0_or_from_1_are_not_taken(open_folder: Open, 
     assert open_folder(COUNTED | {name: text, "labels.txt": "1 z\n2 y\n"}).class_names == ("z", "y")
 
 
+def test_lists_that_differ_name_nothing(open_folder: Open) -> None:
+    source = open_folder(NUMBERS | {"classes.txt": "z\ny\nx\n", "names.txt": "x\ny\nz\n"})
+    assert source.class_names == ("0", "1", "2")
+    assert source.warnings == (
+        "classes.txt and names.txt name the classes differently, so they keep their numbers; keep one",
+    )
+    same = NUMBERS | {"classes.txt": "z\ny\nx\n", "names.txt": "z, Zed\ny\nx\n"}
+    assert open_folder(same).class_names == ("z", "y", "x")
+
+
 def test_several_labels_take_names_too(open_folder: Open) -> None:
     files = dict.fromkeys(["a.jpg", "b.jpg"]) | {"t.csv": "path,label\na.jpg,0 1\nb.jpg,1\n", "classes.txt": "z\ny\n"}
     source = open_folder(files, SourceOptions(label_separator=" "))

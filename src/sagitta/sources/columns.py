@@ -19,6 +19,8 @@ PATH_COLUMNS = (
 )  # fmt: skip
 _COUNTS = frozenset({"id", "key", "uuid"})
 """Path columns that may as well number the rows, where another one names the files: ``7`` is not ``7.jpg`` then."""
+_ASIDE = re.compile(r"(?:^|_)(?:masks?|seg|segmentations?|thumb|thumbnails?|preview|depth|heatmap|overlay)(?:_|$)")
+"""Words in the names of columns whose files accompany the images."""
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "labelname", "category", "categoryname", "target", "choice",
     "displayname", "classid", "labelid", "categoryid", "classlabel", "categorylabel", "groundtruth",
@@ -134,8 +136,22 @@ class Columns:
 
         Whole numbers count only in a column of a known name, and where files differ in them: an epoch is not ``7.jpg``.
         """
-        best: tuple[float, ...] = ()
-        chosen = None
+        return next(iter(self._paths), None)
+
+    def rival(self, path: str) -> str | None:
+        """Return a column that names files as surely as ``path``, but others (``image2`` by ``image1``); else None."""
+        tied = [name for name, rank in self._paths.items() if name != path and rank[:5] == self._paths[path][:5]]
+        first = self._finder.find(self._name, self.values[path][:500])
+        for name in tied:
+            pairs = zip(first, self._finder.find(self._name, self.values[name][:500]), strict=True)
+            if any(one and other and one != other for one, other in pairs):
+                return name
+        return None
+
+    @cached_property
+    def _paths(self) -> dict[str, tuple[float, ...]]:
+        """Column that names files -> how sure that is, the surest first."""
+        ranks: dict[str, tuple[float, ...]] = {}
         for name, values in self.values.items():
             some = [value for value in values[:500] if value]
             if not some:
@@ -148,11 +164,10 @@ class Columns:
             single = any(len(files) == 1 for files in found)
             if not found or (numbers and not single) or (not known and not named and 2 * len(found) < len(some)):
                 continue
-            sure = known and plain(name) not in _COUNTS
-            rank = (named, len(found) / len(some) >= 0.5, sure, known, len(set(some)) / len(some), len(found))
-            if chosen is None or rank > best:
-                best, chosen = rank, name
-        return chosen
+            main, sure = not _ASIDE.search(_under(name)), known and plain(name) not in _COUNTS
+            mostly = len(found) / len(some) >= 0.5
+            ranks[name] = (named, mostly, main, sure, known, len(set(some)) / len(some), len(found))
+        return dict(sorted(ranks.items(), key=lambda item: item[1], reverse=True))
 
     def nearly_path(self) -> tuple[str, str, str] | None:
         """Return a column of a known name, a value of it, and the file whose name is nearly that; else None."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from sagitta.dataset import Source, image_leaves, read_schema
 from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx, npy
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, examples, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
 from sagitta.sources.folders import filenames, folders
 from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
@@ -39,6 +39,7 @@ LAYOUTS: Mapping[str, Layout] = {
 first is taken, and ``Source.describe`` says which."""
 
 _DETECT = SourceOptions()
+_TELL_OURS = ("sagitta.json", "run.json", "config.yaml")
 
 
 def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> Source:
@@ -82,11 +83,14 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     """
     if not tree.sizes:
         raise SourceError(f"{tree.location}: empty, no file in it; give the folder that holds the images")
+    made = _made_by_sagitta(tree)
+    tree = tree.without(made) if made else tree
     source = _first(tree, replace(options, one_class=False))
     if source is None and options.one_class:  # last, for names of one class may mean anything else
         source = _first(tree, options)
     if source is not None:
-        return source
+        left_out = [f"left out {examples(made)}, made by Sagitta"] if made else []
+        return replace(source, notes=(*source.notes, *left_out))
     if options.layout is not None:
         raise SourceError(
             f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
@@ -95,6 +99,19 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     raise SourceError(
         f"{tree.location}: no images with labels found{_among(tree)}{_above(tree)}; understood are {UNDERSTOOD}"
     )
+
+
+def _made_by_sagitta(tree: Tree) -> list[str]:
+    """Return the folders of runs and of datasets beside images: their pictures and rows are no data of these.
+
+    There are none where nothing else is an image: then they are what was meant.
+    """
+    told = [name.rpartition("/") for name in tree.sizes if name.endswith(_TELL_OURS)]
+    has = {(folder, base) for folder, slash, base in told if slash}
+    folders = {folder for folder, base in has if base == "sagitta.json"}
+    folders |= {folder for folder, base in has if base == "run.json" and (folder, "config.yaml") in has}
+    rest = tree.without(folders) if folders else tree
+    return sorted(folders) if any(suffix(name) in IMAGE_SUFFIXES for name in rest.sizes) else []
 
 
 def _among(tree: Tree) -> str:

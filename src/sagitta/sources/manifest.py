@@ -23,6 +23,8 @@ _NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
 _IMAGES = re.compile(r"(?i).*(?:ima?ge?s?|photos?|pictures?|data|files|annotations?|labels?|meta\w*)")
+_PREDICTED = frozenset({"path", "class", "probability", "error"})
+"""Columns of what ``sagitta predict`` writes."""
 _SPLIT_NUMBERS = frozenset("01234")
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
@@ -185,10 +187,15 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
     """Add the table ``name`` to ``seen`` where its first rows name files.
 
     Raises:
-        SourceError: they do, but it cannot be used; or it was ``asked`` for and lacks a column.
+        SourceError: they do, but it cannot be used; it was ``asked`` for and lacks a column; or they are predictions.
     """
     first = head(tree, name, lambda text: bool(finder.find(name, [text])[0]))
     columns = None if first is None else Columns(name, first, finder)
+    if columns and not asked and _PREDICTED.issubset(columns.values):
+        raise SourceError(
+            f"{tree.location}/{name}: what a model predicted, not labels; move it away, {_INSIST}, or take them "
+            "as labels with --label-column class"
+        )
     if columns is None or (options.path_column not in columns.values and columns.path() is None):
         if columns is not None:
             _refuse_near(f"{tree.location}/{name}", columns)
@@ -267,6 +274,11 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
     table = read_table(where, name, tree.reader.read(name), lambda text: bool(finder.find(name, [text])[0]))
     columns = Columns(name, table, finder)
     path = None if options.path_column else columns.path()
+    if path and (rival := columns.rival(path)):
+        raise SourceError(
+            f"{where}: {path!r} and {rival!r} name different images in one row; write a row for each image, or name "
+            "one of the columns with --path-column"
+        )
     path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
     splits, warnings = _splits(where, table, columns, path, options)
     taken = splits.columns if splits else ()

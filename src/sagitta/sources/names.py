@@ -29,12 +29,13 @@ def with_real_names(tree: Tree, source: Source) -> Source:
     That is done where all classes are numbers or WordNet ids and the file, ``synsets.txt``, ``classes.txt``,
     ``LOC_synset_mapping.txt``, ``label_map.json`` or the like, gives each of them a name of its own. Lines without a
     number are counted from 0 or from 1; where no class is the first or the last of them, nobody can know which, and a
-    warning says so.
+    warning says so; likewise where two files give other names.
     """
     ids = source.class_names
     if not all(_IDS.fullmatch(name) for name in ids):
         return source
-    unsure = []
+    unsure: list[str] = []
+    taken: dict[str, dict[str, str]] = {}
     for file in tree.sizes:
         base = file.rpartition("/")[2]
         if file.count("/") > 1 or tree.sizes[file] > _MOST_BYTES:
@@ -50,8 +51,18 @@ def with_real_names(tree: Tree, source: Source) -> Source:
                 continue
             names = _names_for(ids, _numbered(listed, first) if isinstance(listed, list) else listed)
             if names is not None:
-                return _renamed(source, names, f"classes named by {file}")
+                taken[file] = names
+    first, *others = taken or [""]
+    if other := next((file for file in others if not _alike(taken[file], taken[first])), None):
+        unsure, taken = [f"{first} and {other} name the classes differently, so they keep their numbers; keep one"], {}
+    if taken:
+        return _renamed(source, taken[first], f"classes named by {first}")
     return replace(source, warnings=(*source.warnings, *unsure[:1])) if unsure else source
+
+
+def _alike(names: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Say whether two files call classes the same, but for further words: ``tench`` and ``tench, Tinca tinca``."""
+    return all(name in others[key] or others[key] in name for key, name in names.items())
 
 
 def _first_number(ids: Collection[str], names: Sequence[str]) -> int | None:
