@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sagitta.dataset import Source, image_leaves, read_schema
+from sagitta.dataset import Source, image_columns, read_schema
 from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx, npy
 from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, examples, suffix
@@ -187,7 +187,7 @@ def _holds_images(location: str, file: Path) -> bool:
     if suffix(file.name) != ".parquet":
         return False
     try:
-        return image_leaves(read_schema(file)) is not None
+        return bool(image_columns(read_schema(file)))
     except DatasetError as error:
         raise unreadable(location, file, error) from error
 
