@@ -84,6 +84,7 @@ def test_the_column_of_classes(table: Mapping[str, Sequence[object]], expected: 
         ({"label": AB, "target": ["a", "a", "b", "b"] * 2}, "'label', 'target' may each"),
         ({"edema": ["1", "", "0", "-1"] * 2, "mass": ["1", "0"] * 4}, "also -1 or nothing"),
         ({"xmin": range(8), "what": AB}, "xmin say where objects are"),
+        ({"column 2": [0, 1] * 4, "column 3": [1, 0] * 4}, "columns of 0 and 1 have no names"),
         (
             {"smoker": [0, 1, 1, 0] * 2, "a": [1, 0, 0, 0] * 2, "b": [0, 1, 0, 0] * 2, "c": [0, 0, 1, 1] * 2},
             "each row has exactly one of a, b, c, so 'smoker' may be no class of theirs",

@@ -272,6 +272,8 @@ class Columns:
             unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""}]
             if len(unsure) > len(flags) or (holds & {"-1", "-1.0"} and holds & {"0", "0.0"}):
                 return Labels(doubt=f"{examples(unsure)} hold 1 and 0, but also -1 or nothing")
+            if all(re.fullmatch(r"column \d+", name) for name in flags):
+                return Labels(doubt="columns of 0 and 1 have no names, which would be the classes")
             if odd := self._beside_one(flags):
                 rest = examples([name for name in flags if name != odd])
                 return Labels(doubt=f"each row has exactly one of {rest}, so {odd!r} may be no class of theirs")
