@@ -168,7 +168,7 @@ def test_lists_written_as_text_are_lists(
     cells: list[str | None], separator: str | None, expected: list[list[str]] | None
 ) -> None:
     found, _ = several_labels(cells, separator)
-    assert found == (expected or (separator and [[cell] for cell in cells]))
+    assert found == (expected or (separator and [[str(cell)] for cell in cells]))
     assert several_labels(cells, "") == (None, None)
 
 
@@ -190,11 +190,16 @@ def test_flags_at_the_places_of_classes_are_no_labels(tmp_path: Path) -> None:
     """A list column of a multi-hot vector would be rows of the two classes 0 and 1."""
     write_files(tmp_path / "photos", PHOTOS)
     images = [image(index) for index in range(4)]
-    for flags in ([[1, 0, 0], [0, 1, 1]] * 2, [[0.0, 1.0], [1.0, 0.0]] * 2, [[True, False], None] * 2):
+    flagged: list[tuple[int, list[Any]]] = [
+        (3, [[1, 0, 0], [0, 1, 1]] * 2),
+        (2, [[0.0, 1.0], [1.0, 0.0]] * 2),
+        (2, [[True, False], None] * 2),
+    ]
+    for places, flags in flagged:
         pq.write_table(pa.table({"path": list(PHOTOS), "labels": flags}), tmp_path / "photos/t.parquet")
         pq.write_table(pa.table({"image": images, "labels": flags}), tmp_path / "train.parquet")
         for where in ("photos/t.parquet", "train.parquet"):
-            with pytest.raises(SourceError, match=rf"'labels' holds 0 and 1 at {len(flags[0])} places"):
+            with pytest.raises(SourceError, match=rf"'labels' holds 0 and 1 at {places} places"):
                 open_source(str(tmp_path / where), cache=tmp_path)
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -261,7 +262,7 @@ def test_two_images_in_one_row_are_asked_about(open_folder: Open) -> None:
 
 def test_what_was_predicted_is_no_label(open_folder: Open) -> None:
     """The output of ``sagitta predict photos -o photos/out.csv``, whatever it is called."""
-    files = {"cat/1.jpg": None, "cat/2.jpg": None, "dog/3.jpg": None, "dog/4.jpg": None}
+    files: dict[str, Any] = dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/4.jpg"])
     rows = "".join(f"{name},{'dog' if '1' in name else name[:3]},0.9,\n" for name in files)
     files |= {"out.csv": "path,class,probability,error\n" + rows}
     with pytest.raises(SourceError, match=r"out\.csv: what a model predicted, not labels; move it away"):

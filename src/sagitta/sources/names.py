@@ -42,14 +42,14 @@ def with_real_names(tree: Tree, source: Source) -> Source:
             continue
         if _LISTS.fullmatch(base) or _MAPS.fullmatch(base) or _TABLES.fullmatch(base):
             listed = _listed(tree.reader.read(file), suffix(base))
-            first = _first_number(ids, listed) if isinstance(listed, list) else 0
-            if first is None:
+            begin = _first_number(ids, listed) if isinstance(listed, list) else 0
+            if begin is None:
                 unsure.append(
                     f"{file}: counts from 0 or from 1, which no label tells (none is 0 or {len(listed)}), so classes "
                     "keep their numbers; write NUMBER NAME in each line"
                 )
                 continue
-            names = _names_for(ids, _numbered(listed, first) if isinstance(listed, list) else listed)
+            names = _names_for(ids, _numbered(listed, begin) if isinstance(listed, list) else listed)
             if names is not None:
                 taken[file] = names
     first, *others = taken or [""]
