@@ -7,8 +7,9 @@ from sagitta.dataset.schema import ROWS, Source
 from sagitta.errors import SourceError
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import open_source
+from sagitta.sources.folders import image_files
 
-from .conftest import image
+from .conftest import image, write_files
 
 Open = Callable[..., Source]
 
@@ -193,3 +194,11 @@ def test_file_names_of_one_class_are_read_where_it_may_be_one(open_folder: Open)
     assert open_folder(files, SourceOptions(one_class=True)).class_names == ("cat",)
     folders = {f"dog/img_{index}.jpg": None for index in range(3)}
     assert open_folder(folders, SourceOptions(one_class=True)).class_names == ("dog",)
+
+
+def test_pictures_of_a_run_are_no_images_to_predict(tmp_path: Path) -> None:
+    run = {"run.json": "{}", "config.yaml": "", "predictions/epoch=00.png": None}
+    write_files(tmp_path / "photos", {f"runs/a-1/{name}": data for name, data in run.items()})
+    assert image_files(tmp_path / "photos") == (["runs/a-1/predictions/epoch=00.png"], 2)  # asked for by itself
+    write_files(tmp_path / "photos", {"cat/1.png": None, "notes.txt": "x"})
+    assert image_files(tmp_path / "photos") == (["cat/1.png"], 1)

@@ -13,7 +13,7 @@ from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx, npy
 from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, examples, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
-from sagitta.sources.folders import filenames, folders
+from sagitta.sources.folders import filenames, folders, made_by_sagitta
 from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
 from sagitta.sources.manifest import manifest, open_table, refuse_unlabelled
 from sagitta.sources.names import with_real_names
@@ -39,7 +39,6 @@ LAYOUTS: Mapping[str, Layout] = {
 first is taken, and ``Source.describe`` says which."""
 
 _DETECT = SourceOptions()
-_TELL_OURS = ("sagitta.json", "run.json", "config.yaml")
 
 
 def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> Source:
@@ -83,7 +82,7 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     """
     if not tree.sizes:
         raise SourceError(f"{tree.location}: empty, no file in it; give the folder that holds the images")
-    made = _made_by_sagitta(tree)
+    made = made_by_sagitta(tree)
     tree = tree.without(made) if made else tree
     source = _first(tree, replace(options, one_class=False))
     if source is None and options.one_class:  # last, for names of one class may mean anything else
@@ -99,19 +98,6 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     raise SourceError(
         f"{tree.location}: no images with labels found{_among(tree)}{_above(tree)}; understood are {UNDERSTOOD}"
     )
-
-
-def _made_by_sagitta(tree: Tree) -> list[str]:
-    """Return the folders of runs and of datasets beside images: their pictures and rows are no data of these.
-
-    There are none where nothing else is an image: then they are what was meant.
-    """
-    told = [name.rpartition("/") for name in tree.sizes if name.endswith(_TELL_OURS)]
-    has = {(folder, base) for folder, slash, base in told if slash}
-    folders = {folder for folder, base in has if base == "sagitta.json"}
-    folders |= {folder for folder, base in has if base == "run.json" and (folder, "config.yaml") in has}
-    rest = tree.without(folders) if folders else tree
-    return sorted(folders) if any(suffix(name) in IMAGE_SUFFIXES for name in rest.sizes) else []
 
 
 def _among(tree: Tree) -> str:

@@ -13,6 +13,7 @@ from sagitta.sources.splitfolders import SplitFolders, masks, refuse_class_in_na
 from sagitta.sources.tree import Tree, folder_tree
 
 _SAMPLE = 500
+_TELL_OURS = ("sagitta.json", "run.json", "config.yaml")
 
 _UNLABELLED = re.compile(r"_*unlabell?ed", re.IGNORECASE)
 """A folder of images that no one has labelled yet, as FiftyOne writes it."""
@@ -50,9 +51,27 @@ def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     return source if options.one_class or sum(count >= 2 for count in counts.values()) >= 2 else None
 
 
+def made_by_sagitta(tree: Tree) -> list[str]:
+    """Return the folders of runs and of datasets beside images: their pictures and rows are no data of these.
+
+    There are none where nothing else is an image: then they are what was meant.
+    """
+    told = [name.rpartition("/") for name in tree.sizes if name.endswith(_TELL_OURS)]
+    has = {(folder, base) for folder, slash, base in told if slash}
+    folders = {folder for folder, base in has if base == "sagitta.json"}
+    folders |= {folder for folder, base in has if base == "run.json" and (folder, "config.yaml") in has}
+    rest = tree.without(folders) if folders else tree
+    return sorted(folders) if any(suffix(name) in IMAGE_SUFFIXES for name in rest.sizes) else []
+
+
 def image_files(folder: Path) -> tuple[list[str], int]:
-    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names."""
-    names = folder_tree(str(folder), folder).sizes
+    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names.
+
+    Those of a run that lies beside images are not looked at.
+    """
+    tree = folder_tree(str(folder), folder)
+    made = made_by_sagitta(tree)
+    names = (tree.without(made) if made else tree).sizes
     images = [name for name in names if suffix(name) not in SIDE_SUFFIXES]
     return images, len(names) - len(images)
 
