@@ -43,6 +43,9 @@ def test_the_column_of_files(table: Mapping[str, Sequence[object]], expected: st
         ({"what": NAMES[::-1], "image": NAMES}, "image", None),
         ({"image": NAMES, "url": [f"http://h/{name}" for name in NAMES]}, "image", None),
         ({"id": [*range(1, 8), 0], "filename": range(8)}, "filename", None),
+        ({"id": [*range(1, 8), 0], "scan": range(8)}, "id", "scan"),  # which of them numbers the rows?
+        ({"id": [*range(1, 8), 0], "index": range(8), "column 3": range(8)}, "id", None),
+        ({"id": [*range(1, 8), 0], "age": range(4, 12)}, "id", None),
     ],
 )
 def test_columns_of_other_files(table: Mapping[str, Sequence[object]], path: str, rival: str | None) -> None:

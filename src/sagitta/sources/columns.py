@@ -141,12 +141,21 @@ class Columns:
     def rival(self, path: str) -> str | None:
         """Return a column that names files as surely as ``path``, but others (``image2`` by ``image1``); else None."""
         tied = [name for name, rank in self._paths.items() if name != path and rank[:5] == self._paths[path][:5]]
+        if plain(path) in _COUNTS:
+            tied += [name for name in self.values if name not in self._paths and self._numbers_files(name)]
         first = self._finder.find(self._name, self.values[path][:500])
         for name in tied:
             pairs = zip(first, self._finder.find(self._name, self.values[name][:500]), strict=True)
             if any(one and other and one != other for one, other in pairs):
                 return name
         return None
+
+    def _numbers_files(self, name: str) -> bool:
+        """Say whether a column of whatever name holds whole numbers, all different, of which each names a file."""
+        some = self.values[name][:500]
+        if _is_other(name) or re.fullmatch(r"column \d+", name) or len(set(some)) < len(some):
+            return False
+        return all(value and _is_number(value) for value in some) and all(self._finder.find(self._name, some))
 
     @cached_property
     def _paths(self) -> dict[str, tuple[float, ...]]:
