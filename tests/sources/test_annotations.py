@@ -34,6 +34,15 @@ def test_categories_without_names_are_numbers() -> None:
     assert records("t", json.dumps(data)) == [{"path": "a", "label": "7"}]
 
 
+def test_ids_of_coco_are_one_whether_text_or_number() -> None:
+    data = {
+        "images": [{"id": "1", "file_name": "a"}, {"id": 2, "file_name": "b"}],
+        "annotations": [{"image_id": 1, "category_id": "7"}, {"image_id": "2", "category_id": 7}],
+        "categories": [{"id": 7, "name": "x"}],
+    }
+    assert [(row["path"], row["label"]) for row in records("t", json.dumps(data))] == [("a", "x"), ("b", "x")]
+
+
 def test_label_studio_leaves_out_what_nobody_labelled() -> None:
     answer = {"result": [{"type": "choices", "value": {"choices": ["x"]}}]}
     tasks = [
@@ -51,6 +60,19 @@ def test_label_studio_leaves_out_what_nobody_labelled() -> None:
     ("data", "message"),
     [
         ({"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}, r"objects \(COCO\), for detection"),
+        (
+            {"images": [], "annotations": [{"image_id": 1, "caption": "a cat"}]},
+            "without category_id",
+        ),
+        ({"images": [{"id": 1}], "annotations": [{"image_id": 2, "category_id": 7}]}, "no annotation is of a listed"),
+        (
+            {
+                "images": [{"id": 1}],
+                "annotations": [{"image_id": 1, "category_id": 8}],
+                "categories": [{"id": 7, "name": "x"}],
+            },
+            "image 1 is of category 8, which is not listed",
+        ),
         ([{"data": {"image": "a"}, "annotations": [{"result": [{"type": "rectanglelabels"}]}]}], "rectanglelabels"),
         ({"labels": {"a": [{"label": "x", "bounding_box": [0, 0, 1, 1]}]}}, "FiftyOne"),
         ({"labels": {"a": 5}, "classes": ["x"]}, "has label 5, but there are 1 classes"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,6 +98,27 @@ def test_names_that_may_be_one_are_warned_of(open_folder: Open) -> None:
     assert "'A' and 'a', 'cafe\\u0301' and 'caf\\xe9'" in warning
 
 
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        ("Great Dane,great_dane,great  dane,Great-Dane", True),
+        ("cat,cat\u200b", True),
+        ("7,07", True),
+        ("1.0,x,1", True),
+        ("1,-1", False),
+        ("cat,cats", False),
+        ("a1,a-1", False),
+    ],
+)
+def test_what_is_written_for_a_blank_or_not_seen_makes_no_other_name(
+    open_folder: Open, names: str, alike: bool
+) -> None:
+    files: dict[str, Any] = {f"{number}.jpg": None for number in range(names.count(",") + 1)}
+    table = "path,label\n" + "".join(f"{path},{name}\n" for path, name in zip(files, names.split(","), strict=True))
+    warnings = open_folder(files | {"labels.csv": table}).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == ["classes that may be one"] * alike
+
+
 def test_class_names_are_one_line(open_folder: Open) -> None:
     with pytest.raises(SourceError, match=r"class name 'd\\no' is blank or holds a line break"):
         open_folder({"cat/1.png": None, "d\no/2.png": None}, SourceOptions(layout="folders"))
@@ -111,6 +133,14 @@ def test_class_names_are_one_line(open_folder: Open) -> None:
         (["a,b", "b,c", "b"], "kind", "','"),
         (["Mass", "Mass|Nodule"], "Finding Labels", "'|'"),
         (["great white shark", "tench, Tinca tinca"], "labels", None),
+        (["cat", "dog", "cat, dog"], "label", "','"),  # not ' ', which would make a class "cat,"
+        (["cat", "dog", "cat & dog"], "label", "'&'"),
+        (["cat", "dog", "cat and dog"], "label", "' and '"),
+        (["cat", "dog", "cat_dog", "owl_x"], "label", None),
+        (["cat", "dog", "cat+dog"], "label", "'+'"),
+        (["cat", "dog", "cat/dog", "dog/cat"], "labels", "'/'"),
+        (["apple_scab", "apple_rot", "apple"], "label", None),
+        (["1", "2", "1-2"], "grade", None),
     ],
 )
 def test_parts_that_may_be_labels_are_asked_about(texts: list[str], column: str, asked: str | None) -> None:
@@ -119,3 +149,63 @@ def test_parts_that_may_be_labels_are_asked_about(texts: list[str], column: str,
     else:
         with pytest.raises(SourceError, match=f"--label-separator {re.escape(asked)}; if that is one class"):
             several_labels(texts, None, column)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["['a', 'b']", "['b']", "[]", None], [["a", "b"], ["b"], [], []]),
+        (['["a", "\\u00e9"]', '["it\'s"]'], [["a", "\u00e9"], ["it's"]]),
+        (["""["it's", 'b', 'b']"""], [["it's", "b"]]),
+        (["[0, 2]", "[1]"], [["0", "2"], ["1"]]),
+        (["('a', 'b')", "('c',)"], [["a", "b"], ["c"]]),
+        (["(wild)", "(tame)"], None),
+        (["[a]", "b"], None),
+    ],
+)
+@pytest.mark.parametrize("separator", [None, ","])
+def test_lists_written_as_text_are_lists(
+    cells: list[str | None], separator: str | None, expected: list[list[str]] | None
+) -> None:
+    found, _ = several_labels(cells, separator)
+    assert found == (expected or (separator and [[str(cell)] for cell in cells]))
+    assert several_labels(cells, "") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["['a' 'b']", "['a']"], "holds \"['a' 'b']\", which is no list"),  # NumPy's; Python joins the two
+        (["{a,b}", "{a}"], "holds '{a,b}', which is no list"),  # PostgreSQL's
+        (["[1, 0, 0]", "[0, 1, 1]"], "holds 0 and 1 at 3 places"),
+        (["[True, False]", "[False, False]"], "holds 0 and 1 at 2 places"),
+    ],
+)
+def test_lists_that_tell_no_labels_are_refused(cells: list[str | None], message: str) -> None:
+    with pytest.raises(SourceError, match=re.escape(f"t.csv: column 'labels' {message}")):
+        several_labels(cells, None, "labels", "t.csv")
+
+
+def test_flags_at_the_places_of_classes_are_no_labels(tmp_path: Path) -> None:
+    """A list column of a multi-hot vector would be rows of the two classes 0 and 1."""
+    write_files(tmp_path / "photos", PHOTOS)
+    images = [image(index) for index in range(4)]
+    flagged: list[tuple[int, list[Any]]] = [
+        (3, [[1, 0, 0], [0, 1, 1]] * 2),
+        (2, [[0.0, 1.0], [1.0, 0.0]] * 2),
+        (2, [[True, False], None] * 2),
+    ]
+    for places, flags in flagged:
+        pq.write_table(pa.table({"path": list(PHOTOS), "labels": flags}), tmp_path / "photos/t.parquet")
+        pq.write_table(pa.table({"image": images, "labels": flags}), tmp_path / "train.parquet")
+        for where in ("photos/t.parquet", "train.parquet"):
+            with pytest.raises(SourceError, match=rf"'labels' holds 0 and 1 at {places} places"):
+                open_source(str(tmp_path / where), cache=tmp_path)
+
+
+def test_whole_numbers_of_two_spellings_are_one_class(open_folder: Open) -> None:
+    """A table that was joined of two, of which one had empty cells, has 1 and 1.0."""
+    table = "path,label\na.jpg,0\nb.png,0.0\nc.webp,1\nd.png,1.0\n"
+    source = open_folder(PHOTOS | {"labels.csv": table})
+    assert source.class_names == ("0", "1") and source.rows["label"].to_pylist() == ["0", "0", "1", "1"]
+    assert open_folder(PHOTOS | {"labels.csv": table.replace("1.0", "x")}).class_names == ("0", "0.0", "1", "x")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import sagitta
 from sagitta.errors import SourceError
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import LAYOUTS, open_source
@@ -42,6 +43,20 @@ def test_columns_of_something_that_has_none(tmp_path: Path) -> None:
     write_files(tmp_path, {"given/cat/1.png": None, "given/dog/1.png": None})
     with pytest.raises(SourceError, match=r"class folders have no columns"):
         open_source(str(tmp_path / "given"), SourceOptions(group_column="patient"), cache=tmp_path)
+
+
+def test_runs_and_datasets_in_the_folder_are_no_classes(tmp_path: Path) -> None:
+    """As ``cd photos; sagitta fit .`` leaves them there, for the next time."""
+    write_files(tmp_path / "photos", {"cat/1.png": None, "cat/2.png": None, "dog/1.png": None, "dog/2.png": None})
+    expected = open_source(str(tmp_path / "photos"), cache=tmp_path)
+    sagitta.convert(str(tmp_path / "photos"), str(tmp_path / "photos/parquet"), val=0, test=0, workers=1)
+    run = {"run.json": "{}", "config.yaml": "", "predictions/epoch=00.png": None, "tests/1/predictions.parquet": "PAR1"}
+    write_files(tmp_path / "photos", {f"runs/photos-1/{name}": data for name, data in run.items()})
+    found = open_source(str(tmp_path / "photos"), cache=tmp_path)
+    assert found.rows == expected.rows and found.layout == "class folders"
+    assert found.notes == (*expected.notes, "left out parquet, runs/photos-1, made by Sagitta")
+    (tmp_path / "photos/parquet").rename(tmp_path / "only-this")
+    assert open_source(str(tmp_path / "only-this"), cache=tmp_path).layout.startswith("Parquet")
 
 
 def test_the_printed_line(tmp_path: Path) -> None:

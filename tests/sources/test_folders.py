@@ -7,8 +7,9 @@ from sagitta.dataset.schema import ROWS, Source
 from sagitta.errors import SourceError
 from sagitta.sources.base import SourceOptions
 from sagitta.sources.detect import open_source
+from sagitta.sources.folders import image_files
 
-from .conftest import image
+from .conftest import image, write_files
 
 Open = Callable[..., Source]
 
@@ -76,6 +77,22 @@ def test_label_in_a_file_name(open_folder: Open, name: str, label: str) -> None:
 def test_file_names_that_are_no_labels_are_refused(open_folder: Open, names: list[str]) -> None:
     with pytest.raises(SourceError, match=r"no images with labels found among .*; understood are class folders"):
         open_folder(dict.fromkeys(names))
+
+
+def test_what_cameras_call_their_files_is_no_class(open_folder: Open) -> None:
+    files = {f"{name}_{i:04}.jpg": None for name in ("DSC", "IMG", "WhatsApp Image") for i in range(3)}
+    with pytest.raises(SourceError, match="no images with labels found"):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(layout="filenames")).class_names == ("DSC", "IMG", "WhatsApp Image")
+    assert open_folder(files | {"owl_1.jpg": None, "owl_2.jpg": None}).class_names[-1] == "owl"
+
+
+def test_a_split_folder_without_a_class_is_warned_of(open_folder: Open) -> None:
+    """ImageNet's val, whose classes are elsewhere: val is made of train then."""
+    files = {f"train/{name}/{i}.jpg": None for name in ("cat", "dog") for i in range(3)}
+    source = open_folder(files | {"val/1.jpg": None, "val/2.jpg": None})
+    assert source.warnings == ("val: none of its 2 files has a class, so it is no val",)
+    assert not open_folder(files | {"val/cat/1.jpg": None, "val/2.jpg": None}).warnings
 
 
 def test_integer_classes_are_in_numeric_order(open_folder: Open) -> None:
@@ -177,3 +194,11 @@ def test_file_names_of_one_class_are_read_where_it_may_be_one(open_folder: Open)
     assert open_folder(files, SourceOptions(one_class=True)).class_names == ("cat",)
     folders = {f"dog/img_{index}.jpg": None for index in range(3)}
     assert open_folder(folders, SourceOptions(one_class=True)).class_names == ("dog",)
+
+
+def test_pictures_of_a_run_are_no_images_to_predict(tmp_path: Path) -> None:
+    run = {"run.json": "{}", "config.yaml": "", "predictions/epoch=00.png": None}
+    write_files(tmp_path / "photos", {f"runs/a-1/{name}": data for name, data in run.items()})
+    assert image_files(tmp_path / "photos") == (["runs/a-1/predictions/epoch=00.png"], 2)  # asked for by itself
+    write_files(tmp_path / "photos", {"cat/1.png": None, "notes.txt": "x"})
+    assert image_files(tmp_path / "photos") == (["cat/1.png"], 1)

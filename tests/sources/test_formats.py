@@ -1,4 +1,5 @@
 import io
+import pickle
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,14 @@ from sagitta.errors import SourceError
 
 Open = Callable[..., Source]
 FLAT = dict.fromkeys(["images/a.jpg", "images/b.jpg"])
+SITES = dict.fromkeys(["north/a.jpg", "south/b.jpg"])
 FOLDERS = dict.fromkeys(["cat/a.jpg", "dog/b.jpg"])
 
 
-def spreadsheet(text: str) -> bytes:
+def spreadsheet(text: str, part: str = "xl/sharedStrings.xml", tag: str = "t") -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as book:
-        book.writestr("xl/sharedStrings.xml", f"<sst><si><t>{text}</t></si></sst>")
+        book.writestr(part, f"<sst><si><{tag}>{text}</{tag}></si></sst>")
     return file.getvalue()
 
 
@@ -33,6 +35,10 @@ def spreadsheet(text: str) -> bytes:
         ),
         (FLAT | {"imagelabels.mat": "MATLAB"}, r"imagelabels\.mat: a MATLAB file .*loadmat"),
         (FLAT | {"labels.xlsx": spreadsheet("A.jpg")}, r"labels\.xlsx: a spreadsheet that names the images"),
+        (SITES | {"labels.xlsx": spreadsheet("a.jpg", "xl/worksheets/sheet1.xml")}, "xlsx: a spreadsheet that names"),
+        (SITES | {"a.ods": spreadsheet("a", "content.xml", "text:p")}, r"a\.ods: a spreadsheet that names the images"),
+        (SITES | {"all.xls": b"\xd0\xcf" + "b.jpg".encode("utf-16-le")}, r"all\.xls: a spreadsheet that names the"),
+        (SITES | {"labels.pkl": pickle.dumps({"a.jpg": "cat", "b.jpg": "dog"})}, r"labels\.pkl: names the images, but"),
     ],
 )
 def test_formats_that_are_not_read_are_named(open_folder: Open, files: dict[str, Any], message: str) -> None:
@@ -56,6 +62,8 @@ def test_archives_in_a_folder_are_named(open_folder: Open) -> None:
         {"cat/a.txt": "0 .5 .5 .1 .1", "dog/b.txt": "1 .5 .5 .1 .1"},
         {"cat/a.xml": "<annotation/>", "dog/b.xml": "<annotation/>"},
         {"prices.xlsx": spreadsheet("food"), "features.mat": "MATLAB"},
+        {"prices.xls": b"aa.jpg xb.jpg 2-b.jpg", "data.db": b""},
+        {"features.pkl": b"a.jpg", "train.pkl": b"xa.jpg"},
     ],
 )
 def test_class_folders_may_have_more_beside_them(open_folder: Open, beside: dict[str, Any]) -> None:

@@ -376,3 +376,17 @@ def test_missing_files_can_be_kept_for_quarantine(tmp_path: Path) -> None:
     assert source.rows.num_rows == 14
     with pytest.raises(ImageError, match=r"named in a\.csv, but no such file is there"):
         source.reader.read("0012.jpg")
+
+
+def test_lists_of_two_divisions_are_not_mixed(open_folder: Open) -> None:
+    """DTD's: ten times train, val and test, of which the last read would win."""
+    table = {"labels/all.txt": lines(lambda i: f"{i:04}.jpg {kind(i)}")}
+    parts = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
+    lists = {f"labels/{split}1.txt": lines(lambda i: f"{i:04}.jpg", rows) for split, rows in parts.items()}
+    source = open_folder(flat() | table | lists)
+    assert source.rows["split"].to_pylist() == ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+    second = {"labels/train2.txt": lines(lambda i: f"{i:04}.jpg", range(6, 12))}
+    with pytest.raises(
+        SourceError, match=r"labels/train1\.txt, labels/train2\.txt: images/0009\.jpg is in test and in train"
+    ):
+        open_folder(flat() | table | lists | second)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -220,3 +221,52 @@ def test_a_column_that_is_no_class_by_name_and_folders_that_differ_are_asked_abo
     asked = open_folder(images | {"about.csv": f"file,tone\n{rows}"}, SourceOptions(label_column="tone"))
     assert asked.class_names == ("x", "y")
     assert open_folder(images, SourceOptions(layout="folders")).class_names == ("cat", "dog")
+
+
+def test_a_column_that_may_be_about_the_photos_is_asked_about_beside_class_folders(open_folder: Open) -> None:
+    images = {f"{name}/{i}.png": None for name in ("cat", "dog") for i in range(4)}
+    rows = "".join(f"{file},{'xy'[place % 2]}\n" for place, file in enumerate(images))
+    with pytest.raises(SourceError, match=r"'grade' \(x, y\) may be the class, and so may the folder \(cat, dog\)"):
+        open_folder(images | {"about.csv": f"file,grade\n{rows}"})
+    assert open_folder(images | {"about.csv": f"file,diagnosis\n{rows}"}).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "train_test_split.txt", "anno/splits.csv"])
+def test_numbers_of_splits_are_no_classes(open_folder: Open, name: str) -> None:
+    """CelebA's, which alone would be a dataset of the classes 0, 1 and 2."""
+    mark = "," if name.endswith("csv") else " "
+    files = {f"img/{i}.jpg": None for i in range(6)} | {name: "".join(f"{i}.jpg{mark}{i % 3}\n" for i in range(6))}
+    message = f"{name}: column 'column 2' holds 0, 1, 2, which are splits by the file's name; write train, val or test"
+    with pytest.raises(SourceError, match=message):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(label_column="column 2")).class_names == ("0", "1", "2")
+    lists = {"train_split.txt": "0.jpg 0\n1.jpg 1\n", "test_split.txt": "2.jpg 1\n"}  # each of one split, by its name
+    source = open_folder(files | lists | {name: ""})
+    assert source.rows["split"].to_pylist() == ["train", "train", "test"] and source.class_names == ("0", "1")
+
+
+def test_images_whose_label_is_empty_are_named_by_a_row(open_folder: Open) -> None:
+    source = open_folder({"a.jpg": None, "b.jpg": None, "c.jpg": None, "t.csv": "id,label\na,x\nb,y\nc,\n"})
+    assert source.notes == ("file in 'id', class in 'label'",)
+    assert source.warnings == ("t.csv: row 3 has no label (empty, NA, nan or null) and is left out",)
+
+
+def test_two_images_in_one_row_are_asked_about(open_folder: Open) -> None:
+    files = {f"img/{i}.jpg": None for i in range(4)}
+    table = "image1,image2,label\n0.jpg,1.jpg,same\n2.jpg,3.jpg,other\n"
+    with pytest.raises(SourceError, match=r"'image1' and 'image2' name different images in one row; .* --path-column"):
+        open_folder(files | {"pairs.csv": table})
+    chosen = open_folder(files | {"pairs.csv": table}, SourceOptions(path_column="image2"))
+    assert chosen.rows["path"].to_pylist() == ["img/1.jpg", "img/3.jpg"]
+
+
+def test_what_was_predicted_is_no_label(open_folder: Open) -> None:
+    """The output of ``sagitta predict photos -o photos/out.csv``, whatever it is called."""
+    files: dict[str, Any] = dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/4.jpg"])
+    rows = "".join(f"{name},{'dog' if '1' in name else name[:3]},0.9,\n" for name in files)
+    files |= {"out.csv": "path,class,probability,error\n" + rows}
+    with pytest.raises(SourceError, match=r"out\.csv: what a model predicted, not labels; move it away"):
+        open_folder(files)
+    assert open_folder(files, SourceOptions(layout="folders")).rows["label"].to_pylist() == ["cat", "cat", "dog", "dog"]
+    asked = open_folder(files, SourceOptions(label_column="class"))
+    assert asked.rows["label"].to_pylist() == ["dog", "cat", "dog", "dog"]

@@ -136,7 +136,43 @@ def test_what_is_wrong_is_said(write: Write, columns: dict[str, Any], options: S
 def test_which_columns_were_chosen_is_said_where_others_might_be(write: Write) -> None:
     root = write("t.parquet", 2, mask=[b"1", b"2"], fine_label=["a", "b"], coarse_label=["x", "y"], label=["s", "t"])
     source = open_source(str(root), cache=root)
-    assert source.notes == ("image in 'mask', not in 'image'", "class in 'fine_label'")
+    assert source.notes == ("image in 'image', not in 'mask'", "class in 'fine_label'")
+    assert source.reader.read(source.rows["path"][1].as_py()) == image(1)
+
+
+def test_of_several_images_a_row_the_one_that_is_named_counts(write: Write) -> None:
+    after = pa.array([{"bytes": image(i + 7), "path": None} for i in range(2)], IMAGE)
+    root = write("t.parquet", 2, label=["a", "b"], after=after)
+    assert open_source(str(root), cache=root).notes == ("image in 'image', not in 'after'",)
+    named = open_source(str(root), SourceOptions(path_column="after"), cache=root)
+    assert [named.reader.read(path) for path in named.rows["path"].to_pylist()] == [image(7), image(8)]
+    with pytest.raises(SourceError, match=r"column 'label' holds no images; those that do are after, image: name one"):
+        open_source(str(root), SourceOptions(path_column="label"), cache=root)
+    table = pq.read_table(root / "t.parquet").rename_columns(["label", "after", "before"])
+    pq.write_table(table, root / "t.parquet")
+    for location in (root, root / "t.parquet"):
+        with pytest.raises(
+            SourceError, match=r"t\.parquet: columns 'after' and 'before' hold images; name .* --path-co"
+        ):
+            open_source(str(location), cache=root)
+    with pytest.raises(DatasetError, match="columns 'after' and 'before' hold images"):
+        ShardSet.open(root)
+    pq.write_table(table.rename_columns(["label", "mask", "before"]), root / "t.parquet")
+    assert open_source(str(root), cache=root).reader.read("t.parquet/1") == image(1)
+
+
+def test_text_is_labels_as_in_other_tables(write: Write) -> None:
+    root = write("t.parquet", 3, label=["a|b", "b|a", "b"])
+    assert open_source(str(root), cache=root).rows["label"].to_pylist() == [["a", "b"], ["b", "a"], ["b"]]
+    one = open_source(str(root), SourceOptions(label_separator=""), cache=root)
+    assert one.class_names == ("a|b", "b", "b|a")
+    write("t.parquet", 3, label=['["a", "b"]', "[]", '["b"]'])
+    assert open_source(str(root), cache=root).rows["label"].to_pylist() == [["a", "b"], [], ["b"]]
+    write("t.parquet", 3, label=["a, b", "b, a", "a"])
+    with pytest.raises(SourceError, match="'label' may hold several labels a row, as in 'a, b': if so, --label-sep"):
+        open_source(str(root), cache=root)
+    write("t.parquet", 3, label=["1", "1.0", "0"])
+    assert open_source(str(root), cache=root).rows["label"].to_pylist() == ["1", "1", "0"]
 
 
 def test_a_damaged_file_and_one_in_an_archive_are_named(write: Write) -> None:

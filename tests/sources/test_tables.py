@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,8 @@ def read(name: str, data: str | bytes) -> dict[str, list[object]]:
         ("t.csv", "lost,cat\na3,cat\n", {"column 1": ["lost", "a3"], "column 2": ["cat", "cat"]}),
         ("t.csv", "a1,x|y|z\na2,x\n", {"column 1": ["a1", "a2"], "column 2": ["x|y|z", "x"]}),
         ("t.csv", "id,x,x\na1,1,2\n", {"id": ["a1"], "x": ["1"], "3.x": ["2"]}),
+        ("t.csv", ",id,label\n7,a1,1\n", {"column 1": ["7"], "id": ["a1"], "label": ["1"]}),
+        ("t.csv", "sep=;\r\nid;label\r\na1;1,5\r\n", {"id": ["a1"], "label": ["1,5"]}),
         ("t.txt", "img/a1.jpg 0\nmy b.jpg 1\n", {"column 1": ["img/a1.jpg", "my b.jpg"], "column 2": ["0", "1"]}),
         ("t.txt", "a1 Boeing 707\na2 A320\n", {"column 1": ["a1", "a2"], "column 2": ["Boeing 707", "A320"]}),
         ("t.txt", "# list\na1  1  2\n", {"column 1": ["a1"], "column 2": ["1"], "column 3": ["2"]}),
@@ -86,3 +89,19 @@ def test_of_json_that_names_no_file_nothing_is_read(tmp_path: Path) -> None:
     assert head(tree, "t.json", named) is None
     (tmp_path / "t.json").write_text('[{"f": "img\\/a1.jpg"}]')
     assert head(tree, "t.json", named) == pa.table({"f": ["img/a1.jpg"]})
+
+
+def test_declared_names_stand_for_numbers() -> None:
+    """As ``datasets`` writes a table of paths: names in the schema, numbers in the column."""
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    for labels, expected in (([1, 0, -1, None], ["dog", "cat", None, None]), ([2], None)):
+        table = pa.table({"id": ["a"] * len(labels), "label": pa.array(labels, pa.int64())})
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink)
+        data = sink.getvalue().to_pybytes()
+        if expected:
+            assert read("t.parquet", data)["label"] == expected
+        else:
+            with pytest.raises(SourceError, match="column 'label' holds 2, but has 2 class names; mend one"):
+                read("t.parquet", data)

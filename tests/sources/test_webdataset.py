@@ -62,8 +62,12 @@ def test_json_beside_images_in_class_folders_is_not_a_label(open_folder: Open) -
 
 
 def test_a_label_outside_the_class_names(open_folder: Open) -> None:
-    with pytest.raises(SourceError, match=r"000\.cls has label 1, but classnames\.txt has only 1 line"):
+    with pytest.raises(SourceError, match=r"000\.cls has label 1, but classnames\.txt has only 1 other line"):
         open_folder({**SHARD, "classnames.txt": "ant\n"})
+    names = {"000.cls": "ant", "001.cls": "1", "classnames.txt": "ant\nbee\n"}
+    assert open_folder({**SHARD, **names}).rows["label"].to_pylist() == ["ant", "bee"]
+    with pytest.raises(SourceError, match=r"000\.cls has label cow, but classnames\.txt has only 2 other lines; mend"):
+        open_folder({**SHARD, **names, "000.cls": "cow"})
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:

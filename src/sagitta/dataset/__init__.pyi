@@ -5,6 +5,7 @@ from .columns import column_texts as column_texts
 from .columns import common_label as common_label
 from .columns import declared_names as declared_names
 from .columns import fingerprint as fingerprint
+from .columns import image_columns as image_columns
 from .columns import image_leaves as image_leaves
 from .columns import is_no_label as is_no_label
 from .columns import label_column as label_column

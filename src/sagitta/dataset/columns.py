@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.int64]
 _HASHES = 2**16  # made text at a time, so that memory does not grow with the rows
 _MOST_CLASSES = 2**20  # more are damage, or a column of something else
 _LABEL_COLUMNS = ("fine_label", "label", "labels", "class", "class_name", "category", "target")
+_IMAGE_COLUMN = re.compile(r"(?i)images?|img|photo|picture|pixels?|(?:image|img)[ _-]?(?:bytes|data|file)|jpe?g|png")
+_ASIDE = re.compile(r"(?i)(?:^|[^a-z])(?:masks?|seg|segmentations?|thumb|thumbnails?|depth|overlay)(?:[^a-z]|$)")
 _NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
 
 
@@ -40,7 +42,7 @@ def find_files(root: Path) -> dict[str, list[Path]]:
         raise DatasetError(
             f"{root}: neither {INFO_FILE} nor any Parquet file; make a dataset with `sagitta convert SOURCE {root}`"
         )
-    files = [path for path in visible if image_leaves(read_schema(path))] or visible[:1]
+    files = [path for path in visible if image_columns(read_schema(path))] or visible[:1]
     splits: dict[str, list[Path]] = {}
     for path, split in zip(files, splits_of_files([names[path] for path in files]), strict=True):
         _refuse_split_column(path, split)
@@ -96,24 +98,43 @@ def layout_of(files: Iterable[Path]) -> Layout:
     return Layout(*leaves, label, any(class_names_of(schema, label) for schema in schemas.values()))
 
 
-def image_leaves(schema: pa.Schema) -> tuple[str, str | None] | None:
+def image_leaves(schema: pa.Schema, asked: str | None = None) -> tuple[str, str | None] | None:
     """Return the leaves of the image's bytes and of its path, if any; None where no column holds images.
 
-    The column that Hugging Face's features call an Image comes first, since a file may hold sounds, masks or hashes
-    as bytes, too; else the first that is binary, or a struct with binary ``bytes``.
+    Of columns that Hugging Face's features call an Image, else of those that are binary or a struct with binary
+    ``bytes`` (which sounds and hashes may be, too), one that is called ``image`` or the like is taken; masks come last.
+
+    Args:
+        schema: of a file.
+        asked: the column, where the user names it; None is returned where it holds no images.
+
+    Raises:
+        DatasetError: several columns may be the image; or the schema's features are not JSON.
+    """
+    names = [asked] if asked else image_columns(schema)
+    if not names or (asked and asked not in image_columns(schema)):
+        return None
+    named = [name for name in names if _IMAGE_COLUMN.fullmatch(name)]
+    main = named[:1] or [name for name in names if not _ASIDE.search(name)] or names
+    kind = schema.field(main[0]).type
+    if len(main) > 1 and pa.types.is_struct(kind):
+        raise DatasetError(
+            f"columns {' and '.join(map(repr, main[:4]))} hold images; name the one to take with --path-column"
+        )
+    if not pa.types.is_struct(kind):
+        return main[0], None
+    return f"{main[0]}.bytes", f"{main[0]}.path" if kind.get_field_index("path") >= 0 else None
+
+
+def image_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that hold images: those that features call so, else those whose type allows it.
 
     Raises:
         DatasetError: the schema's features are not JSON.
     """
     features = features_of(schema)
-    images = [field for field in schema if _holds_images(field.type)]
-    images.sort(key=lambda field: _kind(features.get(field.name)) != "Image")
-    if not images:
-        return None
-    name, kind = images[0].name, images[0].type
-    if not pa.types.is_struct(kind):
-        return name, None
-    return f"{name}.bytes", f"{name}.path" if kind.get_field_index("path") >= 0 else None
+    names = [field.name for field in schema if _holds_images(field.type)]
+    return [name for name in names if _kind(features.get(name)) == "Image"] or names
 
 
 def _kind(feature: object) -> object:

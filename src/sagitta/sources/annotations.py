@@ -105,20 +105,32 @@ def _regions(where: str, what: str) -> SourceError:
 
 
 def _coco(where: str, data: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the records of COCO's JSON; ids are compared as text, for some write ``7`` here and ``"7"`` there.
+
+    Raises:
+        SourceError: it has boxes or captions, an annotation is of no listed category, or none is of a listed image.
+    """
     given = [category for category in data.get("categories", ()) if category.get("name") is not None]
-    names = {category.get("id"): str(category["name"]) for category in given}  # iNaturalist's may have none
-    found: defaultdict[Any, list[str]] = defaultdict(list)
+    names = {str(category.get("id")): str(category["name"]) for category in given}  # iNaturalist's may have none
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for annotation in data["annotations"]:
         if annotation.get("bbox") or annotation.get("segmentation") or annotation.get("keypoints"):
             raise _regions(where, "objects (COCO)")
-        label = names.get(annotation.get("category_id"), str(annotation.get("category_id")))
-        if label not in found[annotation.get("image_id")]:
-            found[annotation.get("image_id")].append(label)
+        category, image = str(annotation.get("category_id")), str(annotation.get("image_id"))
+        if annotation.get("category_id") is None:
+            raise SourceError(f"{where}: annotations without category_id (COCO's captions?), no classes; {_ROW}")
+        if names and category not in names:
+            raise SourceError(f"{where}: image {image} is of category {category}, which is not listed; mend one")
+        label = names.get(category, category)
+        if label not in found[image]:
+            found[image].append(label)
     single = all(len(labels) == 1 for labels in found.values())
-    for image in data["images"]:
-        if labels := found.get(image.get("id")):
-            about = {key: value for key, value in image.items() if key not in _OF_COCO and isinstance(value, str | int)}
-            yield {**about, "path": image.get("file_name"), "label": labels[0] if single else labels}
+    rows = [(image, labels) for image in data["images"] if (labels := found.get(str(image.get("id"))))]
+    if found and not rows:
+        raise SourceError(f"{where}: no annotation is of a listed image (image_id {next(iter(found))}); mend one")
+    for image, labels in rows:
+        about = {key: value for key, value in image.items() if key not in _OF_COCO and isinstance(value, str | int)}
+        yield {**about, "path": image.get("file_name"), "label": labels[0] if single else labels}
 
 
 def _label_studio(where: str, task: Mapping[str, Any]) -> Record | None:

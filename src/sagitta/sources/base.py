@@ -1,10 +1,14 @@
 """What every source becomes: a table of rows, a reader of their bytes, and class names in label order."""
 
+import ast
+import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -140,7 +144,7 @@ def make_source(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Source:
-    """Return the source of ``rows``, its class names found; ``0.0`` is class ``0``.
+    """Return the source of ``rows``, its class names found; ``0.0`` is class ``0`` where all are whole numbers.
 
     Raises:
         SourceError: there are no rows, or a class name is none.
@@ -149,8 +153,9 @@ def make_source(
         raise SourceError(f"{location}: {layout}, but no labelled image in it; check that this is the folder you meant")
     if class_names is None:
         names = pc.unique(single_labels(rows["label"])).to_pylist()
-        if all(_WHOLE.fullmatch(name) for name in names):
-            rows, names = _as_whole_numbers(rows), [name.partition(".")[0] for name in names]
+        if all(_WHOLE.fullmatch(name) for name in names) and any("." in name for name in names):
+            rows = _as_whole_numbers(rows)
+            names = pc.unique(single_labels(rows["label"])).to_pylist()
         class_names = class_order(names)
     if not class_names:
         raise SourceError(f"{location}: {layout}, but no label in any row; name another column with --label-column")
@@ -159,7 +164,7 @@ def make_source(
     return Source(location, layout, rows, reader, tuple(class_names), tuple(notes), warnings=tuple(warnings))
 
 
-_WHOLE = re.compile(r"-?[0-9]+\.0+")
+_WHOLE = re.compile(r"-?[0-9]+(?:\.0+)?")
 
 
 def _as_whole_numbers(rows: pa.Table) -> pa.Table:
@@ -185,15 +190,26 @@ def _check_names(location: str, class_names: Sequence[str]) -> None:
 
 
 def _alike(class_names: Sequence[str]) -> list[str]:
-    """Return a warning for classes whose names differ in case, outer blanks, leading zeros or Unicode's forms only."""
+    """Return a warning for classes whose names differ in case, in what stands for a blank or cannot be seen, and such.
+
+    ``Great_Dane`` and ``great dane`` are alike, and so are ``7``, ``07`` and ``7.0``, and Unicode's forms of one text.
+    """
     same: defaultdict[str, list[str]] = defaultdict(list)
     for name in class_names:
-        plain = unicodedata.normalize("NFKC", name).strip().casefold()
-        same[str(int(plain)) if plain.isdecimal() else plain].append(name)
+        seen = "".join(mark for mark in unicodedata.normalize("NFKC", name) if unicodedata.category(mark) != "Cf")
+        plain = _BLANKS.sub(" ", seen).strip().casefold() or name
+        same[str(int(float(plain))) if _NUMBER.fullmatch(plain) else plain].append(name)
     twins = [" and ".join(map(ascii, names)) for names in same.values() if len(names) > 1]
     if not twins:
         return []
-    return [f"classes that may be one: {examples(twins)} differ in case, blanks, zeros or Unicode form; rename one"]
+    return [
+        f"classes that may be one: {examples(twins)} differ in case, blanks, hyphens, zeros or Unicode form; rename one"
+    ]
+
+
+_BLANKS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
+"""Blanks and what is written for one; in front of a number stands its sign."""
+_NUMBER = re.compile(r"\d{1,15}(?:\.0+)?")
 
 
 Cell = str | list[str] | None
@@ -201,9 +217,15 @@ Cell = str | list[str] | None
 
 
 _SEPARATORS = (";", "|")
-_ASKED = (" ", ",")
+_ASKED = (",", " ")
+_JOINS = ("+", "/", "&", ":", "_", "-", " and ")
 _RECURRING = 0.75
 _PLURAL = re.compile(r"(?i).*(?:labels|tags|classes|categories|targets|attributes|findings|diagnoses|attribute_?ids)")
+_BRACKETS = ("[]", "()", "{}")
+_ESCAPE = r"""\\['"\\bnrtfu]"""
+_ITEM = rf"""(?:'(?:[^'\\]|{_ESCAPE})*'|"(?:[^"\\]|{_ESCAPE})*"|-?(?:0|[1-9]\d*)(?:\.\d+)?|True|False)"""
+_LIST = re.compile(rf"[\[(]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*,?\s*)?[\])]")
+_BITS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "True", "False"})
 
 
 def several_labels(
@@ -213,7 +235,7 @@ def several_labels(
 
     Text is split at ``;`` and ``|`` without being asked only where the parts are seen to be labels of their own: three
     quarters of them also occur beside other parts or alone. ``tench; Tinca tinca`` stays one class; ``mass|nodule`` is
-    asked for, since a name hardly holds that mark.
+    asked for, since a name hardly holds that mark. Texts that are all written as lists, ``['mass', 'nodule']``, are.
 
     Args:
         cells: one a row.
@@ -222,11 +244,14 @@ def several_labels(
         where: the table, for messages.
 
     Raises:
-        SourceError: the parts seem to be labels of their own, but may be none.
+        SourceError: the parts seem to be labels of their own, but may be none; or lists hold 0 and 1 for each class.
     """
+    if separator != "" and (written := _written_lists(cells, where, column)) is not None:
+        refuse_flags(written, where, column)
+        cells = written
     if any(isinstance(cell, list) for cell in cells):
         lists = [cell if isinstance(cell, list) else split_text(cell, separator) for cell in cells]
-        return lists, "several labels a row, as lists"
+        return [list(dict.fromkeys(labels)) for labels in lists], "several labels a row, as lists"
     texts = sorted({cell for cell in cells if isinstance(cell, str)})
     found = next((mark for mark in _SEPARATORS if any(mark in text for text in texts)), None)
     if separator is None and found and _joins_labels(texts, found):
@@ -236,8 +261,10 @@ def several_labels(
         return [split_text(text if isinstance(text, str) else None, separator) for text in cells], note
     if separator == "":
         return None, None
-    for mark in ([found] if found else []) + [*_ASKED]:
-        if mark == "|" or _may_join_labels(texts, mark, plural_name=_PLURAL.fullmatch(column) is not None):
+    plural_name = _PLURAL.fullmatch(column) is not None
+    for mark in ([found] if found else []) + [*_JOINS, *_ASKED]:
+        may_be = _joins_classes if mark in _JOINS else partial(_may_join_labels, plural_name=plural_name)
+        if mark == "|" or may_be(texts, mark):
             example = next(text for text in texts if mark in text)
             raise SourceError(
                 f"{where}: column {column!r} may hold several labels a row, as in {example!r}: if so, "
@@ -246,6 +273,51 @@ def several_labels(
     if found:
         return None, f"labels with {found!r} count as one class each (if they are several: --label-separator {found!r})"
     return None, None
+
+
+def refuse_flags(lists: Sequence[Sequence[object] | None], where: str, column: str) -> None:
+    """Check that lists hold labels, not 0 or 1 at the place of each class.
+
+    Raises:
+        SourceError: all are of one length and hold nothing else, so that which class a place means is not said.
+    """
+    given = [found for found in lists if found]
+    places = {len(found) for found in given}
+    if len(places) == 1 and min(places) > 1 and all(str(value) in _BITS for found in given for value in found):
+        raise SourceError(
+            f"{where}: column {column!r} holds 0 and 1 at {min(places)} places, and which class each of them means is "
+            "not said; write the names, or a column of 0 and 1 for each class"
+        )
+
+
+def _written_lists(cells: Sequence[Cell], where: str, column: str) -> list[list[str]] | None:
+    """Return what texts such as ``["a", "b"]``, ``('a', 'b')`` or ``[1, 2]`` hold, or None where they are no lists.
+
+    Raises:
+        SourceError: all are in brackets, but not as JSON or Python writes a list: ``['a' 'b']``, ``{a,b}``.
+    """
+    texts = [cell for cell in cells if cell]
+    if not texts or not all(isinstance(text, str) and text[0] + text[-1] in _BRACKETS for text in texts):
+        return None
+    found = {text: _written_list(text) for text in texts if isinstance(text, str)}
+    if strange := next((text for text, labels in found.items() if labels is None), None):
+        if strange[0] == "(":
+            return None
+        raise SourceError(
+            f"{where}: column {column!r} holds {strange!r}, which is no list as JSON or Python writes it; write a;b, "
+            "or if that is one class, --label-separator ''"
+        )
+    return [list(found.get(cell) or ()) if isinstance(cell, str) else [] for cell in cells]
+
+
+def _written_list(text: str) -> list[str] | None:
+    """Return the texts and numbers of a list as JSON or Python writes it; None where it is another thing."""
+    if not _LIST.fullmatch(text) or (text[0] == "(" and "," not in text):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            return [label for value in parse(text) if (label := str(value).strip())]
+    return None
 
 
 def split_text(text: str | None, separator: str | None) -> list[str]:
@@ -259,6 +331,13 @@ def _joins_labels(texts: Sequence[str], mark: str) -> bool:
     counts = Counter(part for text in texts for part in split_text(text, mark))
     parts = {part for text in texts if mark in text for part in split_text(text, mark)}
     return sum(counts[part] > 1 for part in parts) >= _RECURRING * max(len(parts), 1)
+
+
+def _joins_classes(texts: Sequence[str], mark: str) -> bool:
+    """Say whether most texts that hold ``mark`` are made of parts that are whole texts, too: a_b beside a and b."""
+    whole = {text for text in texts if re.search(r"[^\W\d_]", text)}  # 1-2 is a range, 1/2 a half
+    joined = [parts for text in texts if len(parts := split_text(text, mark)) > 1]
+    return 2 * sum(whole.issuperset(parts) for parts in joined) > len(joined)
 
 
 def _may_join_labels(texts: Sequence[str], mark: str, *, plural_name: bool) -> bool:

@@ -17,6 +17,10 @@ PATH_COLUMNS = (
     "imageid", "imgid", "idcode", "fname", "imageindex", "imageurl", "imagegcsuri", "sourceref", "uri", "url",
     "isicid", "photo", "photoid", "picture", "uuid", "key", "relpath",
 )  # fmt: skip
+_COUNTS = frozenset({"id", "key", "uuid"})
+"""Path columns that may as well number the rows, where another one names the files: ``7`` is not ``7.jpg`` then."""
+_ASIDE = re.compile(r"(?:^|_)(?:masks?|seg|segmentations?|thumb|thumbnails?|preview|depth|heatmap|overlay)(?:_|$)")
+"""Words in the names of columns whose files accompany the images."""
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "labelname", "category", "categoryname", "target", "choice",
     "displayname", "classid", "labelid", "categoryid", "classlabel", "categorylabel", "groundtruth",
@@ -26,6 +30,8 @@ _TOPICS = (
     "tags", "tag", "level", "grade", "cultivar", "attributeids",
 )  # fmt: skip
 LABEL_COLUMNS = (*_LABELS, *_TOPICS)
+SURE_LABELS = frozenset(LABEL_COLUMNS) - {"tags", "tag", "level", "grade"}
+"""Those that say class whatever else there is; a grade may be the photo's."""
 _BOXES = re.compile(
     r"(?:.*\.)?(?:x_?min|y_?min|x_?max|y_?max|bbox(?:_?[xywh]\d?)?|bounding_?box(?:es)?|encoded_?pixels|rle|polygon"
     r"|segmentation|coordinates|roi\.[xy]\d)",
@@ -48,6 +54,7 @@ _OTHER = re.compile(
 """What is known of images and is no class, and names of split columns."""
 _RANKS = frozenset({"kingdom", "phylum", "class", "order", "family", "genus", "species"})
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false", "-1", "-1.0"}
+_SHARE = re.compile(r"0?\.\d+(?:[eE]-?\d+)?|[01](?:\.0*)?|\d(?:\.\d+)?[eE]-\d+")
 _MOST_CLASSES, _MOST_SPLITS = 5000, 20
 
 
@@ -129,8 +136,31 @@ class Columns:
 
         Whole numbers count only in a column of a known name, and where files differ in them: an epoch is not ``7.jpg``.
         """
-        best: tuple[float, ...] = ()
-        chosen = None
+        return next(iter(self._paths), None)
+
+    def rival(self, path: str) -> str | None:
+        """Return a column that names files as surely as ``path``, but others (``image2`` by ``image1``); else None."""
+        tied = [name for name, rank in self._paths.items() if name != path and rank[:5] == self._paths[path][:5]]
+        if plain(path) in _COUNTS:
+            tied += [name for name in self.values if name not in self._paths and self._numbers_files(name)]
+        first = self._finder.find(self._name, self.values[path][:500])
+        for name in tied:
+            pairs = zip(first, self._finder.find(self._name, self.values[name][:500]), strict=True)
+            if any(one and other and one != other for one, other in pairs):
+                return name
+        return None
+
+    def _numbers_files(self, name: str) -> bool:
+        """Say whether a column of whatever name holds whole numbers, all different, of which each names a file."""
+        some = self.values[name][:500]
+        if _is_other(name) or re.fullmatch(r"column \d+", name) or len(set(some)) < len(some):
+            return False
+        return all(value and _is_number(value) for value in some) and all(self._finder.find(self._name, some))
+
+    @cached_property
+    def _paths(self) -> dict[str, tuple[float, ...]]:
+        """Column that names files -> how sure that is, the surest first."""
+        ranks: dict[str, tuple[float, ...]] = {}
         for name, values in self.values.items():
             some = [value for value in values[:500] if value]
             if not some:
@@ -143,10 +173,10 @@ class Columns:
             single = any(len(files) == 1 for files in found)
             if not found or (numbers and not single) or (not known and not named and 2 * len(found) < len(some)):
                 continue
-            rank = (named, len(found) / len(some) >= 0.5, known, len(set(some)) / len(some), len(found))
-            if chosen is None or rank > best:
-                best, chosen = rank, name
-        return chosen
+            main, sure = not _ASIDE.search(_under(name)), known and plain(name) not in _COUNTS
+            mostly = len(found) / len(some) >= 0.5
+            ranks[name] = (named, mostly, main, sure, known, len(set(some)) / len(some), len(found))
+        return dict(sorted(ranks.items(), key=lambda item: item[1], reverse=True))
 
     def nearly_path(self) -> tuple[str, str, str] | None:
         """Return a column of a known name, a value of it, and the file whose name is nearly that; else None."""
@@ -213,10 +243,17 @@ class Columns:
             named = [name for name in named if self._holds_something(name)]
             if named:
                 return self._of_several(named)
+        if (target := self._target(names)) is not None:
+            return Labels(target)
         names = [name for name in names if name in self.values and not _is_other(name)]
         if len(names) == 1 and self._is_few(names[0], most=len(self.values[path]) - 1):
             return Labels(names[0])
         return self._by_values(names)
+
+    def _target(self, names: Sequence[str]) -> str | None:
+        """Return the column ``y``, which often is what is to be told, or None; beside ``x`` it is a place."""
+        found = {plain(name): name for name in names if name in self.values}
+        return found["y"] if "y" in found and "x" not in found and self._is_few(found["y"]) else None
 
     def _holds_something(self, name: str) -> bool:
         if name in self.values:
@@ -239,11 +276,16 @@ class Columns:
     def _by_values(self, names: Sequence[str]) -> Labels:
         """Return flags of 0 and 1, or the only column of few values."""
         flags = [name for name in names if self._cells(name) and self._cells(name) <= _YES | _NO]
-        if len(flags) > 1:
+        if len(flags) > 1 and any(self._cells(name) & _YES for name in flags):
             holds = {value for name in flags for value in self._cells(name)}
             unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""}]
             if len(unsure) > len(flags) or (holds & {"-1", "-1.0"} and holds & {"0", "0.0"}):
                 return Labels(doubt=f"{examples(unsure)} hold 1 and 0, but also -1 or nothing")
+            if all(re.fullmatch(r"column \d+", name) for name in flags):
+                return Labels(doubt="columns of 0 and 1 have no names, which would be the classes")
+            if odd := self._beside_one(flags):
+                rest = examples([name for name in flags if name != odd])
+                return Labels(doubt=f"each row has exactly one of {rest}, so {odd!r} may be no class of theirs")
             return Labels(flags=tuple(flags))
         unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""} and self._cells(name) & _YES]
         if len(unsure) > 1:
@@ -251,7 +293,25 @@ class Columns:
         few = [name for name in names if self._is_few(name)]
         if len(few) > 1:
             return Labels(doubt=f"{examples([repr(name) for name in few])} may each be the class")
+        if few and (shares := self._shares(names)):
+            return Labels(doubt=f"{examples(shares)} are shares of each row, and {few[0]!r} may be the class")
         return Labels(few[0] if few else None)
+
+    def _beside_one(self, flags: Sequence[str]) -> str | None:
+        """Return the only column of 0 and 1 without which each row has exactly one 1 in the others; else None."""
+        rows = list(
+            zip(*([(value or "").lower() in _YES for value in self.values[name]] for name in flags), strict=True)
+        )
+        if len(flags) < 3 or all(sum(row) == 1 for row in rows):
+            return None
+        odd = [name for place, name in enumerate(flags) if all(sum(row) - row[place] == 1 for row in rows)]
+        return odd[0] if len(odd) == 1 else None
+
+    def _shares(self, names: Sequence[str]) -> list[str]:
+        """Return two columns or more of fractions that add up to 1 in each row, as votes do; else none."""
+        found = [name for name in names if all(_SHARE.fullmatch(value or "") for value in self.values[name])]
+        rows = zip(*(map(float, map(str, self.values[name])) for name in found), strict=True)
+        return found if len(found) > 1 and all(abs(sum(row) - 1) < 0.02 for row in rows) else []
 
     def _cells(self, name: str) -> set[str]:
         return {(value or "").lower() for value in self.values[name]}

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sagitta.dataset import Source, image_leaves, read_schema
+from sagitta.dataset import Source, image_columns, read_schema
 from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.arrays import cifar, idx, npy
-from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, suffix
+from sagitta.sources.base import IMAGE_SUFFIXES, SourceOptions, examples, suffix
 from sagitta.sources.builtin import BUILTIN, hub_folder, open_builtin
-from sagitta.sources.folders import filenames, folders
+from sagitta.sources.folders import filenames, folders, made_by_sagitta
 from sagitta.sources.formats import refuse_files_of_images, refuse_other_files
 from sagitta.sources.manifest import manifest, open_table, refuse_unlabelled
 from sagitta.sources.names import with_real_names
@@ -82,11 +82,14 @@ def _detect(tree: Tree, options: SourceOptions) -> Source:
     """
     if not tree.sizes:
         raise SourceError(f"{tree.location}: empty, no file in it; give the folder that holds the images")
+    made = made_by_sagitta(tree)
+    tree = tree.without(made) if made else tree
     source = _first(tree, replace(options, one_class=False))
     if source is None and options.one_class:  # last, for names of one class may mean anything else
         source = _first(tree, options)
     if source is not None:
-        return source
+        left_out = [f"left out {examples(made)}, made by Sagitta"] if made else []
+        return replace(source, notes=(*source.notes, *left_out))
     if options.layout is not None:
         raise SourceError(
             f"{tree.location}: not readable as {options.layout!r}; leave --layout out to have it detected"
@@ -170,7 +173,7 @@ def _holds_images(location: str, file: Path) -> bool:
     if suffix(file.name) != ".parquet":
         return False
     try:
-        return image_leaves(read_schema(file)) is not None
+        return bool(image_columns(read_schema(file)))
     except DatasetError as error:
         raise unreadable(location, file, error) from error
 

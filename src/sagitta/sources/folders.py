@@ -13,10 +13,16 @@ from sagitta.sources.splitfolders import SplitFolders, masks, refuse_class_in_na
 from sagitta.sources.tree import Tree, folder_tree
 
 _SAMPLE = 500
+_TELL_OURS = ("sagitta.json", "run.json", "config.yaml")
 
 _UNLABELLED = re.compile(r"_*unlabell?ed", re.IGNORECASE)
 """A folder of images that no one has labelled yet, as FiftyOne writes it."""
 
+_OF_CAMERAS = re.compile(
+    r"_?(?:img|images?|dsc[nf]?|p|pxl|gopr|gp|dji|mvi|vid|cimg|imag|hpim|sam|photo|pic|picture|frame|scan|file|"
+    r"untitled|screenshot|screen ?shot|whatsapp image|signal|snapshot|capture|bild|foto)",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(r"(?P<label>[^/.]*?[^\W\d_][^/.]*?)[ ._(-]+\d")
 """A label with a letter in it, then separators, then a number: cat.0.jpg, great_pyrenees_12.jpg, ``cat (3).jpg``."""
 
@@ -32,19 +38,40 @@ def folders(tree: Tree, options: SourceOptions) -> Source | None:
 def filenames(tree: Tree, options: SourceOptions) -> Source | None:
     """Return images that lie side by side with their class in the name, as Kaggle's dogs-vs-cats has them.
 
-    At least two labels must have two files each, else the names mean something else; but not for ``one_class``.
+    At least two labels must have two files each, else the names mean something else; but not for ``one_class``. What
+    cameras and programs call their files is no class.
     """
     source = _source(tree, options, _name_label, "file names (cat.0.jpg)")
     if source is None:
         return None
     counts = Counter(source.rows["label"].to_pylist())
+    if options.layout is None and all(_OF_CAMERAS.fullmatch(label) for label in counts):
+        return None
     refuse_class_in_name(tree.location, counts)
     return source if options.one_class or sum(count >= 2 for count in counts.values()) >= 2 else None
 
 
+def made_by_sagitta(tree: Tree) -> list[str]:
+    """Return the folders of runs and of datasets beside images: their pictures and rows are no data of these.
+
+    There are none where nothing else is an image: then they are what was meant.
+    """
+    told = [name.rpartition("/") for name in tree.sizes if name.endswith(_TELL_OURS)]
+    has = {(folder, base) for folder, slash, base in told if slash}
+    folders = {folder for folder, base in has if base == "sagitta.json"}
+    folders |= {folder for folder, base in has if base == "run.json" and (folder, "config.yaml") in has}
+    rest = tree.without(folders) if folders else tree
+    return sorted(folders) if any(suffix(name) in IMAGE_SUFFIXES for name in rest.sizes) else []
+
+
 def image_files(folder: Path) -> tuple[list[str], int]:
-    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names."""
-    names = folder_tree(str(folder), folder).sizes
+    """Return the names of the files in a folder that may be images, sorted, and how many are none by their names.
+
+    Those of a run that lies beside images are not looked at.
+    """
+    tree = folder_tree(str(folder), folder)
+    made = made_by_sagitta(tree)
+    names = (tree.without(made) if made else tree).sizes
     images = [name for name in names if suffix(name) not in SIDE_SUFFIXES]
     return images, len(names) - len(images)
 
@@ -111,7 +138,13 @@ def _source(tree: Tree, options: SourceOptions, label_of: Callable[[str], str | 
         layout = f"{layout} with split folders in each"
     notes = [*([plan.note] if plan.note else []), *_deeper(found, plan), *found.notes()]
     notes += mask_notes if left_out else []
-    warnings = [*plan.warnings, *found.warnings(), *_empty_classes(tree, found, plan), *_one_class(tree, found, plan)]
+    warnings = [
+        *plan.warnings,
+        *found.warnings(),
+        *_empty_splits(found, plan),
+        *_empty_classes(tree, found, plan),
+        *_one_class(tree, found, plan),
+    ]
     warnings += _splits_in_names(found)
     return make_source(tree.location, layout, found.table(tree.location), tree.reader, notes=notes, warnings=warnings)
 
@@ -168,6 +201,15 @@ def _deeper(found: _Found, plan: SplitFolders) -> list[str]:
         inside[top] |= {"/".join(below[:-1])} - {""}
     top, below = next(((top, sorted(names)) for top, names in inside.items() if len(names) > 1), ("", []))
     return [f"folders in a class count for it ({top}: {examples(below, 3)})"] if below else []
+
+
+def _empty_splits(found: _Found, plan: SplitFolders) -> list[str]:
+    """Return a sentence on each folder of a split in which no image has a class (ImageNet's ``val``)."""
+    lacking = {top: split for top, split in plan.tops.items() if split not in found.splits and found.unlabelled[split]}
+    return [
+        f"{top}: none of its {plural(found.unlabelled[split], 'file')} has a class, so it is no {split}"
+        for top, split in lacking.items()
+    ]
 
 
 def _empty_classes(tree: Tree, found: _Found, plan: SplitFolders) -> list[str]:

@@ -4,6 +4,8 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 
 from sagitta.dataset import split_of
 from sagitta.errors import SourceError
@@ -12,6 +14,12 @@ from sagitta.sources.tree import Tree
 
 _YOLO = re.compile(r"(?:\s*\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*)+")
 _MATLAB = re.compile(r"(?i).*(?:labels?|list|setid|annos?|split|meta|classes).*\.mat")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+_BINARY = re.compile(
+    r"(?i).*(?:label|anno|meta|class|target|truth|split|train|test|val|data).*"
+    r"\.(?:pkl|pickle|feather|arrow|h5|hdf5|npy|npz|db|sqlite3?|rds|rdata|dta|sav|orc|avro|dbf)"
+)
+_MOST_BYTES, _SAMPLE = 2**26, 50
 _TABLE = "write a table of path and label (CSV)"
 _INSIST = "or insist on class folders with --layout folders"
 _ENOUGH = 0.3
@@ -85,20 +93,35 @@ def _refuse_file(tree: Tree, name: str) -> None:
             f"{where}: a MATLAB file of labels or splits, perhaps, which is not read; open it with "
             f"scipy.io.loadmat and {_TABLE}, {_INSIST}"
         )
-    if suffix(name) == ".xlsx" and _names_images(tree, name):
+    if suffix(name) in _SPREADSHEETS and _names_images(tree, name):
         raise SourceError(f"{where}: a spreadsheet that names the images, which is not read; save it as CSV, {_INSIST}")
+    if _BINARY.fullmatch(base) and _names_images(tree, name):
+        raise SourceError(f"{where}: names the images, but is not read; {_TABLE}, {_INSIST}")
 
 
 def _names_images(tree: Tree, name: str) -> bool:
-    """Say whether a spreadsheet's texts are names of images."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(tree.reader.read(name))) as book:
-            texts = re.findall(r"<t[^>]*>([^<]+)</t>", book.read("xl/sharedStrings.xml").decode("utf-8", "replace"))
-    except (zipfile.BadZipFile, KeyError, zlib.error, RuntimeError):
+    """Say whether a file's texts are names of images; of a very large one that is not looked for."""
+    if tree.sizes[name] > _MOST_BYTES:
         return False
+    data = tree.reader.read(name)
     images = [image.rpartition("/")[2].lower() for image in tree.sizes if suffix(image) in IMAGE_SUFFIXES]
-    known = {*images, *(image.rpartition(".")[0] for image in images)}
-    return any(text.strip().rpartition("/")[2].lower() in known for text in texts)
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        known = {*images, *(image.rpartition(".")[0] for image in images)}
+        return any(text.strip().rpartition("/")[2].lower() in known for text in _texts_of_book(data))
+    plain = data.lower().replace(b"\0", b"")  # also of two bytes a letter
+    sample = images[:: -(-len(images) // _SAMPLE)]
+    return any(re.search(rb"(?<![\w-])" + re.escape(image.encode("utf-8", "replace")), plain) for image in sample)
+
+
+def _texts_of_book(data: bytes) -> Iterator[str]:
+    """Yield the texts of an XLSX, whether they are shared or stand in their cells, or of an ODS."""
+    with (
+        suppress(zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError),
+        zipfile.ZipFile(io.BytesIO(data)) as book,
+    ):
+        for part in book.infolist():
+            if part.filename.endswith(".xml") and part.file_size <= _MOST_BYTES:
+                yield from re.findall(r"<t[^>]*>([^<]+)</t", book.read(part).decode("utf-8", "replace"))
 
 
 def _text(tree: Tree, name: str) -> str:

@@ -161,6 +161,7 @@ def source_of(
     paths, missing = _paths(tree, finder, sheets, keep_missing=options.keep_missing)
     splits, how = _splits(sheets, paths, others)
     groups = _groups(tree, sheets, paths, others, options.group_column)
+    unnamed = _unnamed(tree, paths)
     kept, warnings = _labelled(tree, sheets, cells, several=several is not None)
     paths = [paths[row] for row in kept]
     splits, groups = ([column[row] for row in kept] for column in (splits, groups))
@@ -176,7 +177,7 @@ def source_of(
     named = _names(sheets)
     reader = _WithoutMissing(tree.reader, frozenset(missing), named) if missing else tree.reader
     notes = [*dict.fromkeys(sheet.used for sheet in sheets), *notes, *([decided] if decided else []), *how]
-    notes += _unnamed(tree, paths)
+    notes += unnamed
     return make_source(
         tree.location,
         f"files named in {named}",
@@ -303,18 +304,27 @@ def _told_splits(others: Sequence[Sheet]) -> Iterator[tuple[str, dict[str, str |
     """Yield what tables without labels tell of splits: their names, and file -> split.
 
     Such a table has a column of splits, or is a list of files that is called after one.
+
+    Raises:
+        SourceError: two lists give a file to different splits, as where images were divided several times.
     """
-    lists: dict[str, str | None] = {}
-    names = []
+    lists: dict[str, str] = {}
+    names: list[str] = []
     for other in others:
         if other.splits:
             rows = zip(other.files, other.splits.splits, strict=True)
             yield other.name, {files[0]: split for files, split in rows if files}
         elif len(other.columns) == 1 and (split := split_of_file(other.name)):
-            lists.update(dict.fromkeys(other.found_files(), split))
+            found = other.found_files()
+            if twice := next((file for file in found if lists.get(file, split) != split), None):
+                raise SourceError(
+                    f"{examples([*names, other.name], 10)}: {twice} is in {lists[twice]} and in {split}; leave the "
+                    "lists of one division, or write a column split into the table of classes"
+                )
+            lists.update(dict.fromkeys(found, split))
             names.append(other.name)
     if len(set(lists.values())) > 1:
-        yield " and ".join(names), lists
+        yield " and ".join(names), {**lists}
 
 
 def _unnamed(tree: Tree, paths: Iterable[str]) -> list[str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sagitta.dataset import Source, is_list, split_in
+from sagitta.dataset import Source, is_list, split_in, split_of_file
 from sagitta.errors import SourceError
-from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, suffix
-from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, Columns, Labels, plain
+from sagitta.sources.base import IMAGE_SUFFIXES, Cell, SourceOptions, examples, refuse_flags, suffix
+from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, SURE_LABELS, Columns, Labels, plain
 from sagitta.sources.joining import Sheet, choose, require_most, source_of
 from sagitta.sources.matching import Finder
 from sagitta.sources.splitcolumns import GivenSplits, UnknownSplitError, given_splits
@@ -23,6 +23,9 @@ _NO_TABLES = re.compile(r"(?i)sample_?(?:sub.*)?\.\w+|.*(?:submission|prediction
 _DEEPEST, _MOST_TABLES = 2, 300
 _INSIST = "or insist on class folders with --layout folders"
 _IMAGES = re.compile(r"(?i).*(?:ima?ge?s?|photos?|pictures?|data|files|annotations?|labels?|meta\w*)")
+_PREDICTED = frozenset({"path", "class", "probability", "error"})
+"""Columns of what ``sagitta predict`` writes."""
+_SPLIT_NUMBERS = frozenset("01234")
 _BOXED = re.compile(r"(?:\S+(?:\s+-?\d+(?:\.\d+)?){4}\s*)+")
 
 
@@ -143,13 +146,13 @@ def _is_of_one_class(tree: Tree, name: str) -> bool:
 
 
 def _refuse_against_folders(tree: Tree, sheets: Sequence[Sheet]) -> None:
-    """Refuse to choose between class folders and a column whose name says nothing of classes, where they disagree.
+    """Refuse to choose between class folders and a column whose name does not say class, where they disagree.
 
     Raises:
         SourceError: each of them may hold the classes.
     """
     for sheet in sheets:
-        if not sheet.label_column or plain(sheet.label_column) in LABEL_COLUMNS:
+        if not sheet.label_column or plain(sheet.label_column) in SURE_LABELS:
             continue
         pairs = {
             (files[0].rpartition("/")[0].rpartition("/")[2], str(label))
@@ -184,10 +187,15 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
     """Add the table ``name`` to ``seen`` where its first rows name files.
 
     Raises:
-        SourceError: they do, but it cannot be used; or it was ``asked`` for and lacks a column.
+        SourceError: they do, but it cannot be used; it was ``asked`` for and lacks a column; or they are predictions.
     """
     first = head(tree, name, lambda text: bool(finder.find(name, [text])[0]))
     columns = None if first is None else Columns(name, first, finder)
+    if columns and not asked and _PREDICTED.issubset(columns.values):
+        raise SourceError(
+            f"{tree.location}/{name}: what a model predicted, not labels; move it away, {_INSIST}, or take them "
+            "as labels with --label-column class"
+        )
     if columns is None or (options.path_column not in columns.values and columns.path() is None):
         if columns is not None:
             _refuse_near(f"{tree.location}/{name}", columns)
@@ -198,6 +206,22 @@ def _look_at(tree: Tree, finder: Finder, name: str, options: SourceOptions, seen
         return
     if asked or any(sheet.files):
         (seen.labelled if sheet.used else seen.unlabelled).append(sheet)
+
+
+def _refuse_splits(where: str, name: str, column: str, cells: Sequence[Cell]) -> None:
+    """Check that what seem to be classes are not splits by number, as in CelebA's ``list_eval_partition.txt``.
+
+    Raises:
+        UnknownSplitError: the file is called after them, and the column by no name of a class holds few small numbers.
+    """
+    words = set(re.findall(r"[a-z]+", _stem(name)))
+    called = "partition" in words or (words & {"split", "splits"} and split_of_file(name) is None)
+    numbers = set(map(str, cells))
+    if called and plain(column) not in LABEL_COLUMNS and numbers <= _SPLIT_NUMBERS:
+        raise UnknownSplitError(
+            f"{where}: column {column!r} holds {examples(sorted(numbers))}, which are splits by the file's name; write "
+            f"train, val or test, or if they are the classes, --label-column {column!r}"
+        )
 
 
 def _refuse_near(where: str, columns: Columns) -> None:
@@ -244,18 +268,26 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
     """Return the table ``name``. What it lacks is an error if it is ``alone``: else another may have it.
 
     Raises:
-        SourceError: it cannot be read, or lacks a column.
+        SourceError: it cannot be read, lacks a column, or tells splits where classes are sought.
     """
     where = f"{tree.location}/{name}"
     table = read_table(where, name, tree.reader.read(name), lambda text: bool(finder.find(name, [text])[0]))
     columns = Columns(name, table, finder)
     path = None if options.path_column else columns.path()
+    if path and (rival := columns.rival(path)):
+        raise SourceError(
+            f"{where}: {path!r} and {rival!r} name different images in one row; write a row for each image, or name "
+            "one of the columns with --path-column"
+        )
     path = path or _named(where, table, options.path_column, PATH_COLUMNS, "--path-column")
     splits, warnings = _splits(where, table, columns, path, options)
     taken = splits.columns if splits else ()
     labels = _labels_of(where, table, columns, path, options, taken, alone=alone)
     grouped = options.group_column and (alone or options.group_column in columns.values)
     paths = _column(where, table, path, (), "--path-column")
+    cells = _cells(where, table, labels) if labels else []
+    if labels.column and not options.label_column:
+        _refuse_splits(where, name, labels.column, cells)
     return Sheet(
         name=name,
         columns=tuple(table.column_names),
@@ -263,7 +295,7 @@ def _read(tree: Tree, finder: Finder, name: str, options: SourceOptions, *, alon
         label_column=labels.column or "",
         paths=paths,
         files=finder.find(name, paths),
-        labels=_cells(where, table, labels) if labels else [],
+        labels=cells,
         splits=splits,
         warnings=tuple(f"{name}: {warning}" for warning in warnings),
         groups=_column(where, table, options.group_column, (), "--group") if grouped else None,
@@ -315,6 +347,7 @@ def _cells(where: str, table: pa.Table, labels: Labels) -> list[Cell]:
         raise SourceError(f"{where}: column {name!r} holds no lists of text or numbers ({error})") from error
     if found := next((text for texts in lists for text in texts or () if text and text.startswith("{")), None):
         raise SourceError(f"{where}: column {name!r} holds objects, not labels, as {found[:60]}; write their names")
+    refuse_flags(lists, where, name)
     return [list(dict.fromkeys(label.strip() for label in labels or () if label and label.strip())) for labels in lists]
 
 

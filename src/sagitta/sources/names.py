@@ -3,13 +3,14 @@
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from sagitta.dataset import Source, is_list
 from sagitta.sources.base import IMAGE_SUFFIXES, suffix
+from sagitta.sources.columns import LABEL_COLUMNS, plain
 from sagitta.sources.tree import Tree
 
 _LISTS = re.compile(
@@ -18,6 +19,7 @@ _LISTS = re.compile(
 _MAPS = re.compile(r"(?i).*(?:map|names?|class(?:es)?|index|labels?|categor(?:y|ies)).*\.json")
 _TABLES = re.compile(r"(?i).*(?:names|map|classes|labels).*\.csv")
 _IDS = re.compile(r"-?\d+|n\d{8}")
+_TITLES = frozenset({"name", "names", "classnames", "labelnames", "categories", "categorynames"})
 _MOST_BYTES = 2**22
 
 
@@ -25,33 +27,65 @@ def with_real_names(tree: Tree, source: Source) -> Source:
     """Return ``source`` with its classes called by the names in a file of the tree, in the order of their numbers.
 
     That is done where all classes are numbers or WordNet ids and the file, ``synsets.txt``, ``classes.txt``,
-    ``LOC_synset_mapping.txt``, ``label_map.json`` or the like, gives each of them a name of its own.
+    ``LOC_synset_mapping.txt``, ``label_map.json`` or the like, gives each of them a name of its own. Lines without a
+    number are counted from 0 or from 1; where no class is the first or the last of them, nobody can know which, and a
+    warning says so; likewise where two files give other names.
     """
     ids = source.class_names
     if not all(_IDS.fullmatch(name) for name in ids):
         return source
+    unsure: list[str] = []
+    taken: dict[str, dict[str, str]] = {}
     for file in tree.sizes:
         base = file.rpartition("/")[2]
         if file.count("/") > 1 or tree.sizes[file] > _MOST_BYTES:
             continue
         if _LISTS.fullmatch(base) or _MAPS.fullmatch(base) or _TABLES.fullmatch(base):
-            names = _names_for(ids, _mapping(tree.reader.read(file), suffix(base)))
+            listed = _listed(tree.reader.read(file), suffix(base))
+            begin = _first_number(ids, listed) if isinstance(listed, list) else 0
+            if begin is None:
+                unsure.append(
+                    f"{file}: counts from 0 or from 1, which no label tells (none is 0 or {len(listed)}), so classes "
+                    "keep their numbers; write NUMBER NAME in each line"
+                )
+                continue
+            names = _names_for(ids, _numbered(listed, begin) if isinstance(listed, list) else listed)
             if names is not None:
-                return _renamed(source, names, f"classes named by {file}")
-    return source
+                taken[file] = names
+    first, *others = taken or [""]
+    if other := next((file for file in others if not _alike(taken[file], taken[first])), None):
+        unsure, taken = [f"{first} and {other} name the classes differently, so they keep their numbers; keep one"], {}
+    if taken:
+        return _renamed(source, taken[first], f"classes named by {first}")
+    return replace(source, warnings=(*source.warnings, *unsure[:1])) if unsure else source
+
+
+def _alike(names: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Say whether two files call classes the same, but for further words: ``tench`` and ``tench, Tinca tinca``."""
+    return all(name in others[key] or others[key] in name for key, name in names.items())
+
+
+def _first_number(ids: Collection[str], names: Sequence[str]) -> int | None:
+    """Return the number of the first of ``names``, or None where it may be 0 as well as 1."""
+    numbers = {int(number) for number in ids if number.isdecimal()}
+    if not numbers or len(numbers) < len(ids) or max(numbers) > len(names):
+        return 0  # of too few names no number has its own
+    return 0 if 0 in numbers else 1 if len(names) in numbers else None
+
+
+def _numbered(names: Sequence[str], first: int) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(names, first)}
 
 
 def _names_for(ids: tuple[str, ...], mapping: Mapping[str, str]) -> dict[str, str] | None:
-    """Return id -> name where every id has one, all different; lines may count from 0 or from 1."""
-    if "0" in mapping and "0" not in ids and str(len(mapping)) in ids and str(len(mapping)) not in mapping:
-        mapping = {str(int(number) + 1): name for number, name in mapping.items()}
+    """Return id -> name where every id has one, all different."""
     names = {key: mapping.get(_number(key), "") for key in ids}
     whole = all(names.values()) and len(set(names.values())) == len(ids)
     return names if whole and any(not _IDS.fullmatch(name) for name in names.values()) else None
 
 
-def _mapping(data: bytes, kind: str) -> dict[str, str]:
-    """Return id -> name from a file's bytes; empty where it holds something else."""
+def _listed(data: bytes, kind: str) -> dict[str, str] | list[str]:
+    """Return id -> name from a file's bytes, or names in their order; empty where it holds something else."""
     try:
         text = data.decode("utf-8-sig")
         if kind == ".json":
@@ -62,19 +96,24 @@ def _mapping(data: bytes, kind: str) -> dict[str, str]:
     if kind == ".csv":
         rows = list(csv.reader(lines))
         if all(len(row) == 1 for row in rows):
-            return {str(number): name.strip() for number, (name,) in enumerate(rows)}
+            return _untitled([name.strip() for (name,) in rows])
         return {_number(row[0]): row[1].strip() for row in rows if len(row) == 2}
     if any(suffix(line.split()[0]) in IMAGE_SUFFIXES for line in lines):
         return {}
     pairs = [line.split(None, 1) for line in lines]
     if all(len(pair) == 2 and _IDS.fullmatch(pair[0]) for pair in pairs) and len({pair[0] for pair in pairs}) > 1:
         return {_number(key): name.strip() for key, name in pairs}
-    return {str(number): line for number, line in enumerate(lines)}
+    return _untitled(lines)
 
 
-def _of_json(data: object) -> dict[str, str]:
+def _untitled(names: list[str]) -> list[str]:
+    """Return names without the column's own, which a table of one column begins with."""
+    return names[1:] if names and (plain(names[0]) in LABEL_COLUMNS or plain(names[0]) in _TITLES) else names
+
+
+def _of_json(data: object) -> dict[str, str] | list[str]:
     if isinstance(data, list):
-        return {str(number): name for number, name in enumerate(data) if isinstance(name, str)}
+        return data if all(isinstance(name, str) for name in data) else []
     if not isinstance(data, dict):
         return {}
     if all(isinstance(value, int) for value in data.values()):

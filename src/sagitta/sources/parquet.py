@@ -20,6 +20,7 @@ from sagitta.dataset import (
     common_label,
     declared_names,
     files_note,
+    image_columns,
     image_leaves,
     is_list,
     label_numbers,
@@ -30,7 +31,16 @@ from sagitta.dataset import (
     splits_of_files,
 )
 from sagitta.errors import DatasetError, ImageError, SourceError
-from sagitta.sources.base import SourceOptions, examples, make_source, rows_table, split_text, suffix
+from sagitta.sources.base import (
+    SourceOptions,
+    examples,
+    make_source,
+    refuse_flags,
+    rows_table,
+    several_labels,
+    split_text,
+    suffix,
+)
 from sagitta.sources.splitcolumns import NO_COLUMN, GivenSplits, given_splits
 from sagitta.sources.tree import Tree
 
@@ -97,7 +107,7 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
         return None
     if tree.root is None:
         raise SourceError(f"{tree.location}: Parquet files in an archive; unpack it first")
-    schemas = {name: schema for name in names if image_leaves(schema := _schema(tree, name))}
+    schemas = {name: schema for name in names if image_columns(schema := _schema(tree, name))}
     if not schemas:
         return None
     labels = _labels(tree, schemas, options)
@@ -107,6 +117,10 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
     rows = pa.concat_tables(_with_splits(tree.location, file, split) for file, split in zip(files, named, strict=True))
     kept = rows.filter(pc.is_valid(rows["label"]))
     notes = _chosen(files[0].leaf, labels.column, schemas[files[0].name])
+    texts = not labels.numbered and _is_text(schemas, labels.column)
+    if texts and options.label_separator is None:
+        kept, decided = _separated(tree.location, kept, labels.column)
+        notes += decided
     notes += dict.fromkeys(file.given.note for file in files if file.given)
     if mapped := files_note([f"{tree.within}{name}" for name in schemas], named):
         notes.append(f"splits: {mapped}")
@@ -117,7 +131,7 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
         f"Parquet with images, {plural(len(files), 'file')}",
         kept,
         ParquetReader(str(tree.root), {file.name: file.leaf for file in files}),
-        class_names=None if options.label_separator else labels.names,
+        class_names=None if options.label_separator or texts else labels.names,
         notes=notes,
         warnings=[f"{file.name}: {warning}" for file in files for warning in file.warnings],
     )
@@ -126,10 +140,32 @@ def parquet(tree: Tree, options: SourceOptions) -> Source | None:
 def _chosen(leaf: str, label: str, schema: pa.Schema) -> list[str]:
     """Return which columns hold the image and the class, where others might."""
     image = leaf.partition(".")[0]
-    images = [field.name for field in schema if image_leaves(pa.schema([field]))]
-    others = [name for name in schema.names if name != label and re.search("(?i)label|class|category", name)]
+    images = image_columns(schema)
+    known = "(?i)label|class|category|target|species|diagnosis"
+    others = [name for name in schema.names if name != label and re.search(known, name)]
     notes = [f"image in {image!r}, not in {examples([repr(name) for name in images if name != image])}"]
     return (notes if len(images) > 1 else []) + ([f"class in {label!r}"] if others else [])
+
+
+def _separated(location: str, rows: pa.Table, column: str) -> tuple[pa.Table, list[str]]:
+    """Return rows whose label is text with lists in its place where rows have several, and what was decided.
+
+    Raises:
+        SourceError: they may have several; see :func:`several_labels`.
+    """
+    texts = rows["label"].unique().to_pylist()
+    several, decided = several_labels(texts, None, column, location)
+    if several is None:
+        return rows, [decided] if decided else []
+    of_text = dict(zip(texts, several, strict=True))
+    kind = pa.list_(pa.string())
+    lists = pa.array([of_text[text] for text in rows["label"].to_pylist()], kind)
+    return rows.set_column(1, pa.field("label", kind), lists), [decided] if decided else []
+
+
+def _is_text(schemas: Mapping[str, pa.Schema], column: str) -> bool:
+    kinds = (schema.field(column).type for schema in schemas.values())
+    return any(pa.types.is_string(getattr(kind, "value_type", kind)) and not is_list(kind) for kind in kinds)
 
 
 def _schema(tree: Tree, name: str) -> pa.Schema:
@@ -200,8 +236,16 @@ def _with_splits(location: str, file: _File, named: str | None) -> pa.Table:
 
 def _open(tree: Tree, name: str, schema: pa.Schema, labels: _Labels, options: SourceOptions) -> _File:
     """Return the rows of one file, null where a row has no label. No image is read."""
-    where, path, leaves = f"{tree.location}/{name}", Path(str(tree.root), name), image_leaves(schema)
-    assert leaves is not None
+    where, path = f"{tree.location}/{name}", Path(str(tree.root), name)
+    try:
+        leaves = image_leaves(schema, options.path_column)
+    except DatasetError as error:
+        raise SourceError(f"{where}: {error}") from error
+    if leaves is None:
+        raise SourceError(
+            f"{where}: column {options.path_column!r} holds no images; those that do are "
+            f"{', '.join(image_columns(schema))}: name one with --path-column"
+        )
     for asked in filter(None, (options.split_column, options.group_column)):
         if asked not in (*schema.names, NO_COLUMN):
             raise SourceError(f"{where}: no column {asked!r}; its columns are {', '.join(schema.names)}")
@@ -241,6 +285,8 @@ def _label_names(where: str, column: pa.ChunkedArray, labels: _Labels, separator
         if separator:
             return [split_text(text, separator) if text else None for text in _texts(where, column)]
         return _label_texts(where, column, labels)
+    if not labels.numbered:
+        refuse_flags(column.to_pylist(), where, labels.column)
     names = iter(_label_texts(where, pc.list_flatten(column), labels))
     lengths = pc.list_value_length(column).to_pylist()
     return [None if length is None else [name for name in islice(names, length) if name] for length in lengths]

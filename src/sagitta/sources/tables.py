@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sagitta.errors import SourceError
+from sagitta.dataset import class_names_of
+from sagitta.errors import DatasetError, SourceError
 from sagitta.sources.annotations import records
 from sagitta.sources.base import IMAGE_SUFFIXES, suffix
 from sagitta.sources.columns import LABEL_COLUMNS, PATH_COLUMNS, plain
@@ -46,7 +47,7 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
         if suffix(name) == ".parquet":
             table = pq.read_table(pa.BufferReader(data))
             table.validate(full=True)  # text that is no UTF-8, lists of wrong lengths
-            return table
+            return _with_declared_names(where, table)
         text = _decoded(where, data)
         if suffix(name) in _JSON:
             return _from_records(records(where, text))
@@ -56,6 +57,30 @@ def read_table(where: str, name: str, data: bytes, named: Named) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{where}: cannot be read as a table ({reason}); save it as UTF-8 CSV") from error
+
+
+def _with_declared_names(where: str, table: pa.Table) -> pa.Table:
+    """Return a table with names for numbers where Hugging Face's features declare them; ``-1`` is no label.
+
+    Raises:
+        SourceError: a number has no name, or the features are damaged.
+    """
+    for place, title in enumerate(table.column_names):
+        try:
+            names = class_names_of(table.schema, title)
+        except DatasetError as error:
+            raise SourceError(f"{where}: {error}") from error
+        if names and pa.types.is_integer(table.column(place).type):
+            column = _named_numbers(f"{where}: column {title!r}", table.column(place).to_pylist(), names)
+            table = table.set_column(place, title, column)
+    return table
+
+
+def _named_numbers(where: str, numbers: Sequence[int | None], names: Sequence[str]) -> pa.Array:
+    outside = [number for number in numbers if number is not None and not -1 <= number < len(names)]
+    if outside:
+        raise SourceError(f"{where} holds {outside[0]}, but has {len(names)} class names; mend one of them")
+    return pa.array([None if number in (None, -1) else names[number] for number in numbers], pa.string())
 
 
 def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
@@ -73,7 +98,7 @@ def head(tree: Tree, name: str, named: Named) -> pa.Table | None:
         data = _first_bytes(tree, name, _MOST_JSON)
         return read_table(where, name, data, named) if any(map(named, _texts_in(data))) else None
     data = _first_bytes(tree, name, _HEAD)
-    text = _lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1])
+    text = _without_mark(_lenient(data if len(data) < _HEAD else data[: data.rfind(b"\n") + 1]))
     if suffix(name) in LIST_SUFFIXES and (lines := _list_rows(text, named)) is not None:
         cells, titled = lines[:_ROWS], False
     else:
@@ -140,6 +165,11 @@ def _decoded(where: str, data: bytes) -> str:
         ) from None
 
 
+def _without_mark(text: str) -> str:
+    """Return text without the first line ``sep=;``, which tells a spreadsheet how to read it."""
+    return re.sub(r"\A\"?sep=[^\n]\"?\r?\n", "", text)
+
+
 def _delimiter(text: str) -> str:
     """Return what stands equally often in every first line, or else most often in the first."""
     lines = [line for line in text[:65536].splitlines()[:20] if line]
@@ -151,6 +181,7 @@ def _delimiter(text: str) -> str:
 
 
 def _from_csv(text: str, named: Named) -> pa.Table:
+    text = _without_mark(text)
     delimiter = _delimiter(text)
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     rows = csv.reader(io.StringIO(text[:65536], newline=""), delimiter=delimiter)
@@ -158,6 +189,8 @@ def _from_csv(text: str, named: Named) -> pa.Table:
     if not sample:
         raise pa.ArrowInvalid("empty")
     names = _titles(sample, named)
+    if names is not None:
+        names = [name or f"column {place}" for place, name in enumerate(names, 1)]
     if names is not None and len(set(names)) < len(names):
         names = [name if names.index(name) == place else f"{place + 1}.{name}" for place, name in enumerate(names)]
     read = pa.csv.ReadOptions(
@@ -227,7 +260,7 @@ def _from_rows(where: str, rows: Sequence[Sequence[str]], named: Named, *, title
     elif len(names) == width - 1:
         names = [numbered[0], *names]  # CelebA's file names have no title
     else:
-        names = [*names[:width], *numbered[len(names) :]]
+        names = [name or number for name, number in zip([*names, *numbered[len(names) :]], numbered, strict=False)]
     columns = zip(*body, strict=True) if body else ((),) * width
     return pa.table([pa.array([cell.strip() or None for cell in column], pa.string()) for column in columns], names)
 

@@ -17,7 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from sagitta.files import new_file
 
 _JUNK = frozenset({
     "__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN",
-    "System Volume Information", "lost+found", "__pycache__",
+    "System Volume Information", "lost+found", "__pycache__", "lightning_logs", "wandb", "mlruns", "node_modules",
 })  # fmt: skip
 _DOCUMENTS = frozenset({"md", "txt", "rst", "html", "pdf", "license", "readme"})
 _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
@@ -235,6 +235,12 @@ class Tree:
             root = f"{self.root}/{folder}"
             return Tree(self.location, lambda: sizes, FolderReader(root), root, within)
         return Tree(self.location, lambda: sizes, BelowReader(self.reader, prefix), within=within)
+
+    def without(self, folders: Collection[str]) -> "Tree":
+        """Return the view of what lies in none of ``folders``."""
+        left_out = tuple(f"{folder}/" for folder in folders)
+        sizes = {name: size for name, size in self._listed.items() if not name.startswith(left_out)}
+        return Tree(self.location, lambda: sizes, self.reader, self.root, self.within)
 
 
 def folder_tree(location: str, root: Path) -> Tree:

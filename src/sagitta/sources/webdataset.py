@@ -36,7 +36,7 @@ def webdataset(tree: Tree, _options: SourceOptions) -> Source | None:
     is the sample's image. ``classnames.txt``, one name a line, beside the shards or inside one, names integer labels.
 
     Raises:
-        SourceError: a shard is damaged, a sample has two images, or a label is outside ``classnames.txt``.
+        SourceError: a shard is damaged, a sample has two images, or a label is not in ``classnames.txt``.
     """
     shards = _shards(tree)
     names = next((_class_names(shard) for shard in [tree, *shards.values()] if _NAMES_FILE in shard.sizes), None)
@@ -102,14 +102,15 @@ def _label(members: Tree, sample: Mapping[str, str], names: list[str] | None) ->
         label = _json_label(members.reader.read(sample["json"]))
     else:
         return None
-    if names is None or not label.isdecimal():
+    if names is None or not label:
         return label or None
-    if int(label) >= len(names):
+    known = int(label) < len(names) if label.isdecimal() else label in names
+    if not known:
         raise SourceError(
             f"{members.location}: {next(iter(sample.values()))} has label {label}, "
-            f"but {_NAMES_FILE} has only {len(names)} lines; mend one of them"
+            f"but {_NAMES_FILE} has only {plural(len(names), 'other line')}; mend one of them"
         )
-    return names[int(label)]
+    return names[int(label)] if label.isdecimal() else label
 
 
 def _json_label(data: bytes) -> str:
