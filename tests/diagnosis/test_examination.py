@@ -45,10 +45,11 @@ def test_a_glance_finds_leaks_and_says_what_it_left_out(data: ImageData) -> None
 
 def test_one_line_where_all_is_well_else_one_for_each_serious_kind() -> None:
     file = Path("runs/x-1/findings.parquet")
-    assert told(Findings("x", 3, table_of([])), file) == ["doctor: nothing serious among 3 images"]
+    assert told(Findings("x", 3, table_of([])), file) == ["doctor: at a glance nothing serious among 3 images"]
     lesser = Findings("x", 3, table_of([finding("dark", "")]), ("so",))
     assert told(lesser, file) == [
-        "doctor: nothing serious among 3 images; 1 lesser finding in runs/x-1/findings.parquet; not looked for: so"
+        "doctor: at a glance nothing serious among 3 images; 1 lesser finding in runs/x-1/findings.parquet; "
+        "not looked for: so"
     ]
     worse = Findings("x", 3, table_of([finding("dark", ""), finding("exact-leak", "e"), finding("near-leak", "n")]))
     lines = told(worse, file)

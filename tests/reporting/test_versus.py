@@ -1,5 +1,6 @@
 """Several runs side by side: figures, paired tests, disagreements, settings; rows of one alone are left out."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def test_rows_of_one_run_alone_are_left_out_and_said(data: Path, tmp_path: Path)
     whole, _ = page(one, runs.run_of(tmp_path / "three", data, seed=3))
     assert whole["common"] == 90 and not whole["left"] and not whole["notices"]
     assert {figure.title.partition(", ")[2] for figure in whole["overview"]} == {"with 95 % intervals"}
+
+
+def test_what_has_to_be_known_of_one_runs_figures_is_said_beside_the_others(data: Path, tmp_path: Path) -> None:
+    one, two = (runs.run_of(tmp_path / name, data, seed=seed) for seed, name in ((1, "one"), (2, "two")))
+    with (two / "test_logs.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    with (two / "test_logs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, line)
+        writer.writeheader()
+        writer.writerow(line | {"trained_on": "60"})
+    values, html = page(one, two)
+    assert [str(notice) for notice in values["notices"]] == [
+        "two: 60 of 90 images were trained on: the figures say little about new ones"
+    ]
+    assert values["notices"][0] in html
 
 
 def test_a_run_without_predictions_is_shown_and_pairs_nothing(data: Path, tmp_path: Path) -> None:

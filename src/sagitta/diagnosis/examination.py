@@ -159,13 +159,15 @@ class Glance:
 
 
 def told(findings: Findings, file: Path) -> list[str]:
-    """Return what is said before a run: one line where all is well, else one for each serious kind, and the file."""
+    """Return what is said before a run: one line where all is well, else one for each serious kind, and where more is.
+
+    What was found is the more the longer one looks, so each says that this was a glance.
+    """
     serious = [kind for kind in findings.kinds if KINDS[kind].severity == "serious"]
     others = sum(count for kind, count in findings.kinds.items() if kind not in serious)
     rest = f"; {plural(others, 'lesser finding')} in {file}" if others else ""
     left = f"; not looked for: {'; '.join(findings.notes)}" if findings.notes else ""
     if not serious:
-        return [f"doctor: nothing serious among {plural(findings.images, 'image')}{rest}{left}"]
-    return [f"doctor: {line}" for line in findings.lines(serious)] + (
-        [f"doctor: {(rest + left)[2:]}"] if rest + left else []
-    )
+        return [f"doctor: at a glance nothing serious among {plural(findings.images, 'image')}{rest}{left}"]
+    found = [f"doctor: {line}" for line in findings.lines(serious)]
+    return [*found, f"doctor: this at a glance; sagitta doctor looks for mirrored copies and cues, too{rest}{left}"]

@@ -89,8 +89,12 @@ class Versus:
         }  # fmt: skip
 
     def _notices(self) -> list[str]:
-        named = zip(self.names, self.runs, strict=True)
-        return [phrase("{}: {}", name, run.missing["test"]) for name, run in named if not run.judged]
+        """Return what the page of each run says of its figures, too: that it was trained on images of its test."""
+        found = []
+        for name, run, judged in zip(self.names, self.runs, self.judged, strict=True):
+            notes = [run.missing["test"]] if judged is None else judged.notes
+            found += [phrase("{}: {}", name, note) for note in notes]
+        return found
 
     def figures(self) -> list[Figure]:
         """Return the plots of scores that all runs have."""
