@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from sagitta.models.networks import build_network
+from sagitta.settings import Settings
+from sagitta.training import Candidate, probe_run
 from tests.cli.test_cli import Result, refused, sagitta
 
 
@@ -83,6 +85,31 @@ def test_a_run_of_a_probe_can_be_trained_further(photo_folder: Path, weights: Pa
     assert "was fitted to 4 images of val; another is solved without them" in result.stdout
     tested = sagitta("test", "tuned", "--split", "train", cwd=tmp_path)
     assert "32 of 32 images were trained on" in tested.stdout + tested.stderr
+
+
+def test_a_probe_that_is_interrupted_leaves_no_run(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    def interrupted(run: Path) -> None:
+        assert run.is_dir()
+        raise KeyboardInterrupt
+
+    settings, candidate = (
+        Settings.of({"source": str(photo_folder)}),
+        Candidate("resnet20", str(weights / "resnet20.safetensors")),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        probe_run(settings, [candidate], tmp_path / "run", look=lambda data: interrupted)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_probe_leaves_is_no_fit_to_go_on_with(photo_folder: Path, weights: Path, tmp_path: Path) -> None:
+    command = ("probe", photo_folder, "--model", "resnet20", "--weights", weights / "resnet20.safetensors")
+    assert sagitta(*command, "--out", "run", cwd=tmp_path).returncode == 0
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    del record["best_checkpoint"]  # which is written at its end
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    refused(sagitta("fit", "--resume", "run", cwd=tmp_path), "remove it, and probe again")
+    refused(sagitta("predict", "run", photo_folder, "--coverage", 0.9, cwd=tmp_path), "remove it, and probe again")
+    refused(sagitta(*command, "--out", "run", cwd=tmp_path), "remove it")
 
 
 def test_a_val_that_the_source_gives_stays_unseen_unless_asked(

@@ -22,6 +22,7 @@ from sagitta.loading import ImageData
 from sagitta.models import SINGLE_LABEL
 from sagitta.pool import progress
 from sagitta.run import OUT_OF_FOLD
+from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
 from sagitta.training import Candidate
 
@@ -134,9 +135,17 @@ class Glance:
         show("\n".join(told(self._findings, run / FINDINGS_FILE)))
 
     def judge(self, run: Path) -> None:
-        """Add the label errors of a run that is finished, where it has predictions out of fold."""
-        with extra():
-            self._judge(run)
+        """Add the label errors of a run that is finished, where it has predictions out of fold.
+
+        Raises:
+            Interrupted: a signal asks for the end; says that the run is there.
+        """
+        try:
+            with extra():
+                self._judge(run)
+        except KeyboardInterrupt as error:
+            rest = f"{run} is there, but for its doubtful labels and its page: sagitta report {run} writes that"
+            raise Interrupted(rest, interruption_of(error).number) from None
 
     def _judge(self, run: Path) -> None:
         path = run / OUT_OF_FOLD / "predictions.parquet"

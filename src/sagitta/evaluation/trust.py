@@ -147,9 +147,9 @@ def _rows(
         )
     record = read_record(folder)
     if run.is_dir() and "best_checkpoint" not in record and "members" not in record:
+        way = "remove it, and probe again" if "probe" in record else f"go on with sagitta fit --resume {run}"
         raise ConfigError(
-            f"{option}: {run} did not come to its end, where it is found out what its model can promise; go on with "
-            f"sagitta fit --resume {run}"
+            f"{option}: {run} did not come to its end, where it is found out what its model can promise; {way}"
         )
     if run.is_file() and Path(record.get("best_checkpoint", "")).name != run.name:
         raise ConfigError(

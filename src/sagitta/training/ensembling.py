@@ -77,7 +77,6 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
         run = new_run_directory(out, "ensemble")
         try:
             members = _assemble(run, leaves, weighed.weights)
-            _configure(run, runs[0])
             about = {
                 "runs": [str(each) for each in runs],
                 "weights": list(weighed.weights),
@@ -94,6 +93,7 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
                 ensemble=about,
                 result={},
             )
+            _configure(run, runs[0])  # behind the record: without that, it would be a fit to go on with
             if common is not None:
                 _keep_unseen(run, runs, models, common, weighed.weights)
             evaluation = _tested(run)

@@ -9,6 +9,7 @@ has not seen stands in the run::
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,14 +233,19 @@ def probe_run(
         image_size = settings.data["image_size"]
         how: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size, "refit": refit}
         results = probe(data, candidates, **how, verbose=True)
-        run = new_run_directory(out, settings.source)
-        if looked is not None:
-            looked(run)
         best = results[0].candidate
         made = {"model.weights": best.weights, "model.pretrained": best.weights is None, "refit": refit}
         chosen = settings.changed({"model.name": best.name, "model.tune": "head", **made})
-        save_config(run / CONFIG_FILE, chosen.to_yaml())
-        write_run(run, data, results, embed=embed)
+        run = new_run_directory(out, settings.source)
+        try:
+            write_record(run, probe=[_summary(each) for each in results])  # what a kill leaves is no fit to go on with
+            if looked is not None:
+                looked(run)
+            save_config(run / CONFIG_FILE, chosen.to_yaml())
+            write_run(run, data, results, embed=embed)
+        except BaseException:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
     return run
 
 
@@ -272,7 +278,6 @@ def write_run(run: Path, data: ImageData, results: Sequence[Probed], *, embed: b
         dataset=data.answers(augmented=False) | {"preprocessing": best.classifier.hparams["preprocessing"]},
         best_checkpoint=os.path.relpath(checkpoint, run),
         result=result,
-        probe=[_summary(each) for each in results],
     )
     for each in results if embed else ():
         write_features(run / f"features-{each.solved.store.folder.name}.parquet", each.solved, data)
