@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from sagitta.conversion import ConvertOptions
 from sagitta.diagnosis.examination import Glance, examine, glance, told
 from sagitta.diagnosis.findings import Findings, finding, table_of
 from sagitta.loading import ImageData
+from sagitta.signals import Interrupted
 from sagitta.training import Candidate
 from tests.diagnosis.conftest import converted, picture, put, saved
 
@@ -101,3 +103,15 @@ def test_predictions_out_of_fold_add_label_errors(
     said_last = capsys.readouterr().out
     assert "1 label is probably wrong" in said_last
     assert f"doctor: now {after.num_rows} findings in {tmp_path / 'findings.parquet'}" in said_last
+
+
+def test_who_ends_the_judging_of_labels_is_told_that_the_run_is_there(data: ImageData, tmp_path: Path) -> None:
+    class Asked(Glance):
+        def _judge(self, run: Path) -> None:
+            raise Interrupted(number=signal.SIGTERM)
+
+    look = Asked()
+    look(data)(tmp_path)
+    with pytest.raises(Interrupted, match=f"{tmp_path} is there, .*: sagitta report {tmp_path} writes that") as caught:
+        look.judge(tmp_path)
+    assert caught.value.number == signal.SIGTERM

@@ -90,7 +90,11 @@ def test_before_and_after_calibration(data: Path, tmp_path: Path) -> None:
     # Another checkpoint's test, or one with mirror images, knows nothing of the temperature.
     other, _ = page(runs.run_of(tmp_path / "other", data, calibration=about))
     assert list(other["parts"][0]["errors"]) == ["as it is"]
-    missing(html, "logits are divided by 2", "calibration error there from 0.2000 to 0.1000")
+    missing(html, "logits are divided by 2; fitted on 40 rows of val", "calibration error there from 0.2000 to 0.1000")
+    _, html = page(
+        runs.run_of(tmp_path / "probe", data, tempered=2.0, calibration=about | {"fitted_on": "out-of-fold"})
+    )
+    missing(html, "fitted on 40 rows out of fold")
 
 
 def test_a_temperature_of_one_says_why(data: Path, tmp_path: Path) -> None:

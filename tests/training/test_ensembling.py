@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import sagitta
 from sagitta.cli import main
@@ -60,6 +61,7 @@ def test_members_that_read_images_differently_are_averaged_by_their_weights(caps
     np.testing.assert_allclose(probabilities(predictions("ab")), mean, atol=1e-6)
     assert [member["from"] for member in told["members"]] == [str(Path(run).absolute()) for run in "ab"]
     assert told["ensemble"]["scores"][0]["acc"][0] == pytest.approx(record("a")["result"]["val_acc"])
+    assert told["calibration"]["fitted_on"] == "val"
     seen, parts = read_seen(Path("ab")), [read_seen(Path(run)) for run in "ab"]
     assert seen is not None and set(seen.trained) == {digest for part in parts if part for digest in part.trained}
 
@@ -71,6 +73,7 @@ def test_out_of_fold_predictions_find_weights_and_their_members_become_members()
     first, second = told["ensemble"]["weights"]
     assert [member["weight"] for member in told["members"]] == pytest.approx([first / 2, first / 2, second])
     assert told["ensemble"]["rows"] == record("a")["dataset"]["splits"]["val"]
+    assert told["calibration"]["fitted_on"] == "out-of-fold" and told["calibration"]["rows"] == 36
     out_of_fold = pq.read_table("folds/out_of_fold/predictions.parquet")
     val = set(out_of_fold["path"].to_pylist()) - set(predictions("a")["path"].to_pylist())
     assert len(val) == out_of_fold.num_rows and run.test is not None
@@ -96,6 +99,21 @@ def test_an_ensemble_stands_alone() -> None:
     finally:
         for run in "ab":
             Path(f"{run}-away").rename(run)
+
+
+def test_a_member_that_has_changed_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    sagitta.ensemble(["a", "b"], out="promised")
+    command = ["predict", "promised", "squares/dark", "--coverage", "0.8", "-o", "sets.csv"]
+    assert main(command) == 0 and "single members" not in capsys.readouterr().err
+    (checkpoint,) = Path("promised/members/2/checkpoints").iterdir()
+    changed = torch.load(checkpoint, weights_only=True)
+    for name, tensor in changed["state_dict"].items():
+        changed["state_dict"][name] = tensor * 2
+    torch.save(changed, checkpoint)
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"{checkpoint} has changed since it was found out what promised can promise" in told, told
+    assert main(command[:3]) == 0  # what promises nothing is what the members say now
 
 
 def test_several_labels_have_thresholds_from_unseen_rows(work: Path) -> None:

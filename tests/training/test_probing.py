@@ -97,7 +97,7 @@ def test_a_probe_that_is_interrupted_leaves_no_run(photo_folder: Path, weights: 
         Candidate("resnet20", str(weights / "resnet20.safetensors")),
     )
     with pytest.raises(KeyboardInterrupt):
-        probe_run(settings, [candidate], tmp_path / "run", look=lambda data: interrupted)
+        probe_run(settings, [candidate], tmp_path / "run", look=lambda _: interrupted)
     assert not (tmp_path / "run").exists()
 
 

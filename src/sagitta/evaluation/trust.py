@@ -20,6 +20,7 @@ from sagitta.evaluation.lacking import lacking_text
 from sagitta.evaluation.members import Model
 from sagitta.evaluation.novelty import UNUSUAL, Familiar, read_familiar
 from sagitta.evaluation.result import arrays_of
+from sagitta.files import file_hash
 from sagitta.models import Floats
 from sagitta.run import find_checkpoint, members_of, read_record, run_of
 
@@ -124,7 +125,8 @@ def open_trust(
             abstention = abstain_below(probabilities.max(axis=1), right, accuracy)
         if coverage is not None:
             level = set_level(own, coverage)
-    folds = run.is_dir() and read_record(run).get("calibration", {}).get("fitted_on") == "out-of-fold"
+    record = read_record(run) if run.is_dir() else {}
+    folds = "ensemble" not in record and record.get("calibration", {}).get("fitted_on") == "out-of-fold"
     members = len(members_of(run) or ()) if folds else 1
     return Trust(model.class_names, _familiar(run), abstention, level, members)
 
@@ -160,6 +162,12 @@ def _rows(
             f"{option}: the images by which {run} could promise it have {lacking_text(lacking)}; train with a val "
             "that has some of every class"
         )
+    for member in record.get("members", ()) if run.is_dir() else ():
+        checkpoint = find_checkpoint(folder / member["run"])
+        if member.get("checksum", checksum := file_hash(checkpoint)) != checksum:
+            raise ConfigError(
+                f"{option}: {checkpoint} has changed since it was found out what {run} can promise; make the run again"
+            )
     probabilities, labels = arrays_of(read_table(folder / VALIDATION_FILE), model.task, model.class_names)
     return probabilities, labels
 

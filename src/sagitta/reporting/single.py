@@ -240,7 +240,8 @@ def _calibration(run: Gathered) -> str:
     before, after = about.get("before", {}), about.get("after", {})
     words = [f"Calibrated: logits are divided by {about['temperature']:.3g}"]
     if "rows" in about:
-        words.append(f"fitted on {about['rows']:,} rows of {about.get('fitted_on', 'val')}")
+        where = "out of fold" if about.get("fitted_on") == "out-of-fold" else f"of {about.get('fitted_on', 'val')}"
+        words.append(f"fitted on {about['rows']:,} rows {where}")
     for name, title in (("loss", "log loss"), ("ece", "calibration error")):
         if name in before and name in after:
             words.append(f"{title} there from {before[name]:.4f} to {after[name]:.4f}")

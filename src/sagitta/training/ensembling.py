@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from sagitta.files import file_hash
 from sagitta.run import (
     CONFIG_FILE,
     MEMBERS,
+    OUT_OF_FOLD,
     RUN_FILE,
     check_free,
     find_checkpoint,
@@ -277,7 +278,9 @@ def _keep_unseen(
     noted = {name for each in runs for name in read_record(each).get("calibration", {}).get("lacking", ())}
     there = set(np.flatnonzero(labels.any(axis=0)) if labels.ndim == 2 else labels)
     lacking = [name for number, name in enumerate(names) if name in noted and number not in there]
-    keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), "val", lacking=lacking), judged, found)
+    apart = any((each / OUT_OF_FOLD).is_dir() for each in runs)
+    where: Literal["val", "out-of-fold"] = "out-of-fold" if apart else "val"
+    keep_unseen(run, Unseen(judged, ["unseen"] * len(labels), where, lacking=lacking), judged, found)
 
 
 def _tested(run: Path) -> Evaluation | None:
