@@ -1,5 +1,6 @@
 """What people name, as a list of encoded images."""
 
+import codecs
 import io
 import os
 import sys
@@ -100,11 +101,11 @@ def test_a_dataset_is_its_rows_by_split() -> None:
     assert names(open_inputs(["photos"], split="val", open_data=converted)) == val and opened[3:] == ["photos"]
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
+@pytest.mark.parametrize(("begin", "end"), [(b"", b"\n"), (b"", b"\r\n"), (codecs.BOM_UTF8, b"\r\n"), (b"", b"\0")])
 @pytest.mark.usefixtures("folder")
-def test_standard_input_is_a_list_of_paths(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+def test_standard_input_is_a_list_of_paths(monkeypatch: pytest.MonkeyPatch, begin: bytes, end: bytes) -> None:
     lines = ["photos/a/2.png", "photos/b"] if end != b"\0" else [f"photos/{NAMES[3]}", "photos/a/2.png"]
-    data = end.join(os.fsencode(line) for line in lines) + end
+    data = begin + end.join(os.fsencode(line) for line in lines) + end
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert values(open_inputs(["-"])) == ([1, 2, 3] if end != b"\0" else [3, 1])
 

@@ -11,6 +11,7 @@ a table, ``hf://USER/NAME``, ``digits`` …     the rows of that dataset, conver
 ============================================  =================================================================
 """
 
+import codecs
 import glob
 import hashlib
 import json
@@ -261,6 +262,7 @@ def _expanded(paths: Sequence[str | Path]) -> Iterator[str | Path]:
 
 def _lines(data: bytes) -> list[str]:
     """Return the paths in a list: between NULs where there are any, which names may hold no more, else a line each."""
+    data = data.removeprefix(codecs.BOM_UTF8)  # PowerShell begins a list with it
     parts = data.split(b"\0") if b"\0" in data else data.splitlines()
     return [os.fsdecode(part) for part in parts if part]
 
