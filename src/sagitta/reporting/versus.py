@@ -90,7 +90,7 @@ class Versus:
 
     def _notices(self) -> list[str]:
         """Return what the page of each run says of its figures, too: that it was trained on images of its test."""
-        found = []
+        found: list[str] = []
         for name, run, judged in zip(self.names, self.runs, self.judged, strict=True):
             notes = [run.missing["test"]] if judged is None else judged.notes
             found += [phrase("{}: {}", name, note) for note in notes]
