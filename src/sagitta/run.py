@@ -36,13 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import check_place, lock, remedy, write_atomic
 from sagitta.pool import usable_cores
-from sagitta.ranks import is_first_process
+from sagitta.ranks import by_first_process, is_first_process
 from sagitta.sources import BUILTIN
 
 RUN_FILE = "run.json"
@@ -254,10 +252,18 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
-@rank_zero_only
+@by_first_process
 def write_record(run: Path, **fields: Any) -> None:
     """Add ``fields`` to ``run.json``; the first call also records versions, hardware, the command and its directory."""
-    record = read_record(run) or {
+    record = read_record(run) or _beginning()
+    write_atomic(run / RUN_FILE, json.dumps(record | fields, indent=2, ensure_ascii=False) + "\n")
+
+
+def _beginning() -> dict[str, Any]:
+    """Return what a record begins with: where, by whom and on what."""
+    import torch
+
+    return {
         "command": COMMAND.get(),
         "directory": str(Path.cwd()),
         "versions": {"python": platform.python_version()}
@@ -271,10 +277,9 @@ def write_record(run: Path, **fields: Any) -> None:
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
-    write_atomic(run / RUN_FILE, json.dumps(record | fields, indent=2, ensure_ascii=False) + "\n")
 
 
-@rank_zero_only
+@by_first_process
 def forget_end(run: Path) -> None:
     """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
 
@@ -286,7 +291,7 @@ def forget_end(run: Path) -> None:
         write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
-@rank_zero_only
+@by_first_process
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

@@ -190,6 +190,8 @@ class Settings:
         if given.get("time") is not None:
             seconds_of(str(given["time"]))
         try:
+            if not _parser.cache_info().currsize:  # most mistakes are known without torch and Lightning
+                _check_outline(given)
             config = _parsed(given)
             for key, value in given.items():
                 if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
@@ -421,11 +423,83 @@ def _computes_bf16(device: str) -> bool:
 @cache
 def _parser() -> "ArgumentParser":
     """Return the parser that knows every setting by the signatures of data, model and Trainer."""
+    from sagitta.models import preload
+
+    preload()
     import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     from sagitta.loading import ImageData
     from sagitta.models import Classifier
+
+    parser = _parser_of_ours()
+    parser.add_class_arguments(ImageData, "data", skip=_FOUND | _NOT_OF_DATA, instantiate=False)
+    parser.add_class_arguments(Classifier, "model", skip=_FOUND | _NOT_OF_MODEL, instantiate=False)
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=_NOT_OF_TRAINER, instantiate=False)
+    return _with_own_types(parser)
+
+
+@cache
+def _outline() -> "ArgumentParser":
+    """Return a parser of the same settings that needs neither torch nor Lightning.
+
+    It knows their names, and the values of those whose types are plain; it lets pass what only the whole one can judge.
+    """
+    from sagitta.conversion import ConvertOptions
+    from sagitta.images import Profile
+    from sagitta.loading import Policy
+    from sagitta.models import Schedule, Tune, read_signature
+    from sagitta.sources import SourceOptions
+
+    kinds = {"Profile": Profile, "Policy": Policy, "Schedule": Schedule, "Tune": Tune}
+    parser = _parser_of_ours()
+    groups = (
+        ("data", "sagitta.loading.datamodule", "ImageData", _FOUND | _NOT_OF_DATA),
+        ("data.augmentation", "sagitta.loading.augmentation", "Augmentation", set()),
+        ("model", "sagitta.models.classifier", "Classifier", _FOUND | _NOT_OF_MODEL),
+        ("trainer", "lightning.pytorch.trainer.trainer", "Trainer", _NOT_OF_TRAINER),
+    )
+    parts = {"augmentation": None, "convert": ConvertOptions, "layout": SourceOptions}
+    for group, module, name, skipped in groups:
+        for each in read_signature(module, name, kinds):
+            if each.name in skipped:
+                continue
+            if group == "data" and each.name in parts:
+                if (part := parts[each.name]) is not None:
+                    parser.add_class_arguments(part, f"data.{each.name}")
+                continue
+            parser.add_argument(f"--{group}.{each.name}", type=each.kind, default=each.default)
+    return _with_own_types(parser)
+
+
+def _check_outline(given: Values) -> None:
+    """Refuse what can be told by the outline alone.
+
+    Raises:
+        ConfigError: a number is out of range.
+        ArgumentError: a name is unknown, or a value is not of its kind.
+    """
+    from sagitta.loading import check_arguments
+    from sagitta.models import check_ranges
+
+    config = _outline().parse_object(_nested(given))
+    _check_limits(config)
+    check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+    _outline().instantiate(config.clone())
+    data = config.data
+    size = None if data.batch_size == "auto" else data.batch_size
+    check_arguments(size, data.image_size, data.profile, data.folds, data.fold)
+
+
+_FOUND = {"seed", "class_names", "preprocessing"}
+_NOT_OF_DATA = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
+_NOT_OF_MODEL = {"lr", "num_classes", "multilabel"}
+_NOT_OF_TRAINER = {"logger", "default_root_dir", *(f"limit_{name}_batches" for name in _LIMITED)}
+"""Arguments that are found, given in another way, or declared below."""
+
+
+def _parser_of_ours() -> "ArgumentParser":
+    """Return a parser of what is no argument of a class."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     parser = ArgumentParser(
         prog="sagitta fit DATA",
@@ -442,23 +516,22 @@ def _parser() -> "ArgumentParser":
         "--time", type=str | None, help="wall time of the whole, such as 10m, that decides what is done"
     )
     parser.add_argument("--keep", type=int, default=1, help="how many of the best epochs stay, as weights alone")
-    found = {"seed", "class_names", "preprocessing"}
     parser.add_argument("--refit", type=bool, default=False, help="fit a solved head to a given val, too")
-    outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
-    parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)
+    return parser
+
+
+def _with_own_types(parser: "ArgumentParser") -> "ArgumentParser":
+    """Return a parser with the arguments whose types are ours, not those of the signatures."""
     parser.add_argument(
         "--data.batch_size",
         type=int | Literal["auto"] | None,
         help="images a device and batch; auto: on a GPU the largest that fits, on a CPU the smallest that is as fast",
     )
-    parser.add_class_arguments(Classifier, "model", skip=found | {"lr", "num_classes", "multilabel"}, instantiate=False)
     parser.add_argument(
         "--model.lr",
         type=float | Literal["auto"] | None,
         help="highest learning rate, that of the head; auto: by a range test (Smith 2017)",
     )
-    outside = {"logger", "default_root_dir", *(f"limit_{name}_batches" for name in _LIMITED)}
-    parser.add_class_arguments(pl.Trainer, "trainer", skip=outside, instantiate=False)
     for name, split in _LIMITED.items():
         parser.add_argument(
             f"--trainer.limit_{name}_batches",
@@ -541,7 +614,7 @@ def seconds_of(text: str) -> int:
 
 
 def _keys() -> list[str]:
-    return list(_flat(_parser().get_defaults().as_dict()))
+    return list(_flat(_outline().get_defaults().as_dict()))
 
 
 def _flat(values: Values, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,8 @@ from .autoaugment import Policy as Policy
 from .datamodule import ImageData as ImageData
 from .draws import Stream as Stream
 from .draws import uniform as uniform
+from .encoded import Encoded as Encoded
+from .encoded import EncodedFiles as EncodedFiles
 from .loader import Batch as Batch
 from .loader import Loader as Loader
 from .loader import match_labels as match_labels
@@ -12,8 +14,7 @@ from .opening import identities as identities
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL
 from .preprocessing import Preprocessing as Preprocessing
+from .ranges import check_arguments as check_arguments
 from .streaming import Decoded as Decoded
 from .streaming import DecodedAhead as DecodedAhead
-from .streaming import Encoded as Encoded
-from .streaming import EncodedFiles as EncodedFiles
 from .transforms import Transform as Transform

@@ -41,10 +41,15 @@ from .networks import check_network as check_network
 from .networks import evaluating as evaluating
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights
-from .optim import check_ranges as check_ranges
+from .preloading import preload as preload
+from .ranges import Schedule as Schedule
+from .ranges import Tune as Tune
+from .ranges import check_ranges as check_ranges
 from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
+from .signatures import Argument as Argument
+from .signatures import read_signature as read_signature
 from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages
 from .stages import stage_widths as stage_widths

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from sagitta.cli import preloading
-from sagitta.cli.preloading import preload
+from sagitta.models import preloading
+from sagitta.models import preload
 
 SEARCHES = """
 import gc, sys
-from sagitta.cli.preloading import preload
+from sagitta.models import preload
 searches = []
 gc.callbacks.append(lambda phase, info: searches.append(phase))
 preload()
