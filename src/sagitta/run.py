@@ -190,6 +190,45 @@ def members_of(run: Path) -> list[dict[str, Any]] | None:
     return found
 
 
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the files by which a run, or a checkpoint, predicts.
+
+    Raises:
+        ConfigError: there is no such run, or its members are not all trained.
+    """
+    members = members_of(run)
+    if members is None:
+        return [find_checkpoint(run)]
+    return [run / RUN_FILE, *(find_checkpoint(run / member["run"]) for member in members)]
+
+
+def resumable(run: Path) -> Path:
+    """Return the configuration of a run that can be resumed.
+
+    Raises:
+        ConfigError: there is no such run, or it is made of others.
+    """
+    if "ensemble" in read_record(run):
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
+    if not (run / CONFIG_FILE).is_file():
+        missing = f"{CONFIG_FILE} is missing" if run.is_dir() else "there is no such run directory"
+        raise ConfigError(f"{run}: cannot be resumed, {missing}")
+    return run / CONFIG_FILE
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that weights are read from: itself, or a run's checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_dir():
+        return find_checkpoint(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint")
+    return path
+
+
 def _named_loss(checkpoint: Path) -> float:
     found = re.search(r"val_loss=(\d+\.\d+)", checkpoint.name)
     return float(found[1]) if found else float("inf")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
+from sagitta.run import CONFIG_FILE, find_source, run_of
 from sagitta.terminal import WholeWords
 
 if TYPE_CHECKING:
@@ -182,16 +183,16 @@ class Settings:
         Raises:
             ConfigError: a name is unknown, or a value is not of its kind or out of range; names the nearest.
         """
+        given = _flat(values)
+        if not _parser.cache_info().currsize:
+            _outlined(given)  # most mistakes are known without torch and Lightning
+        if given.get("time") is not None:
+            seconds_of(str(given["time"]))
         from jsonargparse import ArgumentError
 
         from sagitta.models import check_ranges
 
-        given = _flat(values)
-        if given.get("time") is not None:
-            seconds_of(str(given["time"]))
         try:
-            if not _parser.cache_info().currsize:  # most mistakes are known without torch and Lightning
-                _check_outline(given)
             config = _parsed(given)
             for key, value in given.items():
                 if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
@@ -201,12 +202,7 @@ class Settings:
             _parser().instantiate(config.clone())
         except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _explained(str(error), given) from None
-        if not config.source:
-            raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
-        if not isinstance(config.source, str):
-            raise ConfigError(
-                f"DATA of type {type(config.source).__name__}: give a path or a name; see sagitta fit --help"
-            )
+        _check_named(config.source)
         settings = cls(**{name: _plain(value) for name, value in vars(config).items()})
         _remember(settings.values(), config)
         return settings
@@ -332,6 +328,53 @@ def settings_of(
     Raises:
         ConfigError: as :meth:`Settings.of` does.
     """
+    return Settings.of(_together(source, options, bases))
+
+
+def check_early(
+    source: str | os.PathLike[str] | None,
+    options: Values,
+    *bases: "Settings | Values | str | os.PathLike[str] | None",
+    data: bool = True,
+) -> None:
+    """Refuse what :func:`settings_of` would, and data that is not there, as far as that is known without torch.
+
+    Args:
+        source: as for :func:`settings_of`, and so the next two.
+        options: see there.
+        bases: see there.
+        data: it has to be there by the name that is given.
+
+    Raises:
+        ConfigError: as :meth:`Settings.of` does.
+        SourceError: there is no data.
+    """
+    from sagitta.loading import check_data
+
+    config = _outlined(_together(source, options, bases))
+    if data:
+        found = _outline().instantiate(config.clone()).data
+        check_data(config.source, found.layout, found.convert)
+
+
+def own_source(run: Path, name_it: str = "name it as DATA") -> str:
+    """Return where the data of a run lies, as its configuration says.
+
+    Args:
+        run: run directory or checkpoint file.
+        name_it: as for :func:`sagitta.run.find_source`.
+
+    Raises:
+        ConfigError: it has no configuration, or its data is not there any more.
+    """
+    folder = run_of(run)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run}: no configuration that names the data; give DATA")
+    return find_source(folder, str(read_values(folder / CONFIG_FILE).get("source")), name_it)
+
+
+def _together(source: str | os.PathLike[str] | None, options: Values, bases: Iterable[Any]) -> dict[str, Any]:
+    """Return what :func:`settings_of` is given as values by dotted names."""
     values: dict[str, Any] = {}
     for base in bases:
         if isinstance(base, str | os.PathLike):
@@ -343,7 +386,7 @@ def settings_of(
             raise ConfigError(f"settings of type {kind}: give Settings, a mapping of names to values, or a YAML file")
     if source is not None:
         values["source"] = os.fspath(source)
-    return Settings.of(values | keys_of(options))
+    return values | keys_of(options)
 
 
 def keys_of(options: Values) -> dict[str, Any]:
@@ -471,23 +514,38 @@ def _outline() -> "ArgumentParser":
     return _with_own_types(parser)
 
 
-def _check_outline(given: Values) -> None:
-    """Refuse what can be told by the outline alone.
+def _outlined(given: Values) -> "Namespace":
+    """Return values as the outline reads them.
 
     Raises:
-        ConfigError: a number is out of range.
-        ArgumentError: a name is unknown, or a value is not of its kind.
+        ConfigError: a name is unknown, or a value is not of its kind or out of range.
     """
+    from jsonargparse import ArgumentError
+
     from sagitta.loading import check_arguments
     from sagitta.models import check_ranges
 
-    config = _outline().parse_object(_nested(given))
-    _check_limits(config)
-    check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
-    _outline().instantiate(config.clone())
+    if given.get("time") is not None:
+        seconds_of(str(given["time"]))
+    try:
+        config: Namespace = _outline().parse_object(_nested(given))
+        _check_limits(config)
+        check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+        _outline().instantiate(config.clone())
+    except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _explained(str(error), given) from None
     data = config.data
     size = None if data.batch_size == "auto" else data.batch_size
     check_arguments(size, data.image_size, data.profile, data.folds, data.fold)
+    _check_named(config.source)
+    return config
+
+
+def _check_named(source: Any) -> None:
+    if not source:
+        raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
+    if not isinstance(source, str):
+        raise ConfigError(f"DATA of type {type(source).__name__}: give a path or a name; see sagitta fit --help")
 
 
 _FOUND = {"seed", "class_names", "preprocessing"}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sagitta.errors import SagittaError
-from sagitta.evaluation import Asked, Predictor, checkpoints_of, quiet
+from sagitta.evaluation import Asked, Predictor, quiet
 from sagitta.exporting import apart
 from sagitta.exporting.export import made
 from sagitta.exporting.formats import FORMATS

@@ -10,6 +10,7 @@ from .loader import Batch as Batch
 from .loader import Loader as Loader
 from .loader import match_labels as match_labels
 from .mapstyle import SplitDataset as SplitDataset
+from .opening import check_data as check_data
 from .opening import identities as identities
 from .plan import Plan as Plan
 from .preprocessing import THUMBNAIL as THUMBNAIL

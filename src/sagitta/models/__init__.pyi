@@ -42,6 +42,7 @@ from .networks import evaluating as evaluating
 from .networks import pretrained_preprocessing as pretrained_preprocessing
 from .optim import balanced_weights as balanced_weights
 from .preloading import preload as preload
+from .ranges import ROUNDING as ROUNDING
 from .ranges import Schedule as Schedule
 from .ranges import Tune as Tune
 from .ranges import check_ranges as check_ranges
@@ -54,7 +55,6 @@ from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages
 from .stages import stage_widths as stage_widths
 from .task import MULTI_LABEL as MULTI_LABEL
-from .task import ROUNDING as ROUNDING
 from .task import SINGLE_LABEL as SINGLE_LABEL
 from .task import Task as Task
 from .task import task_of as task_of

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from sagitta.errors import ConfigError
 
+ROUNDING = 1e-4
+"""How far two engines of 32 bits may be apart in a probability; nearer to another decision, either one is right."""
+
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Tune = Literal["head", "full", "gradual"]
 

@@ -34,9 +34,6 @@ from sagitta.models.metrics import (
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 _NEAREST = float(np.finfo(np.float32).epsneg)  # and one of 1 as near to it
 
-ROUNDING = 1e-4
-"""How far two engines of 32 bits may be apart in a probability; nearer to another decision, either one is right."""
-
 Decisions = Ints | Bools
 """What is predicted: classes (N,), or which labels are given (N, classes)."""
 
