@@ -336,8 +336,10 @@ def check_early(
     options: Values,
     *bases: "Settings | Values | str | os.PathLike[str] | None",
     data: bool = True,
-) -> None:
+) -> dict[str, Any]:
     """Refuse what :func:`settings_of` would, and data that is not there, as far as that is known without torch.
+
+    Returns every value by its dotted name, as far as it is known without torch.
 
     Args:
         source: as for :func:`settings_of`, and so the next two.
@@ -355,6 +357,7 @@ def check_early(
     if data:
         found = _outline().instantiate(config.clone()).data
         check_data(config.source, found.layout, found.convert)
+    return _flat(config.as_dict())
 
 
 def own_source(run: Path, name_it: str = "name it as DATA") -> str:
@@ -490,10 +493,11 @@ def _outline() -> "ArgumentParser":
     from sagitta.conversion import ConvertOptions
     from sagitta.images import Profile
     from sagitta.loading import Policy
-    from sagitta.models import Schedule, Tune, read_signature
+    from sagitta.models import Schedule, Tune, read_kinds, read_signature
     from sagitta.sources import SourceOptions
 
-    kinds = {"Profile": Profile, "Policy": Policy, "Schedule": Schedule, "Tune": Tune}
+    kinds = read_kinds("lightning.fabric.plugins.precision.precision")  # whose names for precisions the Trainer takes
+    kinds |= {"Profile": Profile, "Policy": Policy, "Schedule": Schedule, "Tune": Tune}
     parser = _parser_of_ours()
     groups = (
         ("data", "sagitta.loading.datamodule", "ImageData", _FOUND | _NOT_OF_DATA),

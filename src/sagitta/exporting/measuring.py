@@ -18,6 +18,7 @@ from sagitta.exporting.proof import pixels_of
 from sagitta.exporting.subject import Subject, opened_subject
 from sagitta.models import Floats
 from sagitta.pool import usable_cores
+from sagitta.run import checkpoints_of
 from sagitta.terminal import show, table
 
 _HEADS = ("format", "MB", "same", "accuracy", "differs", "ms, 1", "ms, 32", "images/s")

@@ -50,6 +50,7 @@ from .recipe import Recipe as Recipe
 from .recipe import Situation as Situation
 from .recipe import choose as choose
 from .signatures import Argument as Argument
+from .signatures import read_kinds as read_kinds
 from .signatures import read_signature as read_signature
 from .stages import forward_apart as forward_apart
 from .stages import see_stages as see_stages

@@ -39,15 +39,28 @@ def read_signature(module: str, name: str, kinds: Mapping[str, Any] = {}) -> lis
     Raises:
         ConfigError: there is no such class in the module, which another version of its package may be the reason of.
     """
+    for node in _parsed(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _arguments(node, {**_KNOWN, **_TYPING, **kinds})
+    raise ConfigError(f"{module}: has no class {name}; this version of {module.partition('.')[0]} is not known")
+
+
+def read_kinds(module: str) -> dict[str, Any]:
+    """Return the types that a module gives names to, such as ``Words = Literal["a", "b"]``, as for ``kinds``."""
+    kinds: dict[str, Any] = {**_KNOWN, **_TYPING}
+    for node in _parsed(module).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            kinds[node.targets[0].id] = _kind(node.value, kinds)
+    return kinds
+
+
+def _parsed(module: str) -> ast.Module:
     top, *inside = module.split(".")
     spec = find_spec(top)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"{top}: not installed; pip install sagitta")
     path = Path(spec.submodule_search_locations[0]).joinpath(*inside).with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _arguments(node, {**_KNOWN, **_TYPING, **kinds})
-    raise ConfigError(f"{path}: has no class {name}; this version of {top} is not known")
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _arguments(node: ast.ClassDef, kinds: Mapping[str, Any]) -> list[Argument]:

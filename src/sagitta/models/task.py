@@ -30,6 +30,7 @@ from sagitta.models.metrics import (
     single_label_scores,
     single_label_values,
 )
+from sagitta.models.ranges import ROUNDING
 
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 _NEAREST = float(np.finfo(np.float32).epsneg)  # and one of 1 as near to it

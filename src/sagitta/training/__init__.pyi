@@ -1,5 +1,6 @@
 from .callbacks import StepSeed as StepSeed
 from .callbacks import WeightEMA as WeightEMA
+from .checks import check_loggers as check_loggers
 from .ensembling import ensemble as ensemble
 from .ensembling import ensemble_text as ensemble_text
 from .fitting import Fitted as Fitted

@@ -148,7 +148,10 @@ def fit(
     }
     run, place = None if resume is None else path_of(resume), None if out is None else path_of(out)
     before = None if run is None else resumable(run)
-    check_early(plain(source), given, before, settings, data=run is None)
+    from sagitta.training import check_loggers
+
+    early = check_early(plain(source), given, before, settings, data=run is None)
+    check_loggers(early["logger"])
     if run is not None and place is not None:
         raise ConfigError(f"--out and --resume: a run is gone on with where it is, in {run}; leave --out away")
     check_free(place)
