@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from sagitta.models import preloading
-from sagitta.models import preload
+from sagitta.models import preload, preloading
 
 SEARCHES = """
 import gc, sys
