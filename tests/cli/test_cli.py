@@ -524,8 +524,8 @@ def test_what_is_refused_is_refused_before_torch_is_loaded(tmp_path: Path) -> No
     run = Path(__file__).parents[1] / "golden" / "run"
     lines = [line for line in REFUSED.replace("RUN", str(run)).split("\n") if line]
     done = subprocess.run(
-        [sys.executable, "-c", REFUSE], input="\n".join(lines), capture_output=True, text=True, check=True, cwd=tmp_path,
-        env={**os.environ, "SAGITTA_CACHE": str(tmp_path / "cache")},
+        [sys.executable, "-c", REFUSE], input="\n".join(lines), capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={**os.environ, "SAGITTA_CACHE": str(tmp_path / "cache")},
     )  # fmt: skip
     told = [line for line in done.stdout.split("\n") if line.startswith("@")]
     assert told == [f"@ 2 False {line}" for line in lines]

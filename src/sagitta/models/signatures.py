@@ -80,16 +80,18 @@ def _arguments(node: ast.ClassDef, kinds: Mapping[str, Any]) -> list[Argument]:
 
 def _kind(annotation: ast.expr | None, kinds: Mapping[str, Any]) -> Any:
     """Return the type that an annotation names, ``Any`` where one of its names is not known."""
-    if annotation is None or any(isinstance(node, ast.Call | ast.Attribute) for node in ast.walk(annotation)):
-        return Any
-    try:
-        return eval(compile(ast.Expression(annotation), "annotation", "eval"), {"__builtins__": {}}, dict(kinds))
-    except (NameError, TypeError):
-        return Any
+    return Any if annotation is None else _evaluated(annotation, kinds, Any)
 
 
 def _value(default: ast.expr | None) -> Any:
+    """Return a plain default such as ``4 / 3``, None for one that is made of other things."""
+    return None if default is None else _evaluated(default, {}, None)
+
+
+def _evaluated(node: ast.expr, names: Mapping[str, Any], otherwise: Any) -> Any:
+    if any(isinstance(each, ast.Call | ast.Attribute) for each in ast.walk(node)):
+        return otherwise
     try:
-        return None if default is None else ast.literal_eval(default)
-    except ValueError:
-        return None
+        return eval(compile(ast.Expression(node), "signature", "eval"), {"__builtins__": {}}, dict(names))
+    except (NameError, TypeError):
+        return otherwise
