@@ -190,15 +190,12 @@ class Settings:
             seconds_of(str(given["time"]))
         from jsonargparse import ArgumentError
 
-        from sagitta.models import check_ranges
-
         try:
             config = _parsed(given)
             for key, value in given.items():
                 if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
                     config[key] = value  # `null` and `~` are names like any other
-            _check_limits(config)
-            check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+            _check_values(config)
             _parser().instantiate(config.clone())
         except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _explained(str(error), given) from None
@@ -499,7 +496,7 @@ def _outline() -> "ArgumentParser":
     kinds = read_kinds("lightning.fabric.plugins.precision.precision")  # whose names for precisions the Trainer takes
     kinds |= {"Profile": Profile, "Policy": Policy, "Schedule": Schedule, "Tune": Tune}
     parser = _parser_of_ours()
-    groups = (
+    groups: tuple[tuple[str, str, str, set[str]], ...] = (
         ("data", "sagitta.loading.datamodule", "ImageData", _FOUND | _NOT_OF_DATA),
         ("data.augmentation", "sagitta.loading.augmentation", "Augmentation", set()),
         ("model", "sagitta.models.classifier", "Classifier", _FOUND | _NOT_OF_MODEL),
@@ -526,21 +523,14 @@ def _outlined(given: Values) -> "Namespace":
     """
     from jsonargparse import ArgumentError
 
-    from sagitta.loading import check_arguments
-    from sagitta.models import check_ranges
-
     if given.get("time") is not None:
         seconds_of(str(given["time"]))
     try:
         config: Namespace = _outline().parse_object(_nested(given))
-        _check_limits(config)
-        check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+        _check_values(config)
         _outline().instantiate(config.clone())
     except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _explained(str(error), given) from None
-    data = config.data
-    size = None if data.batch_size == "auto" else data.batch_size
-    check_arguments(size, data.image_size, data.profile, data.folds, data.fold)
     _check_named(config.source)
     return config
 
@@ -646,6 +636,22 @@ def _takes_text(key: str) -> bool:
         return bool(_parser().parse_object(_nested({key: "text"})).get(key) == "text")
     except (ArgumentError, TypeError, ValueError):
         return False
+
+
+def _check_values(config: "Namespace") -> None:
+    """Refuse values that are out of range.
+
+    Raises:
+        ConfigError: one is.
+    """
+    from sagitta.loading import check_arguments
+    from sagitta.models import check_ranges
+
+    _check_limits(config)
+    check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+    data = config.data
+    size = None if data.batch_size == "auto" else data.batch_size
+    check_arguments(size, data.image_size, data.profile, data.folds, data.fold)
 
 
 def _check_limits(config: "Namespace") -> None:
