@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
-from sagitta.run import CONFIG_FILE, find_source, run_of
 from sagitta.terminal import WholeWords
 
 if TYPE_CHECKING:
@@ -367,6 +366,8 @@ def own_source(run: Path, name_it: str = "name it as DATA") -> str:
     Raises:
         ConfigError: it has no configuration, or its data is not there any more.
     """
+    from sagitta.run import CONFIG_FILE, find_source, run_of
+
     folder = run_of(run)
     if folder is None or not (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"{run}: no configuration that names the data; give DATA")
