@@ -329,7 +329,7 @@ def test_an_interrupted_run_is_resumed(work: Path) -> None:
         (["fit"], ["no DATA given"]),
         (["fit", "--resume", "nowhere"], ["nowhere", "cannot be resumed"]),
         (["test", "nowhere"], ["nowhere"]),
-        (["predict", "nowhere", "x.jpg"], ["x.jpg"]),
+        (["predict", "nowhere", "x.jpg"], ["nowhere: no such run"]),
         (["inspect", "nowhere"], ["nowhere"]),
         (["inspect"], ["DATASET"]),
     ],
