@@ -30,7 +30,8 @@ import torch
 
 from measure import machine
 from sagitta.evaluation import Asked, predict_into
-from sagitta.evaluation.predictor import Predictor, inputs_for
+from sagitta.evaluation.inputs import inputs_for
+from sagitta.evaluation.predictor import Predictor
 from sagitta.loading import DecodedAhead
 from sagitta.models import Classifier, open_weights, pretrained_preprocessing
 from sagitta.training.solving import write_checkpoint

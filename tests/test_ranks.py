@@ -1,10 +1,14 @@
 """The processes of one run: what a single one does without others, and what has to be given for several machines."""
 
+import os
+import subprocess
+import sys
+
 import lightning.pytorch as pl
 import pytest
 
 from sagitta.errors import ConfigError
-from sagitta.ranks import check_alike, connected, is_first_process, launched, shared
+from sagitta.ranks import _RANKS, check_alike, connected, is_first_process, launched, shared
 
 
 def trainer(machines: int = 1) -> pl.Trainer:
@@ -26,3 +30,21 @@ def test_several_machines_have_to_be_told_where_they_meet(monkeypatch: pytest.Mo
     several = trainer(2)
     with pytest.raises(ConfigError, match="set MASTER_ADDR and MASTER_PORT"), connected(several):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "1"}, True),  # as Lightning takes them: the first that is set
+        ({"LOCAL_RANK": "1"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+        ({"NODE_RANK": "1"}, False),  # the first process of another machine, before it has started its own others
+        ({"NODE_RANK": "0"}, True),
+    ],
+)
+def test_before_lightning_is_loaded_what_started_a_process_says_its_rank(given: dict[str, str], first: bool) -> None:
+    code = "import sys, sagitta.ranks as ranks; print(ranks.is_first_process(), 'torch' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in _RANKS}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept | given)
+    assert done.stdout.split() == [str(first), "False"]

@@ -12,7 +12,7 @@ from sagitta.conversion.pipeline import convert
 from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.models.recipe import Situation, choose
-from sagitta.settings import OPTIONS, Settings, seconds_of, settings_of, unknown_option
+from sagitta.settings import OPTIONS, Settings, _outline, _parser, seconds_of, settings_of, unknown_option
 from sagitta.sources.detect import open_source
 
 
@@ -198,3 +198,37 @@ def test_one_batch_is_not_all_of_them_whatever_was_imported_before() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1"] * 16 + ["1.0"] * 16
+
+
+def test_the_outline_has_the_settings_of_the_whole_with_the_same_defaults() -> None:
+    found, wanted = _outline().get_defaults().as_flat(), _parser().get_defaults().as_flat()
+    assert set(vars(found)) == set(vars(wanted))
+    assert {name: value for name, value in vars(wanted).items() if vars(found)[name] != value} == {}
+
+
+def test_what_the_outline_refuses_reads_as_what_the_whole_refuses() -> None:
+    code = """
+import sys
+from sagitta.errors import ConfigError
+from sagitta.settings import Settings, _parser
+if sys.argv[1:]:
+    _parser()
+for name, value in (
+    ("model.lr", "x"), ("model.tune", "x"), ("trainer.max_steps", "1.5"), ("trainer.precision", "fp16"),
+    ("data.augmentation.auto", "x"), ("data.folds", 1), ("model.mixup", -1), ("seed", -1), ("data.convert.val", 2),
+    ("data.image_size", 0), ("trainer.nonsense", 1), ("data.convert.nonsense", 1), ("ema", "x"), ("keep", "x"),
+):
+    try:
+        Settings.of({"source": "digits", name: value})
+    except ConfigError as error:
+        print(name, error)
+print("torch" in sys.modules)
+"""
+    texts = [
+        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+        for more in ([], ["whole"])
+    ]
+    assert texts[0][-2:] == ["False", ""] and texts[1][-2:] == ["True", ""]
+    assert len(texts[0]) == 16 and texts[0][:-2] == texts[1][:-2]

@@ -24,17 +24,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import lightning.pytorch as pl
-import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_only
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch's types forget them
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.terminal import show
 
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
 T = TypeVar("T")
+P = ParamSpec("P")
+
+# As Lightning looks for them, the first that is set; a launcher of one process a machine gives only the last two.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 
 _LEADER = "SAGITTA_LEADER"  # tells a process which one started it
 _CONNECTED = 1800.0  # seconds that the first process is waited for, as torch does
@@ -51,8 +54,25 @@ _started: "list[_Others]" = []  # the processes that this one started, if any
 
 
 def is_first_process() -> bool:
-    """Return whether this process speaks for all of a run: its rank is 0, or it is alone."""
-    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+    """Return whether this process speaks for all of a run: its rank is 0, or it is alone.
+
+    Lightning keeps the rank, once it is there. Before, what started the process says it: nothing that is refused waits
+    for Lightning.
+    """
+    if (kept := sys.modules.get("lightning.fabric.utilities.rank_zero")) is not None:
+        return int(getattr(kept.rank_zero_only, "rank", None) or 0) == 0
+    given = next((rank for name in _RANKS if (rank := os.environ.get(name)) is not None), "0")
+    return not given.isdigit() or int(given) == 0
+
+
+def by_first_process(function: Callable[P, T]) -> Callable[P, T | None]:
+    """Let a function be called by the first process only; it returns None in the others."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> T | None:
+        return function(*arguments, **named) if is_first_process() else None
+
+    return called
 
 
 class _Channel:
@@ -60,6 +80,8 @@ class _Channel:
 
     def __init__(self, store: Any, number: int) -> None:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch's types forget it
+
         self._store = PrefixStore(f"sagitta-{attempt}-{number}", store)
 
     def tell(self, name: str, value: Any) -> None:
@@ -74,8 +96,10 @@ class _Channel:
 
     def fail(self, failure: str) -> None:
         """Tell all, from any process, that the run cannot go on; the first reason holds."""
+        from torch.distributed import DistError
+
         if not self.failure():
-            with suppress(dist.DistError):
+            with suppress(DistError):
                 self.tell("failure", failure)
 
     def failure(self) -> str:
@@ -86,9 +110,11 @@ class _Channel:
             return str(error)
 
     def _get(self, name: str) -> Any:
+        from torch.distributed import DistError
+
         try:
             return json.loads(self._store.get(name)) if self._store.check([name]) else None
-        except dist.DistError:
+        except DistError:
             raise SagittaError("the first process of this run has ended") from None
 
 
@@ -120,7 +146,7 @@ def shared(name: str, find: Callable[[], T]) -> T:
 
 
 @contextmanager
-def connected(trainer: pl.Trainer) -> Iterator[None]:
+def connected(trainer: "pl.Trainer") -> Iterator[None]:
     """Let :func:`shared` reach all processes meanwhile that a Trainer on several devices works with.
 
     Raises:
@@ -161,6 +187,8 @@ def _connect(trainer: Any) -> Any:
 
     torch shares one server of a process and port; torchrun has one of its own there.
     """
+    from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]  # torch's types forget them
+
     environment = trainer.strategy.cluster_environment
     external = environment.creates_processes_externally
     if trainer.num_nodes > 1 and not external and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
@@ -181,7 +209,7 @@ def _connect(trainer: Any) -> Any:
         store = TCPStore(
             address, port, is_master=serves, wait_for_workers=False, multi_tenant=True, timeout=timedelta(minutes=5)
         )
-    except (dist.DistError, RuntimeError) as error:
+    except (DistError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"{address}:{port}: the processes of this run cannot meet there ({reason}); name another MASTER_PORT"
@@ -208,7 +236,7 @@ def _wait_for(address: str, port: int) -> None:
 
 
 @contextmanager
-def launched(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
+def launched(trainer: "pl.Trainer", advice: Callable[[], str]) -> Iterator[None]:
     """Have the other processes of this machine meanwhile; where one ends before its time, all do, with one line.
 
     Args:
@@ -271,7 +299,9 @@ def _watch(
 
 def _lost(error: BaseException) -> str:
     """Return in words that the connection to another process broke; empty where an error is about something else."""
-    broken = isinstance(error, dist.DistError) or (
+    from torch.distributed import DistError
+
+    broken = isinstance(error, DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "Connection closed by peer"))
     )
     return "another process of this run has ended, which may say why" if broken else ""
@@ -346,7 +376,7 @@ class _Others:
             process.wait()
 
 
-def _ended(trainer: pl.Trainer) -> str:
+def _ended(trainer: "pl.Trainer") -> str:
     return f"process {trainer.global_rank + 1} of {trainer.world_size} has ended with an error"
 
 

@@ -36,13 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
-from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.errors import ConfigError
 from sagitta.files import check_place, lock, remedy, write_atomic
 from sagitta.pool import usable_cores
-from sagitta.ranks import is_first_process
+from sagitta.ranks import by_first_process, is_first_process
 from sagitta.sources import BUILTIN
 
 RUN_FILE = "run.json"
@@ -192,6 +190,48 @@ def members_of(run: Path) -> list[dict[str, Any]] | None:
     return found
 
 
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the files by which a run, or a checkpoint, predicts.
+
+    Raises:
+        ConfigError: there is no such run, or its members are not all trained.
+    """
+    members = members_of(run)
+    if members is None:
+        return [find_checkpoint(run)]
+    return [run / RUN_FILE, *(find_checkpoint(run / member["run"]) for member in members)]
+
+
+def resumable(run: Path) -> Path:
+    """Return the configuration of a run that can be resumed.
+
+    Raises:
+        ConfigError: there is no such run, it is made of others, or it is a probe that was ended before its end.
+    """
+    record = read_record(run)
+    if "ensemble" in record:
+        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
+    if "probe" in record and "best_checkpoint" not in record:
+        raise ConfigError(f"{run}: what a sagitta probe left that was ended; remove it, and probe again")
+    if not (run / CONFIG_FILE).is_file():
+        missing = f"{CONFIG_FILE} is missing" if run.is_dir() else "there is no such run directory"
+        raise ConfigError(f"{run}: cannot be resumed, {missing}")
+    return run / CONFIG_FILE
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that weights are read from: itself, or a run's checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_dir():
+        return find_checkpoint(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint")
+    return path
+
+
 def _named_loss(checkpoint: Path) -> float:
     found = re.search(r"val_loss=(\d+\.\d+)", checkpoint.name)
     return float(found[1]) if found else float("inf")
@@ -254,10 +294,18 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
-@rank_zero_only
+@by_first_process
 def write_record(run: Path, **fields: Any) -> None:
     """Add ``fields`` to ``run.json``; the first call also records versions, hardware, the command and its directory."""
-    record = read_record(run) or {
+    record = read_record(run) or _beginning()
+    write_atomic(run / RUN_FILE, json.dumps(record | fields, indent=2, ensure_ascii=False) + "\n")
+
+
+def _beginning() -> dict[str, Any]:
+    """Return what a record begins with: where, by whom and on what."""
+    import torch
+
+    return {
         "command": COMMAND.get(),
         "directory": str(Path.cwd()),
         "versions": {"python": platform.python_version()}
@@ -271,10 +319,9 @@ def write_record(run: Path, **fields: Any) -> None:
             "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
     }
-    write_atomic(run / RUN_FILE, json.dumps(record | fields, indent=2, ensure_ascii=False) + "\n")
 
 
-@rank_zero_only
+@by_first_process
 def forget_end(run: Path) -> None:
     """Take out of ``run.json`` that a run came to its end, and what was found out there: it is gone on with.
 
@@ -286,7 +333,7 @@ def forget_end(run: Path) -> None:
         write_atomic(run / RUN_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
-@rank_zero_only
+@by_first_process
 def save_config(path: Path, text: str) -> None:
     """Write the resolved configuration, on the first rank only."""
     write_atomic(path, text)

@@ -182,29 +182,23 @@ class Settings:
         Raises:
             ConfigError: a name is unknown, or a value is not of its kind or out of range; names the nearest.
         """
-        from jsonargparse import ArgumentError
-
-        from sagitta.models import check_ranges
-
         given = _flat(values)
+        if not _parser.cache_info().currsize:
+            _outlined(given)  # most mistakes are known without torch and Lightning
         if given.get("time") is not None:
             seconds_of(str(given["time"]))
+        from jsonargparse import ArgumentError
+
         try:
             config = _parsed(given)
             for key, value in given.items():
                 if isinstance(value, str) and value and config.get(key) is None and _takes_text(key):
                     config[key] = value  # `null` and `~` are names like any other
-            _check_limits(config)
-            check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+            _check_values(config)
             _parser().instantiate(config.clone())
         except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _explained(str(error), given) from None
-        if not config.source:
-            raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
-        if not isinstance(config.source, str):
-            raise ConfigError(
-                f"DATA of type {type(config.source).__name__}: give a path or a name; see sagitta fit --help"
-            )
+        _check_named(config.source)
         settings = cls(**{name: _plain(value) for name, value in vars(config).items()})
         _remember(settings.values(), config)
         return settings
@@ -330,6 +324,58 @@ def settings_of(
     Raises:
         ConfigError: as :meth:`Settings.of` does.
     """
+    return Settings.of(_together(source, options, bases))
+
+
+def check_early(
+    source: str | os.PathLike[str] | None,
+    options: Values,
+    *bases: "Settings | Values | str | os.PathLike[str] | None",
+    data: bool = True,
+) -> dict[str, Any]:
+    """Refuse what :func:`settings_of` would, and data that is not there, as far as that is known without torch.
+
+    Returns every value by its dotted name, as far as it is known without torch.
+
+    Args:
+        source: as for :func:`settings_of`, and so the next two.
+        options: see there.
+        bases: see there.
+        data: it has to be there by the name that is given.
+
+    Raises:
+        ConfigError: as :meth:`Settings.of` does.
+        SourceError: there is no data.
+    """
+    from sagitta.loading import check_data
+
+    config = _outlined(_together(source, options, bases))
+    if data:
+        found = _outline().instantiate(config.clone()).data
+        check_data(config.source, found.layout, found.convert)
+    return _flat(config.as_dict())
+
+
+def own_source(run: Path, name_it: str = "name it as DATA") -> str:
+    """Return where the data of a run lies, as its configuration says.
+
+    Args:
+        run: run directory or checkpoint file.
+        name_it: as for :func:`sagitta.run.find_source`.
+
+    Raises:
+        ConfigError: it has no configuration, or its data is not there any more.
+    """
+    from sagitta.run import CONFIG_FILE, find_source, run_of
+
+    folder = run_of(run)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(f"{run}: no configuration that names the data; give DATA")
+    return find_source(folder, str(read_values(folder / CONFIG_FILE).get("source")), name_it)
+
+
+def _together(source: str | os.PathLike[str] | None, options: Values, bases: Iterable[Any]) -> dict[str, Any]:
+    """Return what :func:`settings_of` is given as values by dotted names."""
     values: dict[str, Any] = {}
     for base in bases:
         if isinstance(base, str | os.PathLike):
@@ -341,7 +387,7 @@ def settings_of(
             raise ConfigError(f"settings of type {kind}: give Settings, a mapping of names to values, or a YAML file")
     if source is not None:
         values["source"] = os.fspath(source)
-    return Settings.of(values | keys_of(options))
+    return values | keys_of(options)
 
 
 def keys_of(options: Values) -> dict[str, Any]:
@@ -421,11 +467,92 @@ def _computes_bf16(device: str) -> bool:
 @cache
 def _parser() -> "ArgumentParser":
     """Return the parser that knows every setting by the signatures of data, model and Trainer."""
+    from sagitta.models import preload
+
+    preload()
     import lightning.pytorch as pl
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     from sagitta.loading import ImageData
     from sagitta.models import Classifier
+
+    parser = _parser_of_ours()
+    parser.add_class_arguments(ImageData, "data", skip=_FOUND | _NOT_OF_DATA, instantiate=False)
+    parser.add_class_arguments(Classifier, "model", skip=_FOUND | _NOT_OF_MODEL, instantiate=False)
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=_NOT_OF_TRAINER, instantiate=False)
+    return _with_own_types(parser)
+
+
+@cache
+def _outline() -> "ArgumentParser":
+    """Return a parser of the same settings that needs neither torch nor Lightning.
+
+    It knows their names, and the values of those whose types are plain; it lets pass what only the whole one can judge.
+    """
+    from sagitta.conversion import ConvertOptions
+    from sagitta.images import Profile
+    from sagitta.loading import Policy
+    from sagitta.models import Schedule, Tune, read_kinds, read_signature
+    from sagitta.sources import SourceOptions
+
+    kinds = read_kinds("lightning.fabric.plugins.precision.precision")  # whose names for precisions the Trainer takes
+    kinds |= {"Profile": Profile, "Policy": Policy, "Schedule": Schedule, "Tune": Tune}
+    parser = _parser_of_ours()
+    groups: tuple[tuple[str, str, str, set[str]], ...] = (
+        ("data", "sagitta.loading.datamodule", "ImageData", _FOUND | _NOT_OF_DATA),
+        ("data.augmentation", "sagitta.loading.augmentation", "Augmentation", set()),
+        ("model", "sagitta.models.classifier", "Classifier", _FOUND | _NOT_OF_MODEL),
+        ("trainer", "lightning.pytorch.trainer.trainer", "Trainer", _NOT_OF_TRAINER),
+    )
+    parts = {"augmentation": None, "convert": ConvertOptions, "layout": SourceOptions}
+    for group, module, name, skipped in groups:
+        for each in read_signature(module, name, kinds):
+            if each.name in skipped:
+                continue
+            if group == "data" and each.name in parts:
+                if (part := parts[each.name]) is not None:
+                    parser.add_class_arguments(part, f"data.{each.name}")
+                continue
+            parser.add_argument(f"--{group}.{each.name}", type=each.kind, default=each.default)
+    return _with_own_types(parser)
+
+
+def _outlined(given: Values) -> "Namespace":
+    """Return values as the outline reads them.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is not of its kind or out of range.
+    """
+    from jsonargparse import ArgumentError
+
+    if given.get("time") is not None:
+        seconds_of(str(given["time"]))
+    try:
+        config: Namespace = _outline().parse_object(_nested(given))
+        _check_values(config)
+        _outline().instantiate(config.clone())
+    except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _explained(str(error), given) from None
+    _check_named(config.source)
+    return config
+
+
+def _check_named(source: Any) -> None:
+    if not source:
+        raise ConfigError("no DATA given, such as in: sagitta fit digits; see sagitta fit --help")
+    if not isinstance(source, str):
+        raise ConfigError(f"DATA of type {type(source).__name__}: give a path or a name; see sagitta fit --help")
+
+
+_FOUND = {"seed", "class_names", "preprocessing"}
+_NOT_OF_DATA = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
+_NOT_OF_MODEL = {"lr", "num_classes", "multilabel"}
+_NOT_OF_TRAINER = {"logger", "default_root_dir", *(f"limit_{name}_batches" for name in _LIMITED)}
+"""Arguments that are found, given in another way, or declared below."""
+
+
+def _parser_of_ours() -> "ArgumentParser":
+    """Return a parser of what is no argument of a class."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     parser = ArgumentParser(
         prog="sagitta fit DATA",
@@ -442,23 +569,22 @@ def _parser() -> "ArgumentParser":
         "--time", type=str | None, help="wall time of the whole, such as 10m, that decides what is done"
     )
     parser.add_argument("--keep", type=int, default=1, help="how many of the best epochs stay, as weights alone")
-    found = {"seed", "class_names", "preprocessing"}
     parser.add_argument("--refit", type=bool, default=False, help="fit a solved head to a given val, too")
-    outside = {"source", "batch_size", "verbose", "train_transform", "eval_transform", "transform_workers"}
-    parser.add_class_arguments(ImageData, "data", skip=found | outside, instantiate=False)
+    return parser
+
+
+def _with_own_types(parser: "ArgumentParser") -> "ArgumentParser":
+    """Return a parser with the arguments whose types are ours, not those of the signatures."""
     parser.add_argument(
         "--data.batch_size",
         type=int | Literal["auto"] | None,
         help="images a device and batch; auto: on a GPU the largest that fits, on a CPU the smallest that is as fast",
     )
-    parser.add_class_arguments(Classifier, "model", skip=found | {"lr", "num_classes", "multilabel"}, instantiate=False)
     parser.add_argument(
         "--model.lr",
         type=float | Literal["auto"] | None,
         help="highest learning rate, that of the head; auto: by a range test (Smith 2017)",
     )
-    outside = {"logger", "default_root_dir", *(f"limit_{name}_batches" for name in _LIMITED)}
-    parser.add_class_arguments(pl.Trainer, "trainer", skip=outside, instantiate=False)
     for name, split in _LIMITED.items():
         parser.add_argument(
             f"--trainer.limit_{name}_batches",
@@ -513,6 +639,22 @@ def _takes_text(key: str) -> bool:
         return False
 
 
+def _check_values(config: "Namespace") -> None:
+    """Refuse values that are out of range.
+
+    Raises:
+        ConfigError: one is.
+    """
+    from sagitta.loading import check_arguments
+    from sagitta.models import check_ranges
+
+    _check_limits(config)
+    check_ranges({**vars(config.model), **({"lr": None} if config.model.lr == "auto" else {})})
+    data = config.data
+    size = None if data.batch_size == "auto" else data.batch_size
+    check_arguments(size, data.image_size, data.profile, data.folds, data.fold)
+
+
 def _check_limits(config: "Namespace") -> None:
     for key, (least, most) in _LIMITS.items():
         value = config.get(key)
@@ -541,7 +683,7 @@ def seconds_of(text: str) -> int:
 
 
 def _keys() -> list[str]:
-    return list(_flat(_parser().get_defaults().as_dict()))
+    return list(_flat(_outline().get_defaults().as_dict()))
 
 
 def _flat(values: Values, prefix: str = "") -> dict[str, Any]:

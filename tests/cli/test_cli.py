@@ -329,7 +329,7 @@ def test_an_interrupted_run_is_resumed(work: Path) -> None:
         (["fit"], ["no DATA given"]),
         (["fit", "--resume", "nowhere"], ["nowhere", "cannot be resumed"]),
         (["test", "nowhere"], ["nowhere"]),
-        (["predict", "nowhere", "x.jpg"], ["x.jpg"]),
+        (["predict", "nowhere", "x.jpg"], ["nowhere: no such run"]),
         (["inspect", "nowhere"], ["nowhere"]),
         (["inspect"], ["DATASET"]),
     ],
@@ -409,3 +409,123 @@ def test_what_decoding_loses_is_one_line_and_a_range_keeps_it(tmp_path: Path) ->
         assert (said.returncode, said.stderr) == (0, "") and "reduced" not in said.stdout
     said = sagitta("convert", "ct", "none", "--bands", "1,2", cwd=tmp_path)
     assert said.returncode == 2 and "--bands 1,2: give one band or three" in said.stderr
+
+
+REFUSED = """
+convert nowhere out
+convert digits out --layout nonsense
+convert digits out --nonsense 3
+inspect nowhere
+verify nowhere
+doctor nowhere
+doctor empty
+doctor nothing
+doctor digits --val 2
+doctor digits --model resnet18
+doctor digits --run nowhere
+doctor digits --out findings.txt
+fit
+fit nowhere
+fit empty
+fit nothing
+fit digits --nonsense 3
+fit digits --epochs x
+fit digits --epochs -5
+fit digits --lr x
+fit digits --lr -1
+fit digits --folds 1
+fit digits --val 2
+fit digits --seed -1
+fit digits --tune nonsense
+fit digits --time nonsense
+fit digits --precision nonsense
+fit digits --logger nonsense
+fit digits --layout nonsense
+fit digits --model.nonsense 3
+fit digits --trainer.max_steps x
+fit digits --trainer.nonsense 3
+fit digits --out RUN
+fit digits --config nowhere.yaml
+fit digits --weights nowhere.pth
+fit digits --weights empty
+fit digits --resume nowhere
+probe nowhere --model resnet18
+probe digits
+probe digits --model resnet18 --layout nonsense
+probe digits --model resnet18 --weights a,b
+probe digits --model resnet18 --weights nowhere.pth
+probe digits --model resnet18 --batch-size 0
+probe digits --model resnet18 --out RUN
+test nowhere
+test empty
+test RUN nowhere
+test RUN nothing
+test RUN digits --layout nonsense
+test RUN --split nonsense
+validate nowhere
+predict nowhere photo.png
+predict empty photo.png
+predict RUN nowhere.png
+predict RUN empty
+predict RUN photo.png --device nonsense
+predict RUN photo.png --top-k 0
+predict RUN photo.png --accuracy 2
+predict RUN photo.png --coverage 2
+predict RUN photo.png --columns id,id
+predict RUN photo.png -o x.txt
+explain nowhere photo.png
+explain RUN nowhere.png
+explain RUN photo.png --nearest x
+export nowhere
+export RUN --to nonsense
+export RUN --precision nonsense
+export RUN -o photo.png
+export RUN --data nowhere
+benchmark nowhere
+benchmark RUN --data nowhere
+push nowhere user/name
+push RUN nonsense
+serve nowhere
+serve empty
+serve RUN --port x
+serve RUN --accuracy 2
+serve RUN --device nonsense
+ensemble RUN
+ensemble RUN nowhere
+ensemble RUN RUN
+ensemble RUN empty
+report nowhere
+report empty
+report RUN RUN
+report RUN --no-page
+report RUN --out photo.png
+"""
+REFUSE = """
+import shlex, sys
+from sagitta.cli import main
+for line in sys.stdin.read().split("\\n"):
+    if not line:
+        continue
+    try:
+        code = main(shlex.split(line))
+    except SystemExit as end:
+        code = end.code
+    print("@", code, "torch" in sys.modules, line, flush=True)
+    if "torch" in sys.modules:
+        break
+"""
+
+
+def test_what_is_refused_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "notes.txt").write_text("none of them is an image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    run = Path(__file__).parents[1] / "golden" / "run"
+    lines = [line for line in REFUSED.replace("RUN", str(run)).split("\n") if line]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE], input="\n".join(lines), capture_output=True, text=True, check=True,
+        cwd=tmp_path, env={**os.environ, "SAGITTA_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    told = [line for line in done.stdout.split("\n") if line.startswith("@")]
+    assert told == [f"@ 2 False {line}" for line in lines]

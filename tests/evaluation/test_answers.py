@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from sagitta.errors import ConfigError
-from sagitta.evaluation.answers import Answers, read_template
+from sagitta.evaluation.answers import Answers
+from sagitta.evaluation.asked import read_template
 from sagitta.models import MULTI_LABEL, SINGLE_LABEL, Floats
 
 NAMES = ["in/1.a.jpg", "bad.png", "zip/x"]

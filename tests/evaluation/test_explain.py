@@ -12,6 +12,7 @@ import sagitta
 from sagitta.cli import main
 from sagitta.evaluation import Explanation, explain
 from sagitta.evaluation.explain import heated
+from sagitta.evaluation.inputs import open_inputs
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -27,7 +28,7 @@ def mark_of(path: str) -> tuple[float, float]:
 
 def test_the_heat_lies_at_the_mark_in_the_whole_image() -> None:
     paths = sorted(map(str, Path("images").rglob("*.png")))[::4]
-    found, notes = explain(Path("run"), paths, nearest=0)
+    found, notes = explain(Path("run"), open_inputs(paths), nearest=0)
     assert notes == [] and [each.path for each in found] == paths
     near = []
     for each in found:
@@ -122,9 +123,10 @@ def test_members_that_read_images_differently_have_the_mean_of_their_maps() -> N
     sagitta.fit("images", epochs=1, batch_size=16, model="simple-cnn", image_size=16, out="second")
     sagitta.ensemble(["run", "second"], out="both")
     apart = {
-        run: explain(Path(run), ["images/red/001.png"], class_name="red", nearest=0)[0][0] for run in ("run", "second")
+        run: explain(Path(run), open_inputs(["images/red/001.png"]), class_name="red", nearest=0)[0][0]
+        for run in ("run", "second")
     }
-    (found,), notes = explain(Path("both"), ["images/red/001.png"], class_name="red")
+    (found,), notes = explain(Path("both"), open_inputs(["images/red/001.png"]), class_name="red")
     assert notes == ["no nearest training images: both: several networks, which have no features in common"]
     weights = sagitta.Run(Path("both")).record["ensemble"]["weights"]
     mean = sum(weight * each.heat for weight, each in zip(weights, apart.values(), strict=True))

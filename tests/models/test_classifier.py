@@ -17,7 +17,7 @@ from sagitta.loading.preprocessing import Preprocessing
 from sagitta.models.checkpoint import load_classifier
 from sagitta.models.classifier import Classifier
 from sagitta.models.networks import build_network
-from sagitta.models.optim import Tune
+from sagitta.models.ranges import Tune
 from sagitta.training.callbacks import StepSeed, WeightEMA
 
 PREPROCESSING = Preprocessing((8, 8), 1.0, "bilinear", (0.5,), (0.25,))

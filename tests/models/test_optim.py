@@ -9,13 +9,13 @@ from sagitta.errors import ConfigError
 from sagitta.models.heads import layer_numbers
 from sagitta.models.networks import build_network
 from sagitta.models.optim import (
-    Schedule,
     balanced_weights,
     build_optimizer,
     build_schedule,
     first_trainable,
     set_trainable,
 )
+from sagitta.models.ranges import Schedule
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sagitta.models.task import MULTI_LABEL, ROUNDING, SINGLE_LABEL, Task, mix, task_of
+from sagitta.models.ranges import ROUNDING
+from sagitta.models.task import MULTI_LABEL, SINGLE_LABEL, Task, mix, task_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -414,3 +415,24 @@ def test_the_real_cifar10_test_batch(data_dir: Path, tmp_path: Path) -> None:
     assert (source.rows.num_rows, source.class_names) == (10_000, names)
     assert set(source.rows["split"].to_pylist()) == {"test"}  # which a training divides and a test does not
     assert pixels(source, "test_batch/0000.png").shape == (32, 32, 3)
+
+
+def test_images_of_idx_files_are_not_kept_in_memory_at_opening(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(
+        bytes((0, 0, 8, 3)) + np.array([1000, 200, 200], ">u4").tobytes()
+    )
+    with (tmp_path / "train-images-idx3-ubyte").open("r+b") as file:
+        file.truncate(16 + 1000 * 200 * 200)
+    (tmp_path / "packed-images-idx3-ubyte.gz").write_bytes(
+        gzip.compress((tmp_path / "train-images-idx3-ubyte").read_bytes(), 1)
+    )
+    for name in ("train", "packed"):
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(1000) % 7))
+    tracemalloc.start()
+    try:
+        source = open_source(str(tmp_path), cache=tmp_path / "cache")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert source.rows.num_rows == 2000 and most < 20e6  # the pixels are 80 MB
+    assert np.asarray(Image.open(io.BytesIO(source.reader.read("packed/0999.png")))).shape == (200, 200)

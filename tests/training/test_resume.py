@@ -20,10 +20,10 @@ import sagitta
 from sagitta.cli import main
 from sagitta.errors import ConfigError
 from sagitta.models.optim import build_schedule
-from sagitta.run import held, history_table, read_record
+from sagitta.run import held, history_table, read_record, resumable
 from sagitta.settings import Settings, read_values, settings_of
 from sagitta.training import fit
-from sagitta.training.resume import find_last, is_complete, resumable
+from sagitta.training.resume import find_last, is_complete
 
 BEGIN: dict[str, Any] = {"model": "simple-cnn", "image_size": 16, "batch_size": 8}
 

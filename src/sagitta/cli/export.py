@@ -1,7 +1,6 @@
 """`sagitta export`, `benchmark` and `push`: a run in another format, proven; all of them; what goes to the hub."""
 
 from sagitta.cli.options import Command
-from sagitta.cli.preloading import preload
 from sagitta.terminal import show
 
 _TO_HELP = """onnx, openvino, torch (a program of torch.export): pixels to calibrated probabilities; safetensors: the
@@ -26,7 +25,6 @@ def export(argv: list[str]) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="folder (RUN/export; RUN/export/FORMAT of the last two)")
     parser.add_argument("--data", metavar="DATA", help="other images to prove it on (val of the run's own)")
     a, _ = parser.parse(argv)
-    preload()
     show(export_run(a.run, a.to, precision=a.precision, out=a.output, data=a.data).text())
 
 
@@ -44,7 +42,6 @@ def benchmark(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory, or a checkpoint file")
     parser.add_argument("--data", metavar="DATA", help="other images to compare on (val of the run's own)")
     a, _ = parser.parse(argv)
-    preload()
     show(measure(a.run, data=a.data).text())
 
 

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from sagitta.cli.options import DATA_HELP, Command, whole
-from sagitta.cli.preloading import preload
 from sagitta.cli.report import show_report
 from sagitta.terminal import show
 
@@ -108,11 +107,9 @@ def ensemble(argv: list[str]) -> None:
 
 
 def _remember(name: str, argv: list[str]) -> None:
-    """Put the command into the record of the run; what the import brings is not needed for help."""
-    began = time.monotonic()
-    preload()
+    """Put the command into the record of the run, and when it began."""
     from sagitta.clock import BEGAN
     from sagitta.run import COMMAND
 
-    BEGAN.set(began)
+    BEGAN.set(time.monotonic())
     COMMAND.set(shlex.join(["sagitta", name, *argv]))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagitta.cli.options import DATA_HELP, DIVIDING, TTA_HELP, Command, whole
-from sagitta.cli.preloading import preload
 from sagitta.cli.report import show_report
 from sagitta.errors import ConfigError
+from sagitta.models import preload
 from sagitta.signals import Interrupted, interruption_of
 from sagitta.terminal import show
 
@@ -59,7 +59,6 @@ def _evaluate(argv: list[str], name: str, purpose: Literal["val", "test"]) -> No
     parser.add_argument("--tta", choices=("flip",), help=TTA_HELP)
     names = parser.add_options("data", without=DIVIDING)
     a, _ = parser.parse(argv)
-    preload()
     options: dict[str, Any] = {name: getattr(a, name) for name in ("split", "batch_size", "devices", *names)}
     evaluation = evaluate(a.run, a.source, flip=a.tta == "flip", **options)
     from sagitta.ranks import is_first_process
@@ -116,7 +115,6 @@ def predict(argv: list[str]) -> int:
     if a.copy and a.sort_into is None:
         raise ConfigError("--copy: of what --sort-into DIR makes; give that, too")
     where: dict[str, Any] = {"split": a.split, "sort_into": a.sort_into, "copy": a.copy}
-    preload()
     try:
         found = predict_into(Path(a.run), a.paths, a.output, asked, **where)
     except KeyboardInterrupt as error:
@@ -136,7 +134,7 @@ def predict(argv: list[str]) -> int:
 
 def explain(argv: list[str]) -> None:
     """Write heat maps of images, and the training images that are most like them."""
-    from sagitta.evaluation import write_explanations
+    from sagitta.evaluation import inputs_for
 
     parser = Command(
         "explain",
@@ -155,7 +153,11 @@ def explain(argv: list[str]) -> None:
     parser.add_argument("--nearest", type=_count, metavar="N", default=5, help="training images beside it; 0: none (5)")
     a, _ = parser.parse(argv)
     how: dict[str, Any] = {"class_name": a.class_name, "nearest": a.nearest}
-    for line in write_explanations(Path(a.run), a.paths, a.output, **how):
+    inputs = inputs_for(Path(a.run), a.paths)
+    preload()
+    from sagitta.evaluation import write_explanations
+
+    for line in write_explanations(Path(a.run), inputs, a.output, **how):
         show(line)
 
 

@@ -1,3 +1,4 @@
+from .asked import Asked as Asked
 from .calibration import FEWEST as FEWEST
 from .calibration import VALIDATION_FILE as VALIDATION_FILE
 from .calibration import Tempered as Tempered
@@ -17,10 +18,10 @@ from .explain import heated as heated
 from .explain import write_explanations as write_explanations
 from .heatmaps import heat_maps as heat_maps
 from .inputs import Inputs as Inputs
+from .inputs import inputs_for as inputs_for
 from .lacking import lacking_beyond_chance as lacking_beyond_chance
 from .lacking import lacking_text as lacking_text
 from .members import Model as Model
-from .members import checkpoints_of as checkpoints_of
 from .members import one_classifier as one_classifier
 from .members import open_model as open_model
 from .novelty import FAMILIAR_FILE as FAMILIAR_FILE
@@ -43,7 +44,6 @@ from .precision import judge_as_predicted as judge_as_predicted
 from .prediction import Summary as Summary
 from .prediction import predict as predict
 from .prediction import predict_into as predict_into
-from .predictor import Asked as Asked
 from .predictor import Predictor as Predictor
 from .result import UNCALIBRATED as UNCALIBRATED
 from .result import Evaluation as Evaluation

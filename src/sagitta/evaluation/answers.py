@@ -24,10 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sagitta.errors import ConfigError
+from sagitta.evaluation.asked import Column
 from sagitta.models import Floats, Task, vectors_array
-
-Column = tuple[str, str]
-"""Its name, and what it says."""
 
 
 class Further(Protocol):
@@ -58,7 +56,7 @@ class Answers:
         top_k: how many classes a row, where there is one label.
         every: whether every class has a column.
         embed: whether features are a column.
-        template: the columns, where they are not the usual ones; see :func:`read_template`.
+        template: the columns, where they are not the usual ones; see :func:`sagitta.evaluation.asked.read_template`.
         further: what gives further columns.
     """
 
@@ -177,25 +175,6 @@ class Answers:
         for what in ("probability", "probabilities"):
             found[what] = lambda: pa.array(shares, pa.list_(pa.float32()))
         return found
-
-
-def read_template(text: str) -> list[Column]:
-    """Return the columns of a template such as ``id,label`` or ``image=file,cat=p:cat``: names, and what they say.
-
-    Raises:
-        ConfigError: a name is missing or given twice.
-    """
-    columns = []
-    for part in text.split(","):
-        name, equals, what = part.strip().partition("=")
-        what = what if equals else name
-        if not name or not what:
-            raise ConfigError(f"--columns {text}: a name is missing; give such as id,label or id,cat=p:cat")
-        columns.append((name, "class" if what == "label" else what))
-    names = [name for name, _ in columns]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"--columns {text}: {twice} is given twice")
-    return columns
 
 
 def _order(probabilities: Floats, ranks: int) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sagitta.errors import ConfigError
+from sagitta.evaluation.asked import check_device
 from sagitta.evaluation.members import Part
 from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.testing import quiet
@@ -108,9 +109,8 @@ def _fabric(device: str, asked: str | None, trained: str | None) -> tuple[Fabric
     Raises:
         ConfigError: the machine has no such device, or the device no such precision.
     """
+    check_device(device)
     accelerator, _, number = device.partition(":")
-    if (number and not number.isdigit()) or not accelerator:
-        raise ConfigError(f"--device {device}: give auto, cpu, cuda, or such as cuda:1")
     cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     precision = asked or judged_in(trained, cpu=cpu)
     if accelerator in ("cuda", "gpu", "mps") and not torch.accelerator.is_available():

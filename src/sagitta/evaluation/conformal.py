@@ -14,6 +14,7 @@ from scipy.special import bdtr, betaincinv
 
 from sagitta.dataset import plural
 from sagitta.errors import ConfigError
+from sagitta.evaluation.asked import check_share
 from sagitta.models import Floats
 
 Bools = npt.NDArray[np.bool_]
@@ -64,8 +65,7 @@ def abstain_below(certainty: Floats, right: Bools, accuracy: float) -> Abstentio
     Raises:
         ConfigError: it cannot be reached, or there are too few rows to show it.
     """
-    if not 0 < accuracy < 1:
-        raise ConfigError(f"--accuracy {accuracy:g}: must lie between 0 and 1, such as 0.99")
+    check_share("--accuracy", accuracy, 0.99)
     rows, fewest = len(right), math.ceil(math.log(_RISK) / math.log(accuracy))
     if rows < fewest:
         raise ConfigError(
@@ -107,8 +107,7 @@ def set_level(own: Floats, coverage: float) -> float:
     Raises:
         ConfigError: it is out of range, or there are too few rows.
     """
-    if not 0 < coverage < 1:
-        raise ConfigError(f"--coverage {coverage:g}: must lie between 0 and 1, such as 0.9")
+    check_share("--coverage", coverage, 0.9)
     rows = len(own)
     rank = math.ceil((rows + 1) * coverage - 1e-9)  # 10 * 0.9 is more than 9 only by rounding
     if rank > rows:

@@ -26,7 +26,6 @@ from sagitta.evaluation.inputs import Inputs
 from sagitta.evaluation.members import Model, Part, open_model
 from sagitta.evaluation.neighbours import Neighbour, Neighbours
 from sagitta.evaluation.novelty import UNUSUAL
-from sagitta.evaluation.predictor import inputs_for
 from sagitta.evaluation.trust import open_trust
 from sagitta.files import write_atomic
 from sagitta.images import Tile, decode, fitted, grid, reduce
@@ -263,7 +262,7 @@ class Explainer:
 
 def explain(
     run: Path,
-    paths: Sequence[str | Path],
+    inputs: Inputs,
     *,
     class_name: str | None = None,
     nearest: int = 5,
@@ -273,7 +272,7 @@ def explain(
 
     Args:
         run: run directory or checkpoint file.
-        paths: see :mod:`sagitta.evaluation.inputs`.
+        inputs: the images, see :func:`sagitta.evaluation.inputs.inputs_for`.
         class_name: as :class:`Explainer`, and so the next.
         nearest: see there.
         output: folder for what :func:`write_explanations` writes, too.
@@ -282,7 +281,7 @@ def explain(
         SagittaError: as :class:`Explainer` does, or no image can be read.
         OSError: it cannot be written there.
     """
-    inputs, explainer = inputs_for(run, paths), Explainer(run, class_name, nearest)
+    explainer = Explainer(run, class_name, nearest)
     found = Explanations(explainer.explain(inputs))
     if output is not None:
         for _ in _written(found, output, nearest=explainer.finds_nearest):
@@ -291,7 +290,7 @@ def explain(
 
 
 def write_explanations(
-    run: Path, paths: Sequence[str | Path], folder: Path, *, class_name: str | None = None, nearest: int = 5
+    run: Path, inputs: Inputs, folder: Path, *, class_name: str | None = None, nearest: int = 5
 ) -> Iterator[str]:
     """Write a picture of each explanation, ``NAME.png``, and their table, ``nearest.csv``, into a folder.
 
@@ -304,7 +303,7 @@ def write_explanations(
         SagittaError: as :func:`explain` does.
         OSError: it cannot be written there.
     """
-    inputs, explainer = inputs_for(run, paths), Explainer(run, class_name, nearest)
+    explainer = Explainer(run, class_name, nearest)
     yield from _written(explainer.explain(inputs), folder, nearest=explainer.finds_nearest)
     yield from (*inputs.notes, *explainer.notes)
 

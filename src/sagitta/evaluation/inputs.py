@@ -31,6 +31,7 @@ from sagitta.errors import ConfigError, ImageError, SourceError
 from sagitta.files import user_cache
 from sagitta.images import MAX_BYTES
 from sagitta.loading import EncodedFiles
+from sagitta.run import checkpoints_of
 from sagitta.sources import BUILTIN, SIDE_SUFFIXES, TABLE_SUFFIXES, Tree, archive_tree, image_files, suffix
 
 _ARCHIVES = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
@@ -237,6 +238,32 @@ def open_inputs(paths: Sequence[str | Path], *, split: str | None = None, open_d
     if skipped:
         notes.append(f"skipped {plural(skipped, 'file')} of text beside the images (.txt, .csv and the like)")
     return Inputs(tuple(part for part in parts if len(part)), tuple(notes))
+
+
+def inputs_for(run: Path, paths: Sequence[str | Path], split: str | None = None) -> Inputs:
+    """Return the images that some names mean, for a run: what is converted for it becomes what it was trained on.
+
+    Only that takes torch.
+
+    Raises:
+        ConfigError: there is no such run.
+        SagittaError: as :func:`open_inputs` does.
+    """
+    checkpoints_of(run)
+
+    def converted(source: str) -> ShardSet:
+        from sagitta.evaluation.members import open_model
+        from sagitta.evaluation.testing import other_settings, quiet
+
+        how = open_model(run).first.preprocessing
+        settings = other_settings(source, "test", None if how is None else how.reduction)
+        data = settings.image_data(verbose=True)
+        with quiet():
+            data.prepare_data()
+            data.setup("test")
+        return data.shards
+
+    return open_inputs(paths, split=split, open_data=converted)
 
 
 def _expanded(paths: Sequence[str | Path]) -> Iterator[str | Path]:

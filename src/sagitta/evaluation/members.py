@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sagitta.errors import ConfigError
 from sagitta.models import Classifier, Task, averaged, load_classifier
-from sagitta.run import CONFIG_FILE, RUN_FILE, find_checkpoint, members_of, read_record, run_of
+from sagitta.run import CONFIG_FILE, find_checkpoint, members_of, read_record, run_of
 from sagitta.settings import Settings
 
 
@@ -82,18 +82,6 @@ def open_model(run: Path, *, flip: bool = False) -> Model:
     for part in model.parts:
         part.classifier.flip = flip
     return model
-
-
-def checkpoints_of(run: Path) -> list[Path]:
-    """Return the files by which a run, or a checkpoint, predicts.
-
-    Raises:
-        ConfigError: there is no such run, or its members are not all trained.
-    """
-    members = members_of(run)
-    if members is None:
-        return [find_checkpoint(run)]
-    return [run / RUN_FILE, *(find_checkpoint(run / member["run"]) for member in members)]
 
 
 def precision_of(run: Path) -> str | None:

@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_only
 
 from sagitta.dataset import Split, plural, read_table, write_table
 from sagitta.errors import DatasetError
 from sagitta.files import content_hash
+from sagitta.ranks import by_first_process
 from sagitta.run import run_of
 
 SEEN_FILE = "training_images.parquet"
@@ -90,7 +90,7 @@ def seen_of(splits: Mapping[str, Split], *, trained: Iterable[str], chose: Itera
     return Seen(together(trained), together(chose))
 
 
-@rank_zero_only
+@by_first_process
 def keep_seen(run: Path, seen: Seen, *before: str | Path | None) -> None:
     """Write what a model has seen, and what the run had written before, into its directory, on the first rank only.
 

@@ -5,18 +5,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sagitta.dataset import plural
 from sagitta.errors import SourceError
-from sagitta.evaluation.inputs import Inputs
+from sagitta.evaluation.asked import Asked
+from sagitta.evaluation.inputs import Inputs, inputs_for
 from sagitta.evaluation.output import STANDARD_OUTPUT, Table, check_output, partial_of, table_to
-from sagitta.evaluation.predictor import Asked, Predicted, Predictor, inputs_for
 from sagitta.evaluation.sorting import Sorter, check_apart
+from sagitta.models import preload
 from sagitta.pool import progress
 from sagitta.terminal import show
+
+if TYPE_CHECKING:
+    from sagitta.evaluation.predictor import Predicted, Predictor
 
 _ASKED = Asked()
 
@@ -66,7 +70,7 @@ class _Tally:
             self.first = told["first"][0], told["first"][1]
         self.reduced, self.striking = (Counter[str](told.get(name, {})) for name in ("reduced", "striking"))
 
-    def add(self, found: Predicted) -> dict[str, Any]:
+    def add(self, found: "Predicted") -> dict[str, Any]:
         """Take note of a chunk; returns the sum of all so far, in words."""
         self.unreadable += len(found.errors)
         self.reduced.update(found.reduced)
@@ -179,8 +183,13 @@ def predict_into(
         return summary
 
 
-def _opened(run: Path, paths: Sequence[str | Path], asked: Asked, split: str | None) -> tuple[Inputs, Predictor]:
-    inputs, predictor = inputs_for(run, paths, split), Predictor(run, asked)
+def _opened(run: Path, paths: Sequence[str | Path], asked: Asked, split: str | None) -> "tuple[Inputs, Predictor]":
+    asked.check()
+    inputs = inputs_for(run, paths, split)
+    preload()  # what could be refused without it has been
+    from sagitta.evaluation.predictor import Predictor
+
+    predictor = Predictor(run, asked)
     if told := predictor.hasten(inputs):
         show(f"sagitta: {told}", sys.stderr)
     return inputs, predictor

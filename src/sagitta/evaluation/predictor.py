@@ -6,7 +6,6 @@ becomes rows of the table as soon as the network is done with it. What the rows 
 """
 
 import json
-import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,16 +19,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sagitta.dataset import ShardSet
 from sagitta.errors import ConfigError
-from sagitta.evaluation.answers import Answers, Further, id_of, read_template
+from sagitta.evaluation.answers import Answers, Further, id_of
+from sagitta.evaluation.asked import Asked
 from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.computing import Member, first_head, head_of, inputs_of
-from sagitta.evaluation.inputs import Inputs, open_inputs
-from sagitta.evaluation.members import checkpoints_of, open_model
+from sagitta.evaluation.inputs import Inputs
+from sagitta.evaluation.members import open_model
 from sagitta.evaluation.novelty import FAMILIAR_FILE
 from sagitta.evaluation.precision import judged_in
-from sagitta.evaluation.testing import other_settings, quiet
 from sagitta.evaluation.trust import open_trust
 from sagitta.loading import Decoded, DecodedAhead, Preprocessing
 from sagitta.models import (
@@ -43,38 +41,9 @@ from sagitta.models import (
     reuse_memory,
     translation_pays,
 )
-from sagitta.run import run_of
+from sagitta.run import checkpoints_of, run_of
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be predicted of each image, and how.
-
-    Attributes:
-        top_k: how many classes a row, where the model gives one label.
-        every: a column for the probability of every class.
-        embed: what the network's last layer is given, as a column.
-        columns: a template such as ``id,label`` in place of the usual columns, see :mod:`sagitta.evaluation.answers`.
-        batch_size: images the network sees at a time; by default what is fast on the device.
-        flip: take the mean of the probabilities of each image and its mirror image.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
-        precision: as Lightning names it; by default that of the training, and on a CPU float32.
-        accuracy: share of answers that are to be right; the others abstain.
-        coverage: share of images whose class is to be in the set.
-    """
-
-    top_k: int = 5
-    every: bool = False
-    embed: bool = False
-    columns: str | None = None
-    batch_size: int | None = None
-    flip: bool = False
-    device: str = "auto"
-    precision: str | None = None
-    accuracy: float | None = None
-    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,13 +88,8 @@ class Predictor:
     """
 
     def __init__(self, run: Path, asked: Asked, further: Sequence[Further] = ()) -> None:
-        top_k = _whole("--top-k", asked.top_k)
+        asked.check()
         self._run, self._asked = run, asked
-        template = None if asked.columns is None else read_template(asked.columns)
-        if template is not None and (asked.every or asked.embed):
-            raise ConfigError(
-                "--columns names every column: leave --all and --embed out, and name all or features there"
-            )
         self.model = open_model(run, flip=asked.flip)
         if any(part.classifier.preprocessing is None for part in self.model.parts):
             raise ConfigError(f"{run}: its checkpoint has no preprocessing; it was trained without ImageData")
@@ -133,7 +97,14 @@ class Predictor:
         promised: dict[str, Any] = {"accuracy": asked.accuracy, "coverage": asked.coverage, "flip": asked.flip}
         self._trust = open_trust(run, self.model, **promised)
         self._answers = Answers(
-            first.task, names, first.thresholds, top_k, asked.every, asked.embed, template, (*further, self._trust)
+            first.task,
+            names,
+            first.thresholds,
+            asked.top_k,
+            asked.every,
+            asked.embed,
+            asked.template,
+            (*further, self._trust),
         )
         limit_threads()
         reuse_memory()
@@ -142,8 +113,7 @@ class Predictor:
         networks = [member.network for member in self.members]
         self._head = head_of(run, networks) if shown else first_head(networks, self._trust)
         self.device = self.members[0].device
-        size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
-        self.batch_size = _whole("--batch-size", size)
+        self.batch_size = inference_batch(self.device) if asked.batch_size is None else asked.batch_size
         self.engine = f"PyTorch {torch.__version__}"
 
     def hasten(self, inputs: Inputs) -> str | None:
@@ -313,32 +283,3 @@ class _Found:
             self._there.synchronize()
         probabilities, *features = (each.numpy() for each in self._tensors)
         return probabilities, features[0] if features else None
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ConfigError(f"{name} {value}: must be a whole number, at least 1")
-    return number
-
-
-def inputs_for(run: Path, paths: Sequence[str | Path], split: str | None = None) -> Inputs:
-    """Return the images that some names mean, for a run: what is converted for it becomes what it was trained on.
-
-    Raises:
-        SagittaError: as :func:`sagitta.evaluation.inputs.open_inputs` does.
-    """
-
-    def converted(source: str) -> ShardSet:
-        how = open_model(run).first.preprocessing
-        settings = other_settings(source, "test", None if how is None else how.reduction)
-        data = settings.image_data(verbose=True)
-        with quiet():
-            data.prepare_data()
-            data.setup("test")
-        return data.shards
-
-    return open_inputs(paths, split=split, open_data=converted)

@@ -13,10 +13,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sagitta.errors import ConfigError
 from sagitta.evaluation.inputs import Inputs
-from sagitta.evaluation.predictor import Predicted
+
+if TYPE_CHECKING:
+    from sagitta.evaluation.predictor import Predicted
 
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')  # also what other systems' disks do not take
 _LONGEST = 200  # bytes of a name; disks take 255, and a number may follow
@@ -67,7 +70,7 @@ class Sorter:
             if number.isascii() and number.isdigit() and left.is_file() and not _runs(int(number)):
                 left.unlink(missing_ok=True)
 
-    def put(self, found: Predicted) -> None:
+    def put(self, found: "Predicted") -> None:
         """Put the images of a chunk where they belong; those that are there already stay.
 
         Raises:

@@ -35,7 +35,7 @@ from sagitta.run import (
     read_record,
     run_of,
 )
-from sagitta.settings import Settings
+from sagitta.settings import Settings, own_source
 from sagitta.signals import Ended, interruption_of
 
 Purpose = Literal["test", "val"]
@@ -167,9 +167,7 @@ def _measure(
     """Return the evaluation of a model, and the data; see :func:`evaluate`."""
     folder = run_of(run)
     own = None if folder is None or not (folder / CONFIG_FILE).is_file() else Settings.read(folder / CONFIG_FILE)
-    if source is None and own is None:
-        raise ConfigError(f"{run}: no configuration that names the data; give DATA")
-    settings = _data_settings(model.first, own, folder, source, purpose)
+    settings = _data_settings(model.first, own, run, source, purpose)
     # The size is the model's, and so is the batch size on other data: it changes nothing but memory.
     settings = settings.changed({"data.image_size": None, "data.batch_size": None, **changes})
     data = settings.image_data(verbose=verbose and is_first_process())
@@ -225,14 +223,15 @@ def own_settings(run: Path, name_it: str = "put it back there") -> Settings:
 
 
 def _data_settings(
-    classifier: Classifier, own: Settings | None, run: Path | None, source: str | None, purpose: Purpose
+    classifier: Classifier, own: Settings | None, run: Path, source: str | None, purpose: Purpose
 ) -> Settings:
     """Return the settings of the data: of others, every row is kept in its split; those of the run, as it had them."""
     if source is not None:
         how = classifier.preprocessing
         return other_settings(source, purpose, None if how is None else how.reduction)
-    assert own is not None and run is not None
-    return own.changed({"source": find_source(run, own.source)})
+    source = own_source(run)
+    assert own is not None
+    return own.changed({"source": source})
 
 
 @dataclass(frozen=True)

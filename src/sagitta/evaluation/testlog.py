@@ -16,17 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from sagitta.evaluation.result import PREDICTIONS_FILE, Evaluation
 from sagitta.files import lock, write_atomic
+from sagitta.ranks import by_first_process
 from sagitta.run import TEST_LOG, TESTS, name_of
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"
 
 
-@rank_zero_only
+@by_first_process
 def record_test(run: Path, source: str, model: str, evaluation: Evaluation, *, flip: bool = False) -> Evaluation:
     """Add a test to the run directory, beside those before; returns it with its folder. None but on the first rank.
 
@@ -65,7 +64,7 @@ def read_test_log(run: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-@rank_zero_only
+@by_first_process
 def append_test_log(run: Path, line: Mapping[str, Any]) -> None:
     """Add one line to ``test_logs.csv``; what is there stays, and a new column is empty before.
 

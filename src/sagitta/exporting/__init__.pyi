@@ -1,3 +1,5 @@
+from .asking import check_export as check_export
+from .asking import check_push as check_push
 from .export import Exported as Exported
 from .export import export as export
 from .formats import FORMATS as FORMATS

@@ -8,6 +8,7 @@ from pathlib import Path
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation import one_classifier, quiet
 from sagitta.exporting import reader
+from sagitta.exporting.asking import check_folder
 from sagitta.exporting.formats import check_format, plain_model
 from sagitta.exporting.job import Job
 from sagitta.exporting.judging import ExportError, Proof, told_gains, told_share
@@ -95,8 +96,7 @@ def export(
         one_classifier(run)  # that there is nothing at all is said first
         raise ConfigError(f"{run}: a checkpoint without its run; say where to export to, with -o FOLDER")
     target = out if out is not None else Path(str(folder)) / "export" / ("" if form.reader else to)
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"{target}: is a file; an export is a folder")
+    check_folder(target)
     if (target / form.file).exists() and not (target / f"{to}.json").exists():
         raise ConfigError(f"{target / form.file}: is there already, and no export as {to}; name another folder with -o")
     check_place((target if target.exists() else _above(target)) / form.file)

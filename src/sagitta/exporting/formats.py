@@ -14,6 +14,7 @@ import torch
 
 from sagitta.errors import ConfigError
 from sagitta.exporting import hub
+from sagitta.exporting.asking import check_name
 from sagitta.exporting.graph import Graph, an_input
 from sagitta.exporting.handing import write_run
 from sagitta.exporting.job import Job
@@ -200,8 +201,7 @@ def check_format(name: str, precision: str = FLOAT32) -> Format:
     """
     from importlib.util import find_spec
 
-    if name not in FORMATS:
-        raise ConfigError(f"--to {name}: no such format; there are {', '.join(FORMATS)}")
+    check_name(name)
     form = FORMATS[name]
     if precision in form.without:
         raise ConfigError(f"--to {name} --precision {precision}: not offered, {form.without[precision]}")

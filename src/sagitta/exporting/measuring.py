@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sagitta.errors import SagittaError
-from sagitta.evaluation import Asked, Predictor, checkpoints_of, quiet
+from sagitta.evaluation import Asked, Predictor, quiet
 from sagitta.exporting import apart
 from sagitta.exporting.export import made
 from sagitta.exporting.formats import FORMATS
@@ -18,6 +18,7 @@ from sagitta.exporting.proof import pixels_of
 from sagitta.exporting.subject import Subject, opened_subject
 from sagitta.models import Floats
 from sagitta.pool import usable_cores
+from sagitta.run import checkpoints_of
 from sagitta.terminal import show, table
 
 _HEADS = ("format", "MB", "same", "accuracy", "differs", "ms, 1", "ms, 32", "images/s")

@@ -5,7 +5,6 @@ A new repository is private unless it is to be public, since what was sent canno
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -18,12 +17,12 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from sagitta.dataset import INFO_FILE, QUARANTINE_FILE, DatasetInfo, features_of, read_schema
 from sagitta.errors import ConfigError, SourceError
+from sagitta.exporting.asking import check_push
 from sagitta.exporting.export import export
 from sagitta.exporting.hub import CARD, CONFIG
+from sagitta.exporting.names import HUB_PROOF
 from sagitta.network import reach
 
-_PROOF = "hub.json"  # beside what was exported: how it was proven
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls them
 
 
@@ -61,12 +60,11 @@ def push(what: Path, repository: str, *, data: str | None = None, public: bool =
         SourceError: the hub does not answer.
         SagittaError: the run cannot be exported, see :func:`sagitta.export`.
     """
-    if not _NAME.fullmatch(repository):
-        raise ConfigError(f"{repository}: name the repository as user/name")
+    check_push(what, repository)
     if (what / INFO_FILE).is_file():
         files: dict[str, Path | bytes] = _dataset_files(what)
         return _send(repository, "dataset", files, public)
-    if (what / CONFIG).is_file() and (what / _PROOF).is_file():
+    if (what / CONFIG).is_file() and (what / HUB_PROOF).is_file():
         return _send(repository, "model", _model_files(what), public)
     _check_login()  # before an export takes its time
     with TemporaryDirectory() as temporary:
@@ -75,8 +73,8 @@ def push(what: Path, repository: str, *, data: str | None = None, public: bool =
 
 
 def _model_files(folder: Path) -> dict[str, Path | bytes]:
-    names = json.loads((folder / _PROOF).read_text(encoding="utf-8"))["files"]
-    return {name: folder / name for name in [*names, _PROOF] if Path(name).name == name}
+    names = json.loads((folder / HUB_PROOF).read_text(encoding="utf-8"))["files"]
+    return {name: folder / name for name in [*names, HUB_PROOF] if Path(name).name == name}
 
 
 def _dataset_files(folder: Path) -> dict[str, Path | bytes]:

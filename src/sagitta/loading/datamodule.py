@@ -21,6 +21,7 @@ from sagitta.loading.mapstyle import SplitDataset
 from sagitta.loading.opening import dataset_path, folded
 from sagitta.loading.pixels import CachedPixels, EncodedPixels
 from sagitta.loading.preprocessing import Preprocessing
+from sagitta.loading.ranges import check_arguments
 from sagitta.loading.transforms import OwnTransform, Transform
 from sagitta.sources import SourceOptions
 
@@ -93,19 +94,7 @@ class ImageData(pl.LightningDataModule):
         transform_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch size", batch_size, 1),
-            ("image size", image_size, 1),
-            ("transform workers", transform_workers, 0),
-            ("folds", folds, 2),
-            ("fold", fold, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"{name} {value}: must be at least {least}")
-        if fold is not None and (folds is None or fold > folds):
-            raise ConfigError(f"fold {fold}: must be one of {folds or 'some'} folds")
-        if profile not in (None, "exact", "fast"):
-            raise ConfigError(f"profile {profile!r}: must be 'exact' or 'fast'")
+        check_arguments(batch_size, image_size, profile, folds, fold, transform_workers)
         self.source = str(source)
         self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
         self.seed = seed

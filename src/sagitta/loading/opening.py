@@ -11,7 +11,7 @@ from sagitta.conversion import ConvertOptions, cached, deal
 from sagitta.dataset import INFO_FILE, Regrouped, Selection, ShardSet, Split
 from sagitta.errors import ConfigError
 from sagitta.files import user_cache
-from sagitta.sources import SourceOptions, open_source
+from sagitta.sources import SourceOptions, check_source, open_source
 from sagitta.terminal import show
 
 
@@ -27,15 +27,31 @@ def dataset_path(source: str, options: SourceOptions, convert: ConvertOptions, *
     if (Path(source) / INFO_FILE).is_file():
         _check_converted(source, options, convert)
         return Path(source)
-    options = replace(
+    opened = open_source(source, _as_asked(options, convert), cache=user_cache())
+    if verbose:
+        show(opened.describe())
+    return cached(opened, user_cache(), convert, progress=verbose)
+
+
+def check_data(source: str, options: SourceOptions, convert: ConvertOptions) -> None:
+    """Refuse what :func:`dataset_path` would, as far as that is soon known: nothing is converted.
+
+    Raises:
+        SagittaError: as :func:`dataset_path` does.
+    """
+    if (Path(source) / INFO_FILE).is_file():
+        _check_converted(source, options, convert)
+    else:
+        check_source(source, _as_asked(options, convert), cache=user_cache())
+
+
+def _as_asked(options: SourceOptions, convert: ConvertOptions) -> SourceOptions:
+    """Return how a source is read for a conversion."""
+    return replace(
         options,
         keep_missing=options.keep_missing or convert.on_bad == "quarantine",
         one_class=convert.purpose != "train",
     )
-    opened = open_source(source, options, cache=user_cache())
-    if verbose:
-        show(opened.describe())
-    return cached(opened, user_cache(), convert, progress=verbose)
 
 
 def _check_converted(source: str, options: SourceOptions, convert: ConvertOptions) -> None:

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,56 +15,14 @@ import torch
 from torch import Tensor
 
 from sagitta.errors import DatasetError, ImageError
-from sagitta.images import MAX_BYTES, BatchError, ImageHeader, decode_batch, read_header, reduce
+from sagitta.images import BatchError, ImageHeader, decode_batch, read_header, reduce
 from sagitta.loading import memory
 from sagitta.loading.augmentation import eval_jobs
+from sagitta.loading.encoded import Bytes, Encoded
 from sagitta.loading.preprocessing import Preprocessing
 from sagitta.pool import ahead, closed_at_exit, usable_cores
 
 _AHEAD = 2  # chunks
-
-Bytes = bytes | memoryview
-
-
-class Encoded(Protocol):
-    """Encoded images, by number; may be used by many threads."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, number: int) -> Bytes:
-        """Return one.
-
-        Raises:
-            ImageError: there is something else, or too much of it.
-            DatasetError: likewise, of a dataset.
-            OSError: it cannot be read.
-        """
-        ...
-
-    def is_reduced(self, number: int) -> bool:
-        """Return whether its deep samples and bands are 8-bit pixels already, as in a converted dataset."""
-        ...
-
-
-@dataclass(frozen=True)
-class EncodedFiles:
-    """Image files, by their paths."""
-
-    paths: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, number: int) -> bytes:
-        """Return a file's bytes; raises as :class:`Encoded` says."""
-        path = Path(self.paths[number])
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ImageError(f"{size:,} bytes, more than {MAX_BYTES:,}")
-        return path.read_bytes()
-
-    def is_reduced(self, number: int) -> bool:
-        """Return False."""
-        return False
 
 
 @dataclass(frozen=True)

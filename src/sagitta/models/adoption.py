@@ -12,7 +12,7 @@ from typing import Any
 from sagitta.errors import ConfigError
 from sagitta.loading import Preprocessing
 from sagitta.models.networks import pretrained_preprocessing
-from sagitta.models.optim import Tune
+from sagitta.models.ranges import Tune
 from sagitta.models.recipe import Situation, choose
 from sagitta.models.task import Task, task_of
 from sagitta.models.weights import Weights, open_weights

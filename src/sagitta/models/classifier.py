@@ -21,16 +21,14 @@ from sagitta.models.measures import Measures
 from sagitta.models.networks import build_network
 from sagitta.models.optim import (
     WARMUP,
-    Schedule,
-    Tune,
     balanced_weights,
     build_optimizer,
     build_schedule,
-    check_ranges,
     drop_frozen_gradients,
     freeze,
     lowest_trained,
 )
+from sagitta.models.ranges import Schedule, Tune, check_ranges
 from sagitta.models.recipe import BY_RECIPE, Recipe, choose
 from sagitta.models.stages import see_stages, stage_widths, stages_of
 from sagitta.models.task import Task, mix

@@ -6,8 +6,8 @@ and the learning rate are pure functions of the epoch and the step, so a resumed
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import timm.optim
 import torch
@@ -18,26 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from sagitta.errors import ConfigError
 from sagitta.models.heads import layer_numbers
-
-Schedule = Literal["one-cycle", "cosine", "constant"]
-Tune = Literal["head", "full", "gradual"]
+from sagitta.models.ranges import Schedule, Tune
 
 WARMUP: dict[Schedule, float] = {"one-cycle": 0.3, "cosine": 0.1, "constant": 0.0}
 """Share of the steps in which the learning rate rises, where none is given."""
-
-
-def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Refuse arguments of the classifier that are out of range, before anything is built."""
-    if settings["lr"] is not None and not 0 < settings["lr"] < math.inf:
-        raise ConfigError(f"learning rate {settings['lr']}: must be a number above 0")
-    for name in ("warmup", "layer_decay", "label_smoothing"):
-        if settings[name] is not None and not 0 <= settings[name] <= 1:
-            raise ConfigError(f"{name} {settings[name]}: must be from 0 to 1")
-    for name in ("mixup", "cutmix"):
-        if not 0 <= settings[name] < math.inf:
-            raise ConfigError(f"{name} {settings[name]}: must be 0 or more")
-    if settings["pretrained"] and settings["weights"] is not None:
-        raise ConfigError("pretrained and weights: give one of the two")
 
 
 def build_optimizer(network: nn.Module, name: str, lr: float, weight_decay: float, layer_decay: float) -> Optimizer:

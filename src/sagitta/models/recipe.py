@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from sagitta.loading import THUMBNAIL, Policy
-from sagitta.models.optim import Schedule, Tune
+from sagitta.models.ranges import Schedule, Tune
 from sagitta.models.small import RESNET_SMALL, RESNET_WHITENED, SIMPLE_CNN
 
 _TINY = 16  # pixels; smaller images have nothing to blank out

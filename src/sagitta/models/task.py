@@ -30,12 +30,10 @@ from sagitta.models.metrics import (
     single_label_scores,
     single_label_values,
 )
+from sagitta.models.ranges import ROUNDING
 
 _TINY = float(np.finfo(np.float32).tiny)  # a probability of 0 in float32 was at most this
 _NEAREST = float(np.finfo(np.float32).epsneg)  # and one of 1 as near to it
-
-ROUNDING = 1e-4
-"""How far two engines of 32 bits may be apart in a probability; nearer to another decision, either one is right."""
 
 Decisions = Ints | Bools
 """What is predicted: classes (N,), or which labels are given (N, classes)."""

@@ -23,7 +23,7 @@ from sagitta.models.harmless import harmless
 from sagitta.models.heads import head_names
 from sagitta.models.networks import pretrained_preprocessing, resized
 from sagitta.models.tensors import load_tensors
-from sagitta.run import find_checkpoint
+from sagitta.run import weights_file
 
 _WRAPPERS = (  # averaged weights come first: they are the better ones
     "state_dict_ema", "model_ema", "ema_state_dict", "ema",
@@ -76,7 +76,7 @@ def open_weights(path: str | Path) -> Weights:
     Raises:
         ConfigError: there is no such file, it is damaged, or it holds no tensors.
     """
-    path = find_checkpoint(Path(path)) if Path(path).is_dir() else Path(path)
+    path = weights_file(Path(path))
     content = read_checkpoint(path)
     tensors = _unwrap(content)
     if not tensors:

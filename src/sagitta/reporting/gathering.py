@@ -21,7 +21,8 @@ from sagitta.dataset import read_table
 from sagitta.errors import ConfigError, DatasetError
 from sagitta.evaluation import UNCALIBRATED, judge, overlap_warnings, read_test_log
 from sagitta.models import ClassScores, Estimate, Task, task_of
-from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_table, members_of, read_record, run_of
+from sagitta.reporting.asking import check_run
+from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_table, members_of, read_record
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -159,9 +160,7 @@ def gather(run: Path) -> Gathered:
     Raises:
         ConfigError: there is no run, or its record is damaged.
     """
-    if run.is_file() or run_of(run) is None:
-        hint = "name its run directory" if run.is_file() else "a run directory holds run.json"
-        raise ConfigError(f"{run}: no such run; {hint}")
+    check_run(run)
     record, missing = read_record(run), dict[str, str]()
     names = list(record.get("dataset", {}).get("class_names", []))
     tests = read_test_log(run)

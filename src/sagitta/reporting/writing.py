@@ -4,21 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sagitta.clock import Clock
-from sagitta.errors import ConfigError
 from sagitta.evaluation import quiet
-from sagitta.files import check_place, write_atomic
+from sagitta.files import write_atomic
 from sagitta.ranks import is_first_process
+from sagitta.reporting.asking import check_report
 from sagitta.reporting.gathering import gather
-from sagitta.reporting.page import GENERATOR, render
+from sagitta.reporting.page import render
 from sagitta.reporting.single import Single
 from sagitta.reporting.versus import Versus
 from sagitta.run import REPORT_FILE, RUN_FILE, TEST_LOG
 from sagitta.terminal import show
 
-COMPARISON_FILE = "comparison.html"
 _LEAST_SECONDS, _SHARE = 10.0, 0.1
 """What a report may take that nobody asked for: so many seconds, or that share of the run where it is more."""
-_HEAD = 2000  # characters in which a page says who wrote it
 
 
 def write_report(
@@ -39,14 +37,8 @@ def write_report(
         OSError: it cannot be written.
     """
     clock = clock or Clock()
-    if not runs:
-        raise ConfigError("a report needs a run: sagitta report RUN")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise ConfigError("a run is named twice; compare it with another")
+    target = check_report(runs, out)
     gathered = [gather(run) for run in runs]
-    default = runs[0] / REPORT_FILE if len(runs) == 1 else runs[0].absolute().parent / COMPARISON_FILE
-    target = default if out is None else out
-    _check_target(target)
     with quiet():
         if len(runs) == 1:
             page = render("run.html", Single(gathered[0], images=images, clock=clock, umap=umap).values())
@@ -54,22 +46,6 @@ def write_report(
             page = render("versus.html", Versus(gathered, target, images=images, clock=clock).values())
     write_atomic(target, page)
     return target
-
-
-def _check_target(target: Path) -> None:
-    """Refuse a place where somebody else's file is, or nothing can be written.
-
-    Raises:
-        ConfigError: the name is not that of a page, or the file is no report.
-        OSError: nothing can be written there.
-    """
-    if target.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{target}: the name must end in .html")
-    check_place(target)
-    if target.is_file():
-        with target.open(encoding="utf-8", errors="replace") as file:
-            if GENERATOR not in file.read(_HEAD):
-                raise ConfigError(f"{target}: exists already, and is no report of Sagitta; name another --out")
 
 
 def _is_fresh(run: Path) -> bool:

@@ -30,6 +30,13 @@ def open_engine(path: Path, wanted: Wanted) -> Engine:
         beside = path / "export"
         hint = f"serve {beside}" if exported_model(beside) else "export it where it was made: sagitta export RUN"
         raise ConfigError(f"{path}: a run is served by torch, which is not installed here; {hint}")
+    from sagitta.evaluation import Asked
+    from sagitta.models import preload
+    from sagitta.run import checkpoints_of
+
+    Asked(device=wanted.device, accuracy=wanted.accuracy, coverage=wanted.coverage).check()
+    checkpoints_of(path)
+    preload()
     from sagitta.serving.trained import Trained
 
     return Trained(path, wanted)

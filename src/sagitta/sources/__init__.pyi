@@ -3,6 +3,7 @@ from .base import SourceOptions as SourceOptions
 from .base import suffix as suffix
 from .builtin import BUILTIN as BUILTIN
 from .detect import LAYOUTS as LAYOUTS
+from .detect import check_source as check_source
 from .detect import open_source as open_source
 from .folders import image_files as image_files
 from .tables import TABLE_SUFFIXES as TABLE_SUFFIXES

@@ -6,10 +6,11 @@ import math
 import pickle
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ _IDX_IMAGES = re.compile(r"(?P<before>.*?)images?(?P<between>[-.])idx3(?P<after>
 _CIFAR10 = re.compile(r"(?:data_batch_\d+|test_batch)$")
 _CIFAR100 = ("train", "test")
 _NPY_IMAGES = re.compile(r"(?:(?P<split>[a-z]+)_)?images\.npy|x(?:_(?P<part>[a-z]+))?\.npy", re.IGNORECASE)
+_GZIP = b"\x1f\x8b"
+_IDX_START, _PART = 16, 2**20  # bytes of the header of images, and that are unpacked at a time
 _MOST_PACKED = 1032  # bytes that deflate packs into one, at best
 _NPY_START = 4096  # bytes that hold an array's header, which is of 128 or a little more
 _NPY_WIDTHS = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4, b"\x93NUMPY\3\0": 4}  # of the header's length, in bytes
@@ -110,11 +113,12 @@ def idx(tree: Tree, _options: SourceOptions) -> Source | None:
         if name in files:
             raise SourceError(f"{tree.location}: {files[name]} and {found.string} are both {name}; keep one of them")
         files[name] = found.string
-        images = _load_idx(tree.reader, files, name)
+        count, *sides = _idx_shape(tree, found.string)
         labels = _idx_labels(tree, found)
-        if len(labels) != len(images):
-            raise SourceError(f"{tree.location}: {found.string} has {len(images)} images but {len(labels)} labels")
-        parts.append(Part(name, [str(label) for label in labels.tolist()], images[0].size if len(images) else 0, split))
+        if len(labels) != count:
+            raise SourceError(f"{tree.location}: {found.string} has {count} images but {len(labels)} labels")
+        size = math.prod(sides) if count else 0
+        parts.append(Part(name, [str(label) for label in labels.tolist()], size, split))
     names = class_order(label for part in parts for label in part.labels)
     return array_source(tree.location, "MNIST idx files", parts, partial(_load_idx, tree.reader, files), names)
 
@@ -137,24 +141,57 @@ def _idx_labels(tree: Tree, images: re.Match[str]) -> Pixels:
     return _parse_idx(name, tree.reader.read(name), dimensions=1)
 
 
+def _idx_shape(tree: Tree, name: str) -> list[int]:
+    """Return the shape (images, height, width) of a file of images, which is whole, without keeping its pixels."""
+    try:
+        start = tree.reader.start(name, _IDX_START)
+    except ImageError:  # it can only be unpacked whole
+        start = tree.reader.read(name)[:_IDX_START]
+    if start[:2] == _GZIP:
+        data = tree.reader.read(name)
+        with _unpacked(name, data) as file:
+            shape = _idx_head(name, file.read(_IDX_START), dimensions=3)
+            most, found = min(math.prod(shape) + 1, len(data) * _MOST_PACKED), 0
+            while found < most and (part := file.read(min(_PART, most - found))):
+                found += len(part)
+    else:
+        shape = _idx_head(name, start, dimensions=3)
+        found = min(tree.sizes[name] - _IDX_START, math.prod(shape) + 1)
+    _check_idx_size(name, shape, found)
+    return shape
+
+
 def _parse_idx(name: str, data: bytes, dimensions: int) -> Pixels:
     """Return the array of an idx file of unsigned bytes, packed with gzip or not."""
-    file = gzip.GzipFile(fileobj=io.BytesIO(data)) if data[:2] == b"\x1f\x8b" else io.BytesIO(data)
-    try:
-        head = file.read(4 + 4 * dimensions)
-        if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
-            raise SourceError(f"{name}: not an idx file of {dimensions} dimensions of bytes; get it again")
-        shape = [int(length) for length in np.frombuffer(head, ">u4", dimensions, offset=4)]
+    with _unpacked(name, data) as file:
+        shape = _idx_head(name, file.read(4 + 4 * dimensions), dimensions)
         # Not more than is asked for, however much is packed; and one byte, to see that there is no more.
         pixels = file.read(min(math.prod(shape) + 1, len(data) * _MOST_PACKED))
+    _check_idx_size(name, shape, len(pixels))
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+@contextmanager
+def _unpacked(name: str, data: bytes) -> Iterator[BinaryIO]:
+    try:
+        yield gzip.GzipFile(fileobj=io.BytesIO(data)) if data[:2] == _GZIP else io.BytesIO(data)  # type: ignore[misc]
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{name}: damaged gzip file ({error}); get it again") from error
-    if len(pixels) != math.prod(shape):
-        more = " or more" if len(pixels) > math.prod(shape) else ""
+
+
+def _idx_head(name: str, head: bytes, dimensions: int) -> list[int]:
+    """Return the shape that the first bytes of an idx file say."""
+    if head[:4] != bytes((0, 0, 8, dimensions)) or len(head) < 4 + 4 * dimensions:
+        raise SourceError(f"{name}: not an idx file of {dimensions} dimensions of bytes; get it again")
+    return [int(length) for length in np.frombuffer(head, ">u4", dimensions, offset=4)]
+
+
+def _check_idx_size(name: str, shape: Sequence[int], found: int) -> None:
+    if found != math.prod(shape):
+        more = " or more" if found > math.prod(shape) else ""
         raise SourceError(
-            f"{name}: {len(pixels)}{more} bytes of data where {shape} needs {math.prod(shape)}; get it again"
+            f"{name}: {found}{more} bytes of data where {list(shape)} needs {math.prod(shape)}; get it again"
         )
-    return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
 def npy(tree: Tree, options: SourceOptions) -> Source | None:

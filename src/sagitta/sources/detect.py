@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from sagitta.dataset import Source, image_columns, read_schema
@@ -39,6 +40,7 @@ LAYOUTS: Mapping[str, Layout] = {
 first is taken, and ``Source.describe`` says which."""
 
 _DETECT = SourceOptions()
+_SOME, _SMALL = 100, 2**20  # names of files, and bytes of one, that are soon looked at
 
 
 def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> Source:
@@ -53,17 +55,12 @@ def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path)
     Raises:
         SourceError: nothing is there, it cannot be read, or it holds no images with labels; the message says which.
     """
-    if not location:  # as a script's empty variable; it would mean the working directory
-        raise SourceError("no DATA given; give a folder, such as . for this one")
-    if options.layout is not None and options.layout not in LAYOUTS:
-        raise SourceError(f"no layout {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
+    _check_options(location, options)
     if location in BUILTIN:
         if options.layout is not None:
             raise SourceError(f"{location}: built-in, so its layout is known; leave --layout out, or give ./{location}")
         return _checked(location, open_builtin(location, cache), options)
-    root = hub_folder(location, cache) if location.startswith("hf://") else Path(location).expanduser()
-    if not root.exists():
-        raise SourceError(_absent(location, root))
+    root = hub_folder(location, cache) if location.startswith("hf://") else _there(location)
     if root.is_file() and suffix(root.name) in TABLE_SUFFIXES:
         return _open_file(location, root, options)
     tree = folder_tree(location, root) if root.is_dir() else archive_tree(location, root, cache)
@@ -72,6 +69,51 @@ def open_source(location: str, options: SourceOptions = _DETECT, *, cache: Path)
             f"{location}: neither a folder, a whole tar or zip, nor a table; give the folder that holds it"
         )
     return _checked(location, _detect(tree, options), options)
+
+
+def check_source(location: str, options: SourceOptions = _DETECT, *, cache: Path) -> None:
+    """Refuse what :func:`open_source` would, as far as that is soon known: before somebody waits for something else.
+
+    Where nothing speaks for images, all is looked at now; else a look at a few names is enough.
+
+    Args:
+        location: as for :func:`open_source`, and so the next two.
+        options: see there.
+        cache: see there.
+
+    Raises:
+        SourceError: as :func:`open_source` does.
+    """
+    _check_options(location, options)
+    if location in BUILTIN or location.startswith("hf://"):
+        return
+    root = _there(location)
+    if root.is_dir():
+        names = list(islice((name for _, _, names in os.walk(root) for name in names), _SOME))
+        doubtful = not any(suffix(name) in IMAGE_SUFFIXES for name in names)
+    else:
+        doubtful = root.stat().st_size < _SMALL
+    if doubtful:
+        open_source(location, options, cache=cache)
+
+
+def _check_options(location: str, options: SourceOptions) -> None:
+    if not location:  # as a script's empty variable; it would mean the working directory
+        raise SourceError("no DATA given; give a folder, such as . for this one")
+    if options.layout is not None and options.layout not in LAYOUTS:
+        raise SourceError(f"no layout {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
+
+
+def _there(location: str) -> Path:
+    """Return the path that a location names.
+
+    Raises:
+        SourceError: there is nothing.
+    """
+    root = Path(location).expanduser()
+    if not root.exists():
+        raise SourceError(_absent(location, root))
+    return root
 
 
 def _detect(tree: Tree, options: SourceOptions) -> Source:

@@ -1,5 +1,6 @@
 from .callbacks import StepSeed as StepSeed
 from .callbacks import WeightEMA as WeightEMA
+from .checks import check_loggers as check_loggers
 from .ensembling import ensemble as ensemble
 from .ensembling import ensemble_text as ensemble_text
 from .fitting import Fitted as Fitted
@@ -16,8 +17,8 @@ from .probing import probe as probe
 from .probing import probe_notes as probe_notes
 from .probing import probe_run as probe_run
 from .probing import probe_text as probe_text
-from .resume import resumable as resumable
 from .resume import with_data as with_data
+from .several import check_several as check_several
 from .solving import features_for as features_for
 from .solving import fit_either as fit_either
 from .solving import worth_a_look as worth_a_look

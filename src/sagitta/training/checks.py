@@ -4,14 +4,17 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING
 
 from sagitta.errors import ConfigError
-from sagitta.loading import ImageData
 from sagitta.settings import Settings, short_name
 
-Look = Callable[[ImageData], Callable[[Path], None]]
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from sagitta.loading import ImageData
+
+Look = Callable[["ImageData"], Callable[[Path], None]]
 """Looks at the data before a run begins, and returns what tells what it found, and leaves it in the run's directory."""
 LOGGERS = ("csv", "tensorboard", "wandb")
 _COUNTS = tuple(
@@ -31,9 +34,9 @@ def check_numbers(settings: Settings, checkpoint: Path | None) -> None:
             raise ConfigError(f"{short_name(key)} 0: must be above 0; the best epoch is chosen by its val_loss")
 
 
-def check_loggers(settings: Settings) -> None:
-    """Refuse loggers that are not known, or not installed."""
-    names = settings.logger.split(",")
+def check_loggers(logger: str) -> None:
+    """Refuse loggers that are not known, or not installed; several with commas."""
+    names = logger.split(",")
     if unknown := sorted(set(names) - set(LOGGERS)):
         raise ConfigError(f"logger {', '.join(unknown)}: choose from {', '.join(LOGGERS)}")
     for name in names:
@@ -41,7 +44,7 @@ def check_loggers(settings: Settings) -> None:
             raise ConfigError(f"logger {name}: not installed; pip install 'sagitta[{name}]'")
 
 
-def check_devices(settings: Settings, trainer: pl.Trainer) -> None:
+def check_devices(settings: Settings, trainer: "pl.Trainer") -> None:
     """Refuse several devices where the processes for the others cannot be started by running this program again.
 
     Those of Lightning's spawning and forking strategies could not hand back what they found.
@@ -59,7 +62,7 @@ def check_devices(settings: Settings, trainer: pl.Trainer) -> None:
         )
 
 
-def check_splits(settings: Settings, data: ImageData) -> None:
+def check_splits(settings: Settings, data: "ImageData") -> None:
     """Refuse data without ``train`` or ``val``."""
     for split in ("train", "val"):
         if not len(data.shards.splits.get(split, ())):

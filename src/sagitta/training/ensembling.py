@@ -40,10 +40,8 @@ from sagitta.run import (
     MEMBERS,
     OUT_OF_FOLD,
     RUN_FILE,
-    check_free,
     find_checkpoint,
     find_source,
-    members_of,
     new_run_directory,
     read_record,
     save_config,
@@ -52,6 +50,7 @@ from sagitta.run import (
 from sagitta.settings import Settings
 from sagitta.terminal import table
 from sagitta.training.fitting import Fitted
+from sagitta.training.several import check_several
 from sagitta.training.trust import MEAN_IS_CAREFUL, Unseen, keep_unseen
 
 _SHOWN = ("acc", "map", "log_loss")
@@ -68,10 +67,8 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
     Raises:
         ConfigError: there are too few runs, one is given twice, or they do not fit together.
     """
-    check_free(out)
-    models = _opened(runs, out)
-    leaves = [_leaves(run) for run in runs]
-    _check_apart(leaves)
+    leaves = check_several(runs, out)
+    models = _opened(runs)
     with quiet():
         common, reason = common_rows(runs, models)
         weighed = equal(len(runs)) if common is None else weigh(common.likelihoods())
@@ -106,19 +103,12 @@ def ensemble(runs: Sequence[Path], out: Path | None = None) -> Fitted:
     return Fitted(run, result, evaluation)
 
 
-def _opened(runs: Sequence[Path], out: Path | None) -> list[Model]:
+def _opened(runs: Sequence[Path]) -> list[Model]:
     """Return the models of the runs.
 
     Raises:
         ConfigError: they do not fit together; names what differs.
     """
-    if len(runs) < 2:
-        raise ConfigError("an ensemble needs at least two runs: sagitta ensemble RUN RUN --out NEW")
-    for run in runs:
-        if run.is_file():
-            raise ConfigError(f"{run}: a checkpoint; give its run directory, which says what it was trained on")
-        if out is not None and out.resolve().is_relative_to(run.resolve()):
-            raise ConfigError(f"{out}: lies in {run}, one of the runs; name another --out")
     models = [open_model(run) for run in runs]
     first = models[0].first
     for run, model in zip(runs, models, strict=True):
@@ -141,24 +131,6 @@ def _opened(runs: Sequence[Path], out: Path | None) -> list[Model]:
                     f"with {wanted.reduction or 'neither'}; train both alike"
                 )
     return models
-
-
-def _leaves(run: Path) -> list[tuple[Path, float]]:
-    """Return the runs that a run consists of, with their weights: its members, or itself."""
-    members = members_of(run)
-    if members is None:
-        return [(run, 1.0)]
-    return [(run / member["run"], float(member["weight"])) for member in members]
-
-
-def _check_apart(leaves: Sequence[Sequence[tuple[Path, float]]]) -> None:
-    """Refuse a checkpoint that is there twice."""
-    known: dict[str, Path] = {}
-    for place, _ in (leaf for group in leaves for leaf in group):
-        checksum = file_hash(find_checkpoint(place))
-        if (other := known.setdefault(checksum, place)) is not place:
-            same = "is given twice" if other == place else f"and {other} hold the same checkpoint"
-            raise ConfigError(f"{place} {same}; give each run once, and none beside a run that has it as a member")
 
 
 def _reason(common: Common | None, weighed: Weighed, reason: str) -> str:

@@ -189,7 +189,7 @@ def trial_of(settings: Settings) -> pl.Trainer:
 def check_before_conversion(settings: Settings, checkpoint: Path | None, trial: pl.Trainer) -> None:
     """Refuse what is known to fail from the settings, and the Trainer of :func:`trial_of` that they give, alone."""
     check_numbers(settings, checkpoint)
-    check_loggers(settings)
+    check_loggers(settings.logger)
     settings.image_data()
     settings.to_yaml()
     if checkpoint is None:

@@ -241,23 +241,6 @@ def with_data(run: Path, settings: Settings) -> Settings:
     return settings.changed({"source": str(given.absolute())}) if given.exists() else settings
 
 
-def resumable(run: Path) -> Path:
-    """Return the configuration of a run that can be resumed.
-
-    Raises:
-        ConfigError: there is no such run, it is made of others, or it is a probe that was ended before its end.
-    """
-    record = read_record(run)
-    if "ensemble" in record:
-        raise ConfigError(f"{run}: made of finished runs by sagitta ensemble; there is nothing to go on with")
-    if "probe" in record and "best_checkpoint" not in record:
-        raise ConfigError(f"{run}: what a sagitta probe left that was ended; remove it, and probe again")
-    if not (run / CONFIG_FILE).is_file():
-        missing = f"{CONFIG_FILE} is missing" if run.is_dir() else "there is no such run directory"
-        raise ConfigError(f"{run}: cannot be resumed, {missing}")
-    return run / CONFIG_FILE
-
-
 def find_last(run: Path) -> Path | None:
     """Return the checkpoint to go on from, the one before it where the last is damaged; None where there is none.
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from sagitta.images import missing_core, prediction_grid
 from sagitta.loading import ImageData, Loader, Preprocessing
 from sagitta.models import Classifier, Task, task_of
 from sagitta.pool import usable_cores
+from sagitta.ranks import by_first_process
 from sagitta.run import COMMAND, PYTHON
 from sagitta.settings import short_name
 from sagitta.terminal import show
@@ -28,7 +28,7 @@ from sagitta.terminal import show
 _WAIT_WORTH_MENTIONING = 0.2
 
 
-@rank_zero_only
+@by_first_process
 def say(line: str) -> None:
     """Print a line at once, on the first rank only."""
     show(line)

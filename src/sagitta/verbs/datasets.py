@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 from sagitta.errors import ConfigError
-from sagitta.settings import settings_of
+from sagitta.models import preload
+from sagitta.run import weights_file
+from sagitta.settings import check_early, settings_of
 from sagitta.terminal import show
 from sagitta.verbs.places import Numbers, PathLike, numbers_text, path_of, plain
 
@@ -165,8 +167,7 @@ def doctor(
     Raises:
         SagittaError: the source cannot be read, or the network does not fit.
     """
-    from sagitta.diagnosis import check_name, examine, findings_sheet
-    from sagitta.evaluation import quiet
+    from sagitta.diagnosis import check_name
     from sagitta.files import check_place
 
     for place in (out, contact_sheet):
@@ -174,7 +175,7 @@ def doctor(
             check_place(path_of(place))
     if out is not None:
         check_name(path_of(out))
-    candidate = _looked_through(model, plain(weights), plain(run), pretrained=pretrained)
+    file = _file_of(model, plain(weights), plain(run), pretrained=pretrained)
     options = {
         "val": val,
         "test": test,
@@ -189,6 +190,12 @@ def doctor(
         "split_column": split_column,
         "label_separator": label_separator,
     }
+    check_early(plain(source), options)
+    preload()
+    from sagitta.diagnosis import examine, findings_sheet
+    from sagitta.evaluation import quiet
+
+    candidate = _candidate(model, file)
     with quiet():
         data = settings_of(plain(source), options).image_data(verbose=True)
         data.prepare_data()
@@ -201,21 +208,33 @@ def doctor(
     return findings
 
 
-def _looked_through(model: str | None, weights: str | None, run: str | None, *, pretrained: bool) -> Any:
+def _file_of(model: str | None, weights: str | None, run: str | None, *, pretrained: bool) -> str | None:
+    """Return the file or run with the weights of the network by whose features label errors are looked for, if any.
+
+    Raises:
+        ConfigError: there is none, or network and weights are not named together.
+    """
+    if run is not None and (model is not None or weights is not None or pretrained):
+        raise ConfigError("--run names network and weights; leave --model, --weights and --pretrained out")
+    if weights is not None and pretrained:
+        raise ConfigError("pretrained and weights: give one of the two")
+    if run is None and weights is None:
+        if model is None and pretrained:
+            raise ConfigError("--pretrained: of which network? Give its name with --model")
+        if model is not None and not pretrained:
+            raise ConfigError(f"--model {model}: of which weights? Give --weights FILE, or --pretrained")
+        return None
+    file = weights if run is None else run
+    assert file is not None
+    weights_file(path_of(file))
+    return file
+
+
+def _candidate(model: str | None, file: str | None) -> Any:
     """Return the network by whose features label errors are looked for, or None where none is named."""
     from sagitta.models import open_weights
     from sagitta.training import Candidate
 
-    if run is not None:
-        if model is not None or weights is not None or pretrained:
-            raise ConfigError("--run names network and weights; leave --model, --weights and --pretrained out")
-        return Candidate(open_weights(run).model(), run)
-    if weights is not None:
-        if pretrained:
-            raise ConfigError("pretrained and weights: give one of the two")
-        return Candidate(open_weights(weights).model() if model is None else model, weights)
-    if model is None and pretrained:
-        raise ConfigError("--pretrained: of which network? Give its name with --model")
-    if model is not None and not pretrained:
-        raise ConfigError(f"--model {model}: of which weights? Give --weights FILE, or --pretrained")
-    return None if model is None else Candidate(model)
+    if file is None:
+        return None if model is None else Candidate(model)
+    return Candidate(open_weights(file).model() if model is None else model, file)

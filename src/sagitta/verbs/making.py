@@ -3,11 +3,13 @@
 import os
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sagitta.clock import extra_counted
 from sagitta.errors import ConfigError
-from sagitta.settings import Settings, Values, seconds_of, settings_of
+from sagitta.models import preload
+from sagitta.run import check_free, resumable, weights_file
+from sagitta.settings import Settings, Values, check_early, seconds_of, settings_of
 from sagitta.verbs.opened import Run
 from sagitta.verbs.places import Numbers, PathLike, numbers_text, path_of, plain
 
@@ -109,10 +111,6 @@ def fit(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
-    from sagitta.diagnosis import Glance
-    from sagitta.training import fit as fit_settings
-    from sagitta.training import fit_folds, fit_in_time, resumable, with_data
-
     given = {
         "model": model,
         "pretrained": pretrained,
@@ -148,21 +146,33 @@ def fit(
         "split_column": split_column,
         "label_separator": label_separator,
     }
-    run = None if resume is None else path_of(resume)
+    run, place = None if resume is None else path_of(resume), None if out is None else path_of(out)
     before = None if run is None else resumable(run)
+    from sagitta.training import check_loggers
+
+    early = check_early(plain(source), given, before, settings, data=run is None)
+    check_loggers(early["logger"])
+    if run is not None and place is not None:
+        raise ConfigError(f"--out and --resume: a run is gone on with where it is, in {run}; leave --out away")
+    check_free(place)
+    if weights is not None and run is None:
+        weights_file(path_of(weights))
+    preload()
+    from sagitta.diagnosis import Glance
+    from sagitta.training import fit as fit_settings
+    from sagitta.training import fit_folds, fit_in_time, with_data
+
     chosen = settings_of(plain(source), given, before, settings)
     if run is not None:
-        if out is not None:
-            raise ConfigError(f"--out and --resume: a run is gone on with where it is, in {run}; leave --out away")
         chosen = with_data(run, chosen)
     if chosen.time is not None:
         if run is not None:
             raise ConfigError("--time and --resume: a run that was planned for a time is resumed without it")
         with extra_counted() as extra:
-            fitted = fit_in_time(chosen, began, None if out is None else path_of(out), look=Glance())
+            fitted = fit_in_time(chosen, began, place, look=Glance())
         return _reported(fitted, began, extra.seconds, seconds_of(str(chosen.time)))
     several = chosen.data["folds"] is not None and chosen.data["fold"] is None
-    glance, place = Glance(), None if out is None else path_of(out)
+    glance = Glance()
     with extra_counted() as extra:
         fitted = (fit_folds if several else fit_settings)(chosen, place, run, look=glance)
         glance.judge(fitted.run)
@@ -230,10 +240,6 @@ def probe(
         SagittaError: something does not fit together; nothing is left behind then.
     """
     began = monotonic()
-    from sagitta.diagnosis import Glance
-    from sagitta.reporting import leave_report
-    from sagitta.training import probe_run
-
     options = {
         "image_size": image_size,
         "val": val,
@@ -249,12 +255,24 @@ def probe(
         "split_column": split_column,
         "label_separator": label_separator,
     }
-    candidates = _candidates(model, weights)
+    named, place = _named(model, weights), None if out is None else path_of(out)
+    check_early(plain(source), options)
+    check_early(plain(source), {"batch_size": batch_size}, data=False)
+    check_free(place)
+    for _, file in named:
+        if file is not None:
+            weights_file(path_of(file))
+    preload()
+    from sagitta.diagnosis import Glance
+    from sagitta.reporting import leave_report
+    from sagitta.training import Candidate, probe_run
+
+    candidates = [Candidate(name, file) for name, file in named]
     settings = settings_of(plain(source), options)
     images = settings_of(plain(source), {"batch_size": batch_size}).get("data.batch_size")
     if images == "auto":
         raise ConfigError("--batch-size auto: leave it out, and what is fast on the device is taken")
-    glance, place = Glance(), None if out is None else path_of(out)
+    glance = Glance()
     with extra_counted() as extra:
         path = probe_run(settings, candidates, place, batch_size=images, refit=refit, embed=embed, look=glance)
         glance.judge(path)
@@ -262,10 +280,10 @@ def probe(
     return Run(path)
 
 
-def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLike | None] | None) -> list[Any]:
+def _named(
+    model: str | Sequence[str], weights: PathLike | Sequence[PathLike | None] | None
+) -> list[tuple[str, str | None]]:
     """Return the networks with their weights, matched by order; those without a file take the published weights."""
-    from sagitta.training import Candidate
-
     listed = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
     try:
         names = [name for name in (model.split(",") if isinstance(model, str) else map(os.fspath, model)) if name]
@@ -278,7 +296,7 @@ def _candidates(model: str | Sequence[str], weights: PathLike | Sequence[PathLik
     if not names or len(files) > len(names):
         raise ConfigError(f"--model names {len(names)} networks and --weights {len(files)} files; give one for each")
     files += [None] * (len(names) - len(files))
-    return [Candidate(name, file) for name, file in zip(names, files, strict=True)]
+    return list(zip(names, files, strict=True))
 
 
 def ensemble(runs: Sequence[PathLike], *, out: PathLike | None = None) -> "Run":
@@ -294,11 +312,16 @@ def ensemble(runs: Sequence[PathLike], *, out: PathLike | None = None) -> "Run":
         SagittaError: the runs do not fit together; nothing is left behind then.
     """
     began = monotonic()
+    if isinstance(runs, str | os.PathLike):
+        raise ConfigError("an ensemble needs at least two runs: give a list of them")
+    places, target = [path_of(run) for run in runs], None if out is None else path_of(out)
+    from sagitta.training import check_several
+
+    check_several(places, target)
+    preload()
     from sagitta.reporting import leave_report
     from sagitta.training import ensemble as make_ensemble
 
-    if isinstance(runs, str | os.PathLike):
-        raise ConfigError("an ensemble needs at least two runs: give a list of them")
-    made = make_ensemble([path_of(run) for run in runs], None if out is None else path_of(out))
+    made = make_ensemble(places, target)
     leave_report(made.run, monotonic() - began)
     return Run(made.run, test=made.evaluation)

@@ -7,7 +7,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagitta.settings import keys_of
+from sagitta.models import preload
+from sagitta.run import CONFIG_FILE, checkpoints_of, run_of
+from sagitta.settings import check_early, keys_of, own_source
 from sagitta.terminal import show
 from sagitta.verbs.places import PathLike, listed, path_of, plain
 
@@ -55,9 +57,6 @@ def evaluate(
         SagittaError: there is no such run, the data cannot be read, or has classes that the model does not know.
     """
     began = monotonic()
-    from sagitta.evaluation import evaluate as evaluate_run
-    from sagitta.reporting import leave_report
-
     options = {
         "batch_size": batch_size,
         "layout": layout,
@@ -67,6 +66,15 @@ def evaluate(
         "label_separator": label_separator,
     }
     where, purpose = plain(source), "val" if split == "val" else "test"
+    checkpoints_of(path_of(run))
+    if where is None:
+        own_source(path_of(run))
+    else:
+        check_early(where, options, {"data.convert.purpose": purpose})
+    preload()
+    from sagitta.evaluation import evaluate as evaluate_run
+    from sagitta.reporting import leave_report
+
     how: dict[str, Any] = {"purpose": purpose, "devices": devices, "flip": flip}
     evaluation = evaluate_run(path_of(run), where, split, keys_of(options), **how)
     if evaluation.folder is not None:
@@ -144,10 +152,13 @@ def explain(
     Raises:
         SagittaError: there is no such run, class or file, no image is readable, or the network has no positions.
     """
+    from sagitta.evaluation import inputs_for
+
+    folder, inputs = None if output is None else path_of(output), inputs_for(path_of(run), listed(paths))
+    preload()
     from sagitta.evaluation import explain as explain_images
 
-    folder = None if output is None else path_of(output)
-    found, notes = explain_images(path_of(run), listed(paths), class_name=class_name, nearest=nearest, output=folder)
+    found, notes = explain_images(path_of(run), inputs, class_name=class_name, nearest=nearest, output=folder)
     for note in notes:
         show(note)
     return found
@@ -193,9 +204,15 @@ def export(
     Raises:
         SagittaError: there is no such run, format or precision, a library is missing, or the model answers otherwise.
     """
+    from sagitta.exporting import check_export
+
+    target = None if out is None else path_of(out)
+    check_export(path_of(run), to, target, precision)
+    _check_images(path_of(run), data)
+    preload()
     from sagitta.exporting import export as export_run
 
-    return export_run(path_of(run), to, None if out is None else path_of(out), precision=precision, data=plain(data))
+    return export_run(path_of(run), to, target, precision=precision, data=plain(data))
 
 
 def benchmark(run: PathLike, *, data: PathLike | None = None) -> "Benchmark":
@@ -211,6 +228,9 @@ def benchmark(run: PathLike, *, data: PathLike | None = None) -> "Benchmark":
     Raises:
         SagittaError: there is no such run, or there are no images to compare on.
     """
+    checkpoints_of(path_of(run))
+    _check_images(path_of(run), data)
+    preload()
     from sagitta.exporting import benchmark as measure
 
     return measure(path_of(run), data=plain(data))
@@ -229,6 +249,9 @@ def push(what: PathLike, repository: str, *, data: PathLike | None = None, publi
     Raises:
         SagittaError: there is nothing of the kind, nobody is logged in, or the hub refuses or does not answer.
     """
+    from sagitta.exporting import check_push
+
+    check_push(path_of(what), repository)
     from sagitta.exporting import push as push_files
 
     return push_files(path_of(what), repository, data=plain(data), public=public)
@@ -248,9 +271,14 @@ def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None, 
     Raises:
         ConfigError: there is no such run, one is named twice, or ``out`` is a file that is no report.
     """
+    from sagitta.reporting import check_report
+
+    places, target = _runs(runs), None if out is None else path_of(out)
+    check_report(places, target)
+    preload()
     from sagitta.reporting import write_report
 
-    return write_report(_runs(runs), None if out is None else path_of(out), images)
+    return write_report(places, target, images)
 
 
 def figures(runs: PathLike | Sequence[PathLike], folder: PathLike, *, images: bool = True) -> list[Path]:
@@ -266,9 +294,22 @@ def figures(runs: PathLike | Sequence[PathLike], folder: PathLike, *, images: bo
     Raises:
         ConfigError: there is no such run.
     """
+    from sagitta.reporting import check_report
+
+    places = _runs(runs)
+    check_report(places)
+    preload()
     from sagitta.reporting import write_figures
 
-    return write_figures(_runs(runs), path_of(folder), images=images)
+    return write_figures(places, path_of(folder), images=images)
+
+
+def _check_images(run: Path, data: PathLike | None) -> None:
+    """Refuse other images than a run's own that are not there; a checkpoint alone has none of its own."""
+    if data is not None:
+        check_early(plain(data), {}, {"data.convert.purpose": "test"})
+    elif (folder := run_of(run)) is not None and (folder / CONFIG_FILE).is_file():
+        own_source(folder, "name it with --data")
 
 
 def _runs(runs: Any) -> list[Path]:
