@@ -79,7 +79,9 @@ OPTIONS = (
     Option("min-images", "data.convert.min_images", "N", "leave out classes with fewer readable images", "data"),
     Option("layout", "data.layout.layout", "NAME", "folders, manifest, …: where its detection is wrong", "data"),
     Option("path-column", "data.layout.path_column", "COLUMN", "of a table: the file", "data"),
-    Option("label-column", "data.layout.label_column", "COLUMN", "of a table: the class", "data"),
+    Option(
+        "label-column", "data.layout.label_column", "COLUMN", "of a table: the class, or several of 0 and 1", "data"
+    ),
     Option("split-column", "data.layout.split_column", "COLUMN", "of a table: train, val or test", "data"),
     Option("label-separator", "data.layout.label_separator", "TEXT", "between several labels; '' for one", "data"),
 )

@@ -30,7 +30,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "several.csv").write_text("\n".join(rows) + "\n")
         small = ["--model", "simple-cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "8"]
         assert main(["fit", "photos", *small, "--out", "run"]) == 0
-        assert main(["fit", "several.csv", *small, "--out", "several"]) == 0
+        assert main(["fit", "several.csv", *small, "--label-column", "r,g,b,odd", "--out", "several"]) == 0
         own = ["--model", "test_resnet", "--image-size", "32", *small[4:]]
         assert main(["fit", "photos", *own, "--out", "timms"]) == 0
         yield folder

@@ -46,6 +46,23 @@ def test_spellings_of_paths_columns_and_separators(open_folder: Open, table: str
     assert source.rows["label"].to_pylist() == ["cat", "dog", "cat"]
 
 
+def test_columns_of_0_and_1_that_are_named_are_the_classes(open_folder: Open) -> None:
+    table = "path,new,a,b,blurred\na.jpg,1,1,0,1\nb.png,1,0,1,0\nc.webp,1,1,0,0\n"
+    with pytest.raises(SourceError, match="exactly one of a, b, so 'blurred' may be no class"):
+        open_folder(PHOTOS | {"labels.csv": table.replace(",new", "").replace("g,1", "g").replace("p,1", "p")})
+    found = open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(label_column="a,b"))
+    assert found.rows["label"].to_pylist() == ["a", "b", "a"] and found.class_names == ("a", "b")
+    found = open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(label_column="a, b,blurred"))
+    assert found.rows["label"].to_pylist() == [["a", "blurred"], ["b"], ["a"]]
+    with pytest.raises(SourceError, match="column 'path' does not hold 0 and 1 for a class"):
+        open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(label_column="a,path"))
+    with pytest.raises(SourceError, match="no column 'a,nothing'"):
+        open_folder(PHOTOS | {"labels.csv": table}, SourceOptions(label_column="a,nothing"))
+    comma = table.replace("blurred", '"a,b"')
+    found = open_folder(PHOTOS | {"labels.csv": comma}, SourceOptions(label_column="a,b"))
+    assert found.rows["label"].to_pylist() == ["1", "0", "0"]  # a column of that very name comes first
+
+
 def test_a_tsv_or_parquet_given_directly(tmp_path: Path) -> None:
     write_files(tmp_path, PHOTOS | {"t.tsv": "path\tlabel\timg\na.jpg\t01\t5\nb.png\t1\t5\nc.webp\t10\t5\n"})
     pd.DataFrame({"path": ["a.jpg", "b.png"], "label": [1, 0]}).to_parquet(tmp_path / "t.parquet")

@@ -39,7 +39,8 @@ class SourceOptions:
 
     Attributes:
         layout: one of ``LAYOUTS``.
-        label_column: column of a manifest or of image Parquet that holds the class; likewise the others.
+        label_column: column of a manifest or of image Parquet that holds the class; of a manifest also several of 0 and
+            1, one a class, with commas between; likewise the others.
         label_separator: between several labels in one text; empty for one label a row; detected by default.
         path_column: column that names the image file.
         split_column: column that holds train, val or test; ``none`` for no column, whatever one looks like.

@@ -297,6 +297,10 @@ class Columns:
             return Labels(doubt=f"{examples(shares)} are shares of each row, and {few[0]!r} may be the class")
         return Labels(few[0] if few else None)
 
+    def no_flag(self, names: Sequence[str]) -> str | None:
+        """Return the first of some columns that holds anything but 0 and 1, or what means them; else None."""
+        return next((name for name in names if not self._cells(name) or not self._cells(name) <= _YES | _NO), None)
+
     def _beside_one(self, flags: Sequence[str]) -> str | None:
         """Return the only column of 0 and 1 without which each row has exactly one 1 in the others; else None."""
         rows = list(

@@ -316,8 +316,15 @@ def _labels_of(
     """Return what tells the labels: not the columns ``taken`` for splits.
 
     Raises:
-        SourceError: nothing does in a table that stands ``alone``; or it is in doubt.
+        SourceError: nothing does in a table that stands ``alone``; it is in doubt; or several columns are named for
+            the classes that do not hold 0 and 1.
     """
+    if several := _several_of(table, options.label_column):
+        if odd := columns.no_flag(several):
+            raise SourceError(
+                f"{where}: column {odd!r} does not hold 0 and 1 for a class, as several with --label-column have to"
+            )
+        return Labels(flags=several)
     if options.label_column and (alone or options.label_column in table.column_names):
         return Labels(_named(where, table, options.label_column, (), "--label-column"))
     if options.label_column:
@@ -326,11 +333,19 @@ def _labels_of(
     if labels.doubt:
         raise SourceError(
             f"{where}: names the images in {path!r}, but their classes are not evident: {labels.doubt}; its columns "
-            f"are {examples(table.column_names, 20)}: name it with --label-column, {_INSIST}"
+            f"are {examples(table.column_names, 20)}: name it with --label-column, or several of 0 and 1 with commas, "
+            f"{_INSIST}"
         )
     if not labels and alone:
         _named(where, table, None, LABEL_COLUMNS, "--label-column")
     return labels
+
+
+def _several_of(table: pa.Table, asked: str | None) -> tuple[str, ...]:
+    """Return the columns that are named with commas, ``cat,dog``, where all are there and none is called that."""
+    names = tuple(name.strip() for name in (asked or "").split(","))
+    there = len(names) > 1 and asked not in table.column_names and set(names) <= set(table.column_names)
+    return names if there else ()
 
 
 def _cells(where: str, table: pa.Table, labels: Labels) -> list[Cell]:
@@ -398,7 +413,8 @@ def _splits(
     def texts(column: str) -> list[str | None]:
         return _column(where, table, column, (), "--split-column")
 
-    names = [name for name in table.column_names if name not in (path, options.label_column)]
+    labels = _several_of(table, options.label_column) or (options.label_column,)
+    names = [name for name in table.column_names if name not in (path, *labels)]
     given, warnings = given_splits(where, names, texts, options.split_column)
     if given is None and options.split_column is None and (name := columns.split(options.label_column)):
         return given_splits(where, names, texts, name)
