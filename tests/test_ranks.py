@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 
 from sagitta.errors import ConfigError
+from sagitta.pool import usable_cores
 from sagitta.ranks import _RANKS, check_alike, connected, is_first_process, launched, shared
 
 
@@ -22,6 +23,12 @@ def test_a_process_alone_is_the_first_and_finds_by_itself() -> None:
         check_alike("data", "fingerprint", "another one")
     with pytest.raises(ZeroDivisionError), connected(alone), launched(alone, lambda: "go on"):
         shared("answer", lambda: 1 // 0)
+
+
+def test_far_more_processes_than_cores_are_refused() -> None:
+    many = pl.Trainer(accelerator="cpu", devices=4 * usable_cores() + 1, logger=False, enable_checkpointing=False)
+    with pytest.raises(ConfigError, match=rf"for {usable_cores()} cores; give"), launched(many, lambda: "go on"):
+        pass
 
 
 def test_several_machines_have_to_be_told_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sagitta.errors import ConfigError, SagittaError
+from sagitta.pool import usable_cores
 from sagitta.terminal import show
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ P = ParamSpec("P")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 
 _LEADER = "SAGITTA_LEADER"  # tells a process which one started it
+_A_CORE = 4  # processes of a run, at most
 _CONNECTED = 1800.0  # seconds that the first process is waited for, as torch does
 _LOOKED = 0.2  # seconds between two looks at the others
 _SAID = 2.0  # seconds that the others leave the first process to say what has happened to all
@@ -235,6 +237,20 @@ def _wait_for(address: str, port: int) -> None:
             return
 
 
+def check_processes(trainer: "pl.Trainer") -> None:
+    """Refuse far more processes than the machine has cores: a mistyped number of them takes all that it has.
+
+    Raises:
+        ConfigError: there are so many.
+    """
+    most = _A_CORE * usable_cores()
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > most:
+        raise ConfigError(
+            f"--devices {trainer.num_devices}: as many processes, for {usable_cores()} cores; give {usable_cores()}, "
+            f"or {most} at most"
+        )
+
+
 @contextmanager
 def launched(trainer: "pl.Trainer", advice: Callable[[], str]) -> Iterator[None]:
     """Have the other processes of this machine meanwhile; where one ends before its time, all do, with one line.
@@ -244,8 +260,10 @@ def launched(trainer: "pl.Trainer", advice: Callable[[], str]) -> Iterator[None]
         advice: returns what to do after that.
 
     Raises:
+        ConfigError: they would be far too many.
         SagittaError: another process has ended before its time.
     """
+    check_processes(trainer)
     launcher = trainer.strategy.launcher
     if trainer.world_size == 1 or launcher is None or launcher.is_interactive_compatible:  # which forks
         yield

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagitta.errors import ConfigError
+from sagitta.ranks import check_processes
 from sagitta.settings import Settings, short_name
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def check_devices(settings: Settings, trainer: "pl.Trainer") -> None:
 
     Those of Lightning's spawning and forking strategies could not hand back what they found.
     """
+    check_processes(trainer)
     launcher = trainer.strategy.launcher
     if launcher is None or trainer.num_devices * trainer.num_nodes == 1:
         return
