@@ -294,6 +294,11 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
+def has_ended(record: Mapping[str, Any]) -> bool:
+    """Return whether a run came to its end, by its record: only then is its checkpoint chosen, and calibrated."""
+    return "best_checkpoint" in record or "members" in record
+
+
 @by_first_process
 def write_record(run: Path, **fields: Any) -> None:
     """Add ``fields`` to ``run.json``; the first call also records versions, hardware, the command and its directory."""

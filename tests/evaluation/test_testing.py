@@ -306,4 +306,7 @@ def test_what_is_no_run_is_told_so(work: Path) -> None:
     del record["best_checkpoint"]
     (work / "interrupted" / "run.json").write_text(json.dumps(record))
     printed = done(work, "test", "interrupted")
-    assert f"the run did not come to its end: this is {checkpoint.name}, its best so far" in printed
+    assert (
+        f"the run did not come to its end: this is {checkpoint.name}, its best so far, and it is not calibrated"
+        in printed
+    )

@@ -132,6 +132,8 @@ def test_killed_before_its_new_end_a_run_that_goes_on_is_not_finished(
     image = next(Path("cache").rglob("*.png"), None) or "digits"
     assert main(["predict", "cut", str(image), "--accuracy", "0.9", "-o", "no.csv"]) == 2
     assert "did not come to its end" in capsys.readouterr().err
+    assert main(["predict", "cut", str(image), "-o", "some.csv"]) == 0
+    assert "its best so far, and it is not calibrated" in capsys.readouterr().err
     assert main(["fit", "--resume", "cut"]) == 0
     assert "nothing is left to do" not in capsys.readouterr().out
     whole, cut = (read_record(Path(name)) for name in ("whole", "cut"))

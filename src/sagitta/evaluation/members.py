@@ -84,6 +84,11 @@ def open_model(run: Path, *, flip: bool = False) -> Model:
     return model
 
 
+def unfinished(model: Model) -> str:
+    """Return what has to be said of what a run says that was ended before its end."""
+    return f"the run did not come to its end: this is {model.name}, its best so far, and it is not calibrated"
+
+
 def precision_of(run: Path) -> str | None:
     """Return the precision that a run was trained with, as its configuration says."""
     folder = run_of(run)

@@ -25,7 +25,7 @@ from sagitta.evaluation.asked import Asked
 from sagitta.evaluation.calibration import VALIDATION_FILE
 from sagitta.evaluation.computing import Member, first_head, head_of, inputs_of
 from sagitta.evaluation.inputs import Inputs
-from sagitta.evaluation.members import open_model
+from sagitta.evaluation.members import open_model, unfinished
 from sagitta.evaluation.novelty import FAMILIAR_FILE
 from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.trust import open_trust
@@ -41,7 +41,7 @@ from sagitta.models import (
     reuse_memory,
     translation_pays,
 )
-from sagitta.run import checkpoints_of, run_of
+from sagitta.run import checkpoints_of, has_ended, read_record, run_of
 
 _CHUNK, _CHUNK_BYTES = 64, 2**26  # images and pixels that are decoded at a time where batches are smaller
 
@@ -175,6 +175,8 @@ class Predictor:
             striking: sum of all chunks.
         """
         told, template = self._trust.lines(striking) + self._rounded_otherwise(), self._answers.template or ()
+        if self._run.is_dir() and (record := read_record(self._run)) and not has_ended(record):
+            told.insert(0, unfinished(self.model))
         if all(what != "id" for _, what in template):
             return told
         twice = sum(count for count in Counter(map(id_of, inputs.names())).values() if count > 1)

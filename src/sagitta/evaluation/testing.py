@@ -20,7 +20,7 @@ from sagitta.dataset import left_out_lines, plural
 from sagitta.errors import ConfigError, SagittaError
 from sagitta.evaluation.calibration import beside_uncalibrated
 from sagitta.evaluation.handlers import KeepHandlers
-from sagitta.evaluation.members import Model, open_model
+from sagitta.evaluation.members import Model, open_model, unfinished
 from sagitta.evaluation.overlap import Digests, Seen, Use, digests_of, read_seen
 from sagitta.evaluation.precision import judged_in
 from sagitta.evaluation.result import Evaluation, Tested, judge, mean_of
@@ -32,6 +32,7 @@ from sagitta.ranks import is_first_process, launched
 from sagitta.run import (
     CONFIG_FILE,
     find_source,
+    has_ended,
     read_record,
     run_of,
 )
@@ -285,8 +286,8 @@ def _of_the_run(folder: Path | None, model: Model, data: ImageData, *, own: bool
     if folder is None:
         return []
     record, notes = read_record(folder), []
-    if "best_checkpoint" not in record and "members" not in record:
-        notes.append(f"the run did not come to its end: this is {model.name}, its best so far")
+    if not has_ended(record):
+        notes.append(unfinished(model))
     before = record.get("dataset", {}).get("fingerprint")
     if own and before not in (None, data.info.fingerprint):
         notes.append("the data is not what the run was trained on: images or labels have changed since")

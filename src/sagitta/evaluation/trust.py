@@ -22,7 +22,7 @@ from sagitta.evaluation.novelty import UNUSUAL, Familiar, read_familiar
 from sagitta.evaluation.result import arrays_of
 from sagitta.files import file_hash
 from sagitta.models import Floats
-from sagitta.run import find_checkpoint, members_of, read_record, run_of
+from sagitta.run import find_checkpoint, has_ended, members_of, read_record, run_of
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _rows(
             "where there is a val, and probe always: make the run again"
         )
     record = read_record(folder)
-    if run.is_dir() and "best_checkpoint" not in record and "members" not in record:
+    if run.is_dir() and not has_ended(record):
         way = "remove it, and probe again" if "probe" in record else f"go on with sagitta fit --resume {run}"
         raise ConfigError(
             f"{option}: {run} did not come to its end, where it is found out what its model can promise; {way}"

@@ -22,7 +22,7 @@ from sagitta.errors import ConfigError, DatasetError
 from sagitta.evaluation import UNCALIBRATED, judge, overlap_warnings, read_test_log
 from sagitta.models import ClassScores, Estimate, Task, task_of
 from sagitta.reporting.asking import check_run
-from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, history_table, members_of, read_record
+from sagitta.run import CONFIG_FILE, MEMBERS, OUT_OF_FOLD, PACE_FILE, has_ended, history_table, members_of, read_record
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -146,7 +146,7 @@ class Gathered:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return "best_checkpoint" in self.record or "members" in self.record
+        return has_ended(self.record)
 
     @property
     def kind(self) -> str:
