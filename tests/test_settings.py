@@ -12,7 +12,7 @@ from sagitta.conversion.pipeline import convert
 from sagitta.dataset.shards import ShardSet
 from sagitta.errors import ConfigError
 from sagitta.models.recipe import Situation, choose
-from sagitta.settings import OPTIONS, Settings, _outline, _parser, seconds_of, settings_of, unknown_option
+from sagitta.settings import OPTIONS, Settings, _outline, _parser, check_early, seconds_of, settings_of, unknown_option
 from sagitta.sources.detect import open_source
 
 
@@ -232,3 +232,10 @@ print("torch" in sys.modules)
     ]
     assert texts[0][-2:] == ["False", ""] and texts[1][-2:] == ["True", ""]
     assert len(texts[0]) == 16 and texts[0][:-2] == texts[1][:-2]
+
+
+def test_the_outline_makes_no_object_of_a_class_that_somebody_names(recwarn: pytest.WarningsRecorder) -> None:
+    given = {"trainer.callbacks": [{"class_path": "collections.Counter", "init_args": {"monitor": "val_loss"}}]}
+    early = check_early("digits", {"val": 0.2}, given)
+    assert early["trainer.callbacks"] == given["trainer.callbacks"] and early["data.convert.val"] == 0.2
+    assert not recwarn.list

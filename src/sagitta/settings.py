@@ -22,9 +22,11 @@ from sagitta.terminal import WholeWords
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from sagitta.conversion import ConvertOptions
     from sagitta.dataset import ShardSet
     from sagitta.loading import ImageData
     from sagitta.models import Recipe
+    from sagitta.sources import SourceOptions
 
 Values = Mapping[str, Any]
 
@@ -353,8 +355,7 @@ def check_early(
 
     config = _outlined(_together(source, options, bases))
     if data:
-        found = _outline().instantiate(config.clone()).data
-        check_data(config.source, found.layout, found.convert)
+        check_data(config.source, *_of_sources(config))
     return _flat(config.as_dict())
 
 
@@ -531,11 +532,23 @@ def _outlined(given: Values) -> "Namespace":
     try:
         config: Namespace = _outline().parse_object(_nested(given))
         _check_values(config)
-        _outline().instantiate(config.clone())
+        _of_sources(config)
     except (ArgumentError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _explained(str(error), given) from None
     _check_named(config.source)
     return config
+
+
+def _of_sources(config: "Namespace") -> "tuple[SourceOptions, ConvertOptions]":
+    """Return how a source is read and converted; nothing else of the outline is made, for that takes torch.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    from sagitta.conversion import ConvertOptions
+    from sagitta.sources import SourceOptions
+
+    return SourceOptions(**vars(config.data.layout)), ConvertOptions(**vars(config.data.convert))
 
 
 def _check_named(source: Any) -> None:

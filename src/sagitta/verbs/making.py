@@ -155,7 +155,7 @@ def fit(
     if run is not None and place is not None:
         raise ConfigError(f"--out and --resume: a run is gone on with where it is, in {run}; leave --out away")
     check_free(place)
-    if weights is not None and run is None:
+    if weights is not None and run is None and early["time"] is None:  # else there may be several
         weights_file(path_of(weights))
     preload()
     from sagitta.diagnosis import Glance
