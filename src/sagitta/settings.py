@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
@@ -187,8 +188,8 @@ class Settings:
             ConfigError: a name is unknown, or a value is not of its kind or out of range; names the nearest.
         """
         given = _flat(values)
-        if not _parser.cache_info().currsize:
-            _outlined(given)  # most mistakes are known without torch and Lightning
+        if "lightning.pytorch" not in sys.modules:
+            _outlined(given)  # most mistakes are known before torch and Lightning are loaded
         if given.get("time") is not None:
             seconds_of(str(given["time"]))
         from jsonargparse import ArgumentError

@@ -111,8 +111,10 @@ def image_leaves(schema: pa.Schema, asked: str | None = None) -> tuple[str, str 
     Raises:
         DatasetError: several columns may be the image; or the schema's features are not JSON.
     """
-    names = [asked] if asked else image_columns(schema)
-    if not names or (asked and asked not in image_columns(schema)):
+    names = image_columns(schema)
+    if asked:
+        names = [asked] if asked in names else []
+    if not names:
         return None
     named = [name for name in names if _IMAGE_COLUMN.fullmatch(name)]
     main = named[:1] or [name for name in names if not _ASIDE.search(name)] or names

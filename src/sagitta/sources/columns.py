@@ -275,7 +275,7 @@ class Columns:
 
     def _by_values(self, names: Sequence[str]) -> Labels:
         """Return flags of 0 and 1, or the only column of few values."""
-        flags = [name for name in names if self._cells(name) and self._cells(name) <= _YES | _NO]
+        flags = [name for name in names if self._is_flag(name)]
         if len(flags) > 1 and any(self._cells(name) & _YES for name in flags):
             holds = {value for name in flags for value in self._cells(name)}
             unsure = [name for name in names if self._cells(name) <= _YES | _NO | {""}]
@@ -299,7 +299,7 @@ class Columns:
 
     def no_flag(self, names: Sequence[str]) -> str | None:
         """Return the first of some columns that holds anything but 0 and 1, or what means them; else None."""
-        return next((name for name in names if not self._cells(name) or not self._cells(name) <= _YES | _NO), None)
+        return next((name for name in names if not self._is_flag(name)), None)
 
     def _beside_one(self, flags: Sequence[str]) -> str | None:
         """Return the only column of 0 and 1 without which each row has exactly one 1 in the others; else None."""
@@ -316,6 +316,9 @@ class Columns:
         found = [name for name in names if all(_SHARE.fullmatch(value or "") for value in self.values[name])]
         rows = zip(*(map(float, map(str, self.values[name])) for name in found), strict=True)
         return found if len(found) > 1 and all(abs(sum(row) - 1) < 0.02 for row in rows) else []
+
+    def _is_flag(self, name: str) -> bool:
+        return bool(self._cells(name)) and self._cells(name) <= _YES | _NO
 
     def _cells(self, name: str) -> set[str]:
         return {(value or "").lower() for value in self.values[name]}

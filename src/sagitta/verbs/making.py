@@ -256,8 +256,7 @@ def probe(
         "label_separator": label_separator,
     }
     named, place = _named(model, weights), None if out is None else path_of(out)
-    check_early(plain(source), options)
-    check_early(plain(source), {"batch_size": batch_size}, data=False)
+    check_early(plain(source), options | {"batch_size": batch_size})
     check_free(place)
     for _, file in named:
         if file is not None:
